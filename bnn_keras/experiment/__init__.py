@@ -1,0 +1,29 @@
+"""An experiment: one TOML file that says everything about a training, and how it is found and overridden.
+
+Needs no TensorFlow.
+"""
+
+from bnn_keras.experiment.files import (
+    ExperimentError,
+    all_experiments,
+    experiment_names,
+    load_experiment,
+    parse,
+)
+from bnn_keras.experiment.find import Resolution, find_experiment, resolve
+from bnn_keras.experiment.schema import Experiment, MultiStep, Optimizer, Stage
+
+__all__ = [
+    "Experiment",
+    "ExperimentError",
+    "MultiStep",
+    "Optimizer",
+    "Resolution",
+    "Stage",
+    "all_experiments",
+    "experiment_names",
+    "find_experiment",
+    "load_experiment",
+    "parse",
+    "resolve",
+]

@@ -1,0 +1,193 @@
+"""The experiment that a command line means: overrides, and the choice between recipes. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bnn_keras import catalog
+from bnn_keras.errors import BnnError
+from bnn_keras.experiment.files import Document, all_experiments, load_experiment, toml_value, validate
+from bnn_keras.experiment.schema import Experiment
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Splits "key=value". The value is TOML where it can be read so (3, 0.1, true, [1, 2]), else plain text.
+
+    Raises:
+        BnnError: There is no "=".
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise BnnError(f"cannot read the override {text!r}; expected key=value, such as stages.0.epochs=3")
+    return key.strip(), toml_value(value)
+
+
+def _override(document: Document, key: str, value: Any) -> None:
+    """Sets a dotted key in place. Keys the schema does not know are left for it to refuse."""
+    *parents, last = key.split(".")
+    place: Any = document
+    for depth, part in enumerate([*parents, last]):
+        final = depth == len(parents)
+        if isinstance(place, list):
+            if not part.isdigit() or int(part) >= len(place):
+                raise BnnError(f"cannot set {key!r}: expected a number below {len(place)} in place of {part!r}")
+            index: Any = int(part)
+        elif isinstance(place, dict):
+            index = part
+        else:
+            raise BnnError(f"cannot set {key!r}: {'.'.join(key.split('.')[:depth])!r} is a value, not a table")
+        if final:
+            place[index] = value
+        else:
+            place = place.setdefault(index, {}) if isinstance(place, dict) else place[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolution:
+    """The experiment to run, and a line for the user where it is not a recipe as it stands."""
+
+    experiment: Experiment
+    note: str | None = None
+
+
+_CHOICES = {"dataset": "data set", "scheme": "scheme", "optimizer": "optimizer"}
+
+
+def _choice(experiment: Experiment, option: str) -> str:
+    return {
+        "network": experiment.network.name,
+        "dataset": experiment.data.name,
+        "scheme": experiment.scheme.name,
+        "bits": experiment.scheme.bits,
+        "optimizer": experiment.optimizer,
+    }[option]
+
+
+def _apply_choice(document: Document, option: str, value: str) -> list[str]:
+    keys = {
+        "network": ["network.name"],
+        "dataset": ["data.name"],
+        "scheme": ["scheme.name"],
+        "bits": ["scheme.bits"],
+        "optimizer": [f"stages.{index}.optimizer.name" for index in range(len(document["stages"]))],
+    }[option]
+    for key in keys:
+        _override(document, key, value)
+    return [f"{key} = {value!r}" for key in keys]
+
+
+def unmet(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, str]:
+    """Those of the choices that the experiment does not have."""
+    return {option: value for option, value in choices.items() if _choice(experiment, option) != value}
+
+
+def find_experiment(
+    network: str, choices: Mapping[str, str], candidates: Iterable[Experiment] | None = None
+) -> Experiment:
+    """The experiment of a network that fits the choices best.
+
+    Candidates are the network's experiments; each choice keeps those that have its value. One left: it. Several
+    left: the default one. None left: the network's default, though it does not have them all (see `unmet`).
+
+    Args:
+        network: Name of a network.
+        choices: Some of `dataset`, `scheme`, `bits` and `optimizer` with the value each shall have.
+        candidates: The experiments to choose from; those that ship with the package where absent.
+
+    Raises:
+        BnnError: Several fit and none of them is the default, or the network has no experiment at all.
+    """
+    known = all_experiments() if candidates is None else list(candidates)
+    of_network = [one for one in known if one.network.name == network]
+    if not of_network:
+        raise BnnError(f"no experiment trains network {network!r}; give a file with --experiment FILE")
+    fitting = [one for one in of_network if not unmet(one, choices)]
+    group = fitting or of_network
+    chosen = group if len(group) == 1 else [one for one in group if one.default]
+    if len(chosen) != 1:
+        names = ", ".join(one.name for one in group)
+        raise BnnError(f"{len(group)} experiments fit network {network!r}; choose one with --experiment: {names}")
+    return chosen[0]
+
+
+def resolve(
+    network: str | None = None,
+    *,
+    experiment: str | Path | None = None,
+    dataset: str | None = None,
+    scheme: str | None = None,
+    bits: str | None = None,
+    optimizer: str | None = None,
+    overrides: Iterable[str] = (),
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+) -> Resolution:
+    """The experiment that a command line means.
+
+    Args:
+        network: Name of the network; may be left out where `experiment` is given.
+        experiment: Name or file; found from the other options (`find_experiment`) where absent.
+        dataset: Data set; this and the next three choose between recipes, and override one where no recipe has them.
+        scheme: Scheme.
+        bits: Bits of weights / activations, "1/1".
+        optimizer: Optimizer, in every stage.
+        overrides: "dotted.key=value" strings, applied last.
+        epochs: Epochs of the only stage.
+        batch_size: Images per step, in every stage.
+        seed: Of initial weights, order and augmentation.
+
+    Raises:
+        BnnError: An unknown name, no experiment or several, an override that does not fit.
+    """
+    options = {"dataset": dataset, "scheme": scheme, "bits": bits, "optimizer": optimizer}
+    choices = {key: value for key, value in options.items() if value is not None}
+    if network is not None:
+        catalog.find("network", network)
+    for option, value in choices.items():
+        if option in _CHOICES:
+            catalog.find(_CHOICES[option], value)
+
+    if experiment is not None:
+        base = load_experiment(experiment)
+    elif network is not None:
+        base = find_experiment(network, choices)
+    else:
+        raise BnnError("neither a network nor an experiment is given; expected one of the two")
+
+    document = base.to_document()
+    changes = unmet(base, {**({"network": network} if network else {}), **choices})
+    note = None
+    if changes:
+        lines = [line for option, value in changes.items() for line in _apply_choice(document, option, value)]
+        wanted = ", ".join(changes.values())
+        note = (
+            f"no recipe for {network or base.network.name} with {wanted}; based on {base.name} with {', '.join(lines)}"
+        )
+        document = _renamed(document, base)
+    if epochs is not None:
+        if len(document["stages"]) > 1:
+            raise BnnError(
+                f"--epochs {epochs} is unclear: {base.name} has {len(document['stages'])} stages; "
+                "use --set stages.N.epochs=…"
+            )
+        _override(document, "stages.0.epochs", epochs)
+    if batch_size is not None:
+        for index in range(len(document["stages"])):
+            _override(document, f"stages.{index}.batch_size", batch_size)
+    if seed is not None:
+        _override(document, "seed", seed)
+    for text in overrides:
+        _override(document, *parse_override(text))
+    return Resolution(validate(document, document["name"]), note)
+
+
+def _renamed(document: Document, base: Experiment) -> Document:
+    """A derived experiment: named after what it trains, without the figures published for its base."""
+    paper = base.name.split("/")[0] if "/" in base.name else "own"
+    name = f"{paper}/{document['network']['name']}_{document['data']['name']}"
+    kept = {key: value for key, value in document.items() if key != "published"}
+    return {**kept, "name": name, "default": False}

@@ -1,0 +1,1 @@
+"""XNOR-Net, as XNOR-Net-PyTorch trains it."""

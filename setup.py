@@ -1,0 +1,57 @@
+"""Packaging. `cli` and `experiments` stand at the top of the checkout and are installed below `bnn_keras`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bnn_keras" / "__init__.py").read_text()).group(1)
+
+EXTRAS = {
+    "tflite": ["larq-compute-engine>=0.16,<0.17"],
+    "openvino": ["openvino>=2026.1"],
+    "torch": ["torch>=2.4"],
+    "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "build>=1"],
+}
+
+setup(
+    name="bnn-keras",
+    version=VERSION,
+    description="Train, prove and deploy binarized neural networks in Keras, on top of Larq",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",
+    package_dir={"bnn_keras.cli": "cli", "bnn_keras.experiments": "experiments"},
+    packages=[
+        *find_packages(include=["bnn_keras", "bnn_keras.*"]),
+        "bnn_keras.cli",
+        "bnn_keras.experiments",
+        *(f"bnn_keras.experiments.{name}" for name in find_packages("experiments")),
+    ],
+    package_data={"bnn_keras.experiments": ["*/*.toml"], "bnn_keras.data.mnist_5k": ["*.npz", "*.md"]},
+    install_requires=[
+        "click>=8.1",
+        "larq>=0.14,<0.15",
+        "larq-zoo>=2.4,<3",
+        "numpy>=1.26,<2.2",
+        "pydantic>=2.7,<3",
+        "rich>=13",
+        "setuptools<81",  # TensorBoard 2.19 imports pkg_resources
+        "tensorflow>=2.19,<2.20",
+        "tensorflow-datasets>=4.8",
+        "tf-keras>=2.19,<2.20",
+        "tomli>=2; python_version < '3.11'",
+        "tomli-w>=1",
+    ],
+    extras_require={**EXTRAS, "all": sorted({need for needs in EXTRAS.values() for need in needs})},
+    entry_points={"console_scripts": ["bnnk = bnn_keras.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Operating System :: POSIX",
+    ],
+)
