@@ -51,3 +51,16 @@ def build_optimizer(optimizer: Optimizer) -> tf.keras.optimizers.legacy.Optimize
 def build_loss(stage: Stage) -> tf.keras.losses.Loss:
     """The loss of a stage, on logits and labels."""
     return {"cross_entropy": tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)}[stage.loss]
+
+
+def build_metrics(model: tf.keras.Model) -> list[tf.keras.metrics.Metric]:
+    """Top-1 and top-5 accuracy (of as many classes as there are, where there are fewer)."""
+    return [
+        tf.keras.metrics.SparseCategoricalAccuracy(name="top1"),
+        tf.keras.metrics.SparseTopKCategoricalAccuracy(min(5, model.output_shape[-1]), name="top5"),
+    ]
+
+
+def percent(fraction: float) -> float:
+    """A metric of `build_metrics` in percent, without the rounding noise of its float32."""
+    return round(100 * float(fraction), 4)

@@ -30,8 +30,8 @@ class TorchAdam(tf.keras.optimizers.legacy.Adam):
 
     m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w − η · m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ).
 
-    Keras's Adam adds ε to √v before the correction of v, so that its ε is larger by 1 / √(1 − β₂ᵗ): 32 times in the first
-    step.
+    Keras's Adam adds ε to √v before the correction of v, so that its ε is larger by 1 / √(1 − β₂ᵗ): 32 times in the
+    first step.
 
     Source: torch.optim.Adam; Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
     """

@@ -64,7 +64,9 @@ def writing(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, reason: str) -> str:
     """The message for a place that takes no data."""
-    return f"cannot write {str(path)!r} ({reason}); free space or permissions there, or choose another folder with --run DIR"
+    return (
+        f"cannot write {str(path)!r} ({reason}); make room or allow it there, or choose another folder with --run DIR"
+    )
 
 
 @contextlib.contextmanager
@@ -77,14 +79,14 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.new{path.suffix}")
     with writing(path):
         try:
-            _remove(temporary)
+            remove(temporary)
             yield temporary
             _sync(temporary)
             if temporary.is_dir():
-                _remove(path)
+                remove(path)
             os.replace(temporary, path)
         finally:
-            _remove(temporary)
+            remove(temporary)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -105,7 +107,8 @@ def _sync(path: Path) -> None:
             os.fsync(stream.fileno())
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Removes a file or a folder; one that is not there is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -131,7 +134,7 @@ class Run:
         run = cls(directory)
         if not run.begun:
             raise BnnError(
-                f"no run in {str(directory)!r} (it has no readable {EXPERIMENT}); give the folder that `bnnk train` wrote"
+                f"no run in {str(directory)!r} (it has no {EXPERIMENT}); give the folder that `bnnk train` wrote"
             )
         return run
 
@@ -210,9 +213,8 @@ class Run:
                 raise BnnError(cannot_write(self / LOCK, str(error))) from error
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
-            raise BnnError(
-                f"run {str(self.directory)!r} is in use by process {owner}; wait for it or stop it, or give another --run DIR"
-            ) from None
+            fix = "wait for it or stop it, or give another --run DIR"
+            raise BnnError(f"run {str(self.directory)!r} is in use by process {owner}; {fix}") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
@@ -222,7 +224,7 @@ class Run:
         with writing(self.directory):
             for name in _CONTENTS:
                 if name != LOCK:
-                    _remove(self / name)
+                    remove(self / name)
 
     def refuse_strangers(self) -> None:
         """Keeps a run from being written among files that are not one's own.
@@ -232,9 +234,8 @@ class Run:
         """
         strangers = sorted({path.name for path in self.directory.iterdir()} - set(_CONTENTS))
         if strangers and not self.begun:
-            raise BnnError(
-                f"{str(self.directory)!r} holds other files ({', '.join(strangers[:3])}…) and no run; give an empty or new --run DIR"
-            )
+            found = ", ".join(strangers[:3])
+            raise BnnError(f"{str(self.directory)!r} holds other files ({found}) and no run; give a new --run DIR")
 
     def append_metrics(self, row: dict[str, Any]) -> int:
         """Adds a line to metrics.jsonl.

@@ -72,8 +72,8 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None
         files = ", ".join(sorted(missing.values()))
         where = "; ".join(sorted({url.rsplit("/", 1)[0] for url in missing}))
         raise BnnError(
-            f"data set {builder.name!r} is not prepared in {str(builder.data_path)!r} and cannot be downloaded (no answer "
-            f"from {where}); put {files} into a folder and give it with --manual-dir DIR"
+            f"data set {builder.name!r} is not prepared in {str(builder.data_path)!r} and cannot be downloaded "
+            f"(no answer from {where}); put {files} into a folder and give it with --manual-dir DIR"
         )
     _warn_of_other_files(builder, manual_dir)
     if not sys.stderr.isatty():

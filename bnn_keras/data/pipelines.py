@@ -32,19 +32,18 @@ def _batches(pairs: tf.data.Dataset, batch_size: int, experiment: Experiment) ->
 
 
 def training_batches(
-    images: Images, experiment: Experiment, batch_size: int, stage: int, first_epoch: int, epochs: int
+    images: Images, experiment: Experiment, batch_size: int, first_epoch: int, epochs: int
 ) -> tf.data.Dataset:
-    """Batches of the epochs `first_epoch` … `epochs` − 1 of a stage, one epoch after the other.
+    """Batches of the epochs `first_epoch` … `epochs` − 1, one epoch after the other.
 
-    Each epoch has every training image once, in an order that depends on (seed, stage, epoch) alone: a training that is
+    Each epoch has every training image once, in an order that depends on (seed, epoch) alone: a training that is
     resumed sees what one that was never interrupted sees. The last batch of an epoch may be smaller.
     """
     pairs = _decoded(images, images.row.train)
     examples = images.examples(images.row.train)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        # The difference between two stages is larger than any number of epochs.
-        place = tf.stack([tf.constant(experiment.seed, tf.int64), stage * 2**32 + epoch])
+        place = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
         seed = tf.random.stateless_uniform([], place, minval=None, maxval=None, dtype=tf.int64)
         order = pairs.shuffle(examples, seed=seed, reshuffle_each_iteration=False)
         return _batches(order, batch_size, experiment)

@@ -114,7 +114,7 @@ class MultiStep(Table):
         return boundaries
 
 
-# The tags stand in the locations of pydantic's errors; as no key of a table can be spelt so, they are found and dropped.
+# The tags stand in the locations of pydantic's errors; no key can be spelt so, which is how they are told apart.
 Scheduled = Annotated[
     Annotated[Positive, pydantic.Tag("<number>")] | Annotated[MultiStep, pydantic.Tag("<schedule>")],
     pydantic.Discriminator(lambda value: "<schedule>" if isinstance(value, dict | MultiStep) else "<number>"),
@@ -191,10 +191,10 @@ class Experiment(Table):
         return tomli_w.dumps(self.to_document())
 
     def differences(self, other: Experiment) -> list[str]:
-        """What makes two experiments train differently, as "key: this value, that value"; empty where nothing does."""
+        """What makes two experiments train differently, as "key: this value / that value"; empty where nothing does."""
         mine, theirs = (_flat(one.model_dump(include=_TRAINED, exclude_none=True)) for one in (self, other))
         return [
-            f"{key}: {mine.get(key, 'absent')} and {theirs.get(key, 'absent')}"
+            f"{key}: {mine.get(key, 'absent')} / {theirs.get(key, 'absent')}"
             for key in dict.fromkeys([*mine, *theirs])
             if mine.get(key) != theirs.get(key)
         ]

@@ -126,9 +126,8 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
         ),
     ]
     if problems:
-        raise BnnError(
-            f"these are not the tensors of {model.name}: {'; '.join(problems)}; choose the network they are of"
-        )
+        what = "; ".join(problems)
+        raise BnnError(f"these are not the tensors of {model.name}: {what}; choose the network they are of")
     return {name: tensor.from_reference(np.asarray(given[name])) for name, tensor in wanted.items()}
 
 

@@ -45,9 +45,9 @@ def xnor_scaled_sign(
 
     Backward: dw = s · n · (1 − 1/c) · (α · db · 1[|w| ≤ 1] + sign(w) · (1/n) Σ(db · sign(w))).
 
-    The sum runs over the filter. The paper's gradient (its section 3.1) is db · (1/n + α · 1[|w| ≤ 1]): it lacks the sum and
-    the factors in front. We follow the code. The factors matter for optimizers that are not scale-free, and for weight
-    decay. sign(0) is +1 here and 0 in the reference.
+    The sum runs over the filter. The paper's gradient (its section 3.1) is db · (1/n + α · 1[|w| ≤ 1]): it lacks the
+    sum and the factors in front. We follow the code. The factors matter for optimizers that are not scale-free, and for
+    weight decay. sign(0) is +1 here and 0 in the reference.
 
     Args:
         kernel: HWIO (or IO) kernel; a filter is one index of the last axis.

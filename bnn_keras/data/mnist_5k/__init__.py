@@ -1,4 +1,7 @@
-"""`mnist_5k`: 5,000 real MNIST digits in the package, as a TFDS builder. Origin and licence are in README.md beside it."""
+"""`mnist_5k`: 5,000 real MNIST digits in the package, as a TFDS builder.
+
+Origin, licence and making of the file are in README.md beside it.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,57 @@
+"""How many weights, and how much work, a network has.
+
+`parameters` are the trainable ones, `binary_parameters` those of them with a 1-bit quantizer. A multiply-accumulate is
+one of a convolution or a dense layer, per image; biases, batch norm and pooling do not count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def binary_variables(model: tf.keras.Model) -> list[tf.Variable]:
+    """The trainable variables whose quantizer has precision 1; facts, not names, tell them."""
+    return [variable for variable in model.trainable_variables if getattr(variable, "precision", None) == 1]
+
+
+def count(model: tf.keras.Model) -> dict[str, Any]:
+    """Counts of a model.
+
+    Returns:
+        `parameters`, `binary_parameters`; `macs` (all), `binary_macs` (1-bit kernel and 1-bit input),
+        `binary_weight_macs` (1-bit kernel, real input); `bytes_float32` of all variables, and `bytes_minimum`: one bit
+        for each binary weight and four bytes for each other number, one scale per binary filter included.
+    """
+    binary = {id(variable) for variable in binary_variables(model)}
+    parameters = sum(_size(variable) for variable in model.trainable_variables)
+    binary_parameters = sum(_size(variable) for variable in binary_variables(model))
+    numbers = sum(_size(variable) for variable in model.variables)
+    scales = sum(int(variable.shape[-1]) for variable in binary_variables(model))
+
+    macs = {"macs": 0, "binary_macs": 0, "binary_weight_macs": 0}
+    for layer in model.layers:
+        work = _macs(layer)
+        macs["macs"] += work
+        if work and id(layer.kernel) in binary:
+            quantizer = getattr(layer, "input_quantizer", None)
+            macs["binary_macs" if getattr(quantizer, "precision", None) == 1 else "binary_weight_macs"] += work
+    return {
+        "parameters": parameters,
+        "binary_parameters": binary_parameters,
+        **macs,
+        "bytes_float32": 4 * numbers,
+        "bytes_minimum": -(-binary_parameters // 8) + 4 * (numbers - binary_parameters + scales),
+    }
+
+
+def _size(variable: tf.Variable) -> int:
+    return int(variable.shape.num_elements())
+
+
+def _macs(layer: tf.keras.layers.Layer) -> int:
+    if isinstance(layer, tf.keras.layers.Conv2D):
+        height, width = layer.output_shape[1:3]
+        return _size(layer.kernel) * height * width
+    return _size(layer.kernel) if isinstance(layer, tf.keras.layers.Dense) else 0

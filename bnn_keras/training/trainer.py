@@ -1,0 +1,214 @@
+"""From an experiment to a finished run directory."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from rich.console import Console
+
+import bnn_keras
+from bnn_keras import runs
+from bnn_keras.build import build_loss, build_metrics, build_model, build_optimizer, build_schedule
+from bnn_keras.counts import count
+from bnn_keras.data import Images, evaluation_batches, open_dataset, training_batches
+from bnn_keras.errors import BnnError
+from bnn_keras.experiment import Experiment, Stage
+from bnn_keras.runs import Run
+from bnn_keras.training import checkpoints
+from bnn_keras.training.callbacks import Measurements, SaveRun, Schedules
+from bnn_keras.training.progress import ShowProgress
+
+_PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
+
+
+def train(
+    experiment: Experiment,
+    directory: str | Path | None = None,
+    *,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    fresh: bool = False,
+    plain: bool = False,
+    command: Sequence[str] = (),
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Trains an experiment to its end, going on where a training in the same directory stopped.
+
+    The same seed gives the same weights, bit for bit, on the same machine, interrupted or not.
+
+    Args:
+        experiment: What to train.
+        directory: The run directory; `runs.default_directory` where absent.
+        data_dir: Where prepared data sets are; TFDS's own folder where absent.
+        manual_dir: A folder with the files that TFDS would download.
+        fresh: Start over: remove what an earlier training wrote into the directory.
+        plain: Lines instead of a progress bar.
+        command: The command line, for the record.
+        console: Where progress is shown; standard error where absent.
+
+    Returns:
+        The content of result.json. A run that is finished is not trained again.
+
+    Raises:
+        BnnError: The directory holds a run of another experiment, or other files, or belongs to a live process, or
+            cannot be written; the data cannot be had; the loss is no longer finite. What was there before stays.
+    """
+    run = Run(directory or runs.default_directory(experiment))
+    console = console or Console(stderr=True)
+    with run.owned():
+        run.refuse_strangers()
+        if run.begun and not fresh:
+            _require_same(run, experiment)
+            if run.result:
+                return run.result
+        images = open_dataset(experiment.data.name, data_dir, manual_dir)
+        model = build_model(experiment)
+        if fresh:
+            run.clear()
+        if not run.begun:
+            runs.write_json(run / runs.ENVIRONMENT, _environment(experiment, images, command))
+            runs.write_text(run / runs.EXPERIMENT, experiment.to_toml())
+        try:
+            _train_stages(run, experiment, model, images, console, plain)
+        except tf.errors.ResourceExhaustedError as error:
+            fix = "free memory or disk space, or lower the batch size with --batch-size"
+            raise BnnError(f"out of space while training ({error.message.splitlines()[0]}); {fix}") from error
+        runs.write_json(run / runs.RESULT, _result(run, experiment, model))
+        return run.result or {}
+
+
+def _require_same(run: Run, experiment: Experiment) -> None:
+    differences = experiment.differences(run.experiment)
+    if differences:
+        raise BnnError(
+            f"{str(run.directory)!r} holds a run of another experiment (asked for / there): {'; '.join(differences)}; "
+            "give another --run DIR, or replace it with --fresh"
+        )
+
+
+def _train_stages(
+    run: Run, experiment: Experiment, model: tf.keras.Model, images: Images, console: Console, plain: bool
+) -> None:
+    checkpoint = checkpoints.latest(run)
+    state = checkpoint.state if checkpoint else checkpoints.State()
+    run.truncate_metrics(state.metrics_length)
+    if state.epoch:
+        console.print(f"going on after epoch {state.epoch} of {experiment.epochs}", highlight=False)
+    begin = 0
+    for index, stage in enumerate(experiment.stages):
+        end = begin + stage.epochs
+        if state.epoch < end:
+            _compile(model, stage)
+            if checkpoint:
+                checkpoint.restore(model, model.optimizer if state.epoch > begin else None)
+            state = _fit(run, experiment, model, images, index, begin, state, console, plain)
+            checkpoint = None
+        begin = end
+
+
+def _compile(model: tf.keras.Model, stage: Stage) -> None:
+    model.compile(build_optimizer(stage.optimizer), build_loss(stage), metrics=build_metrics(model))
+
+
+def _fit(
+    run: Run,
+    experiment: Experiment,
+    model: tf.keras.Model,
+    images: Images,
+    index: int,
+    begin: int,
+    state: checkpoints.State,
+    console: Console,
+    plain: bool,
+) -> checkpoints.State:
+    stage = experiment.stages[index]
+    end = begin + stage.epochs
+    examples = images.examples(images.row.train)
+    steps = -(-examples // stage.batch_size)
+    progress = ShowProgress(console, experiment.epochs, steps, examples, plain)
+    save = SaveRun(run, state, index, steps)
+    try:
+        model.fit(
+            training_batches(images, experiment, stage.batch_size, state.epoch, end),
+            steps_per_epoch=steps,
+            initial_epoch=state.epoch,
+            epochs=end,
+            validation_data=evaluation_batches(images, experiment),
+            verbose=0,
+            callbacks=[
+                # Each adds to the logs of the epoch what those after it write.
+                Schedules({"learning_rate": build_schedule(stage.optimizer.learning_rate)}, begin),
+                Measurements(examples),
+                tf.keras.callbacks.TensorBoard(run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
+                save,
+                progress,
+            ],
+        )
+    finally:
+        progress.close()
+    return save.state
+
+
+def _environment(experiment: Experiment, images: Images, command: Sequence[str]) -> dict[str, Any]:
+    return {
+        "bnn_keras": bnn_keras.__version__,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "command": list(command) or sys.argv,
+        "seed": experiment.seed,
+        "dataset": {
+            "name": images.row.name,
+            "version": str(images.builder.version),
+            "train_examples": images.examples(images.row.train),
+            "test_examples": images.examples(images.row.test),
+            "labels": images.labels,
+        },
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that the package runs from; None where it is installed otherwise."""
+    folder = Path(bnn_keras.__file__).parents[1]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _result(run: Run, experiment: Experiment, model: tf.keras.Model) -> dict[str, Any]:
+    """Accuracies in percent; images/s without the first epoch after each start, which compiles; seconds of all."""
+    rows = run.metrics
+    timed = [row for row in rows if not row["first"]] or rows
+    counts = count(model)
+    published = experiment.published
+    return {
+        "experiment": experiment.name,
+        "network": experiment.network.name,
+        "dataset": experiment.data.name,
+        "scheme": experiment.scheme.name,
+        "bits": experiment.scheme.bits,
+        "optimizer": experiment.optimizer,
+        "seed": experiment.seed,
+        "top1": rows[-1]["val_top1"],
+        "top5": rows[-1]["val_top5"],
+        "best_top1": max(row["val_top1"] for row in rows),
+        "published": published.model_dump(exclude_none=True) if published else None,
+        "epochs": len(rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "images_per_second": len(timed) / sum(1 / row["images_per_second"] for row in timed),
+        **counts,
+        "binary_share": counts["binary_parameters"] / counts["parameters"],
+    }

@@ -1,0 +1,163 @@
+"""Commands about what exists: `list`, `show`, `check`, `summary`, `doctor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from bnn_keras.cli import options
+from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+
+from bnn_keras import catalog
+from bnn_keras.experiment import Experiment, ExperimentError, all_experiments, load_experiment, resolve
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _experiment_row(one: Experiment) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "network": one.network.name,
+        "dataset": one.data.name,
+        "scheme": one.scheme.name,
+        "bits": one.scheme.bits,
+        "optimizer": one.optimizer,
+        "epochs": one.epochs,
+        "published": one.published.model_dump(exclude_none=True) if one.published else None,
+        "default": one.default,
+    }
+
+
+_LISTS = {
+    "networks": lambda: [
+        {
+            "name": row.name,
+            "input_shape": row.input_shape,
+            "classes": row.classes,
+            "scheme": row.scheme,
+            "bits": row.bits,
+            "description": row.description,
+        }
+        for row in catalog.NETWORKS.values()
+    ],
+    "schemes": lambda: [
+        {"name": row.name, "bits": row.bits, "description": row.description} for row in catalog.SCHEMES.values()
+    ],
+    "optimizers": lambda: [
+        {"name": row.name, "defaults": dict(row.defaults), "description": row.description}
+        for row in catalog.OPTIMIZERS.values()
+    ],
+    "datasets": lambda: [
+        {
+            "name": row.name,
+            "input_shape": row.input_shape,
+            "classes": row.classes,
+            "train_examples": row.train_examples,
+            "test_examples": row.test_examples,
+            "description": row.description,
+        }
+        for row in catalog.DATASETS.values()
+    ],
+    "experiments": lambda: [_experiment_row(one) for one in all_experiments()],
+}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return _shape(value) if value and isinstance(value[0], int) else ", ".join(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner:g}" for key, inner in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else None
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(list(_LISTS)))
+@options.as_json
+def list_(what: str, as_json: bool) -> None:
+    """List networks, schemes, optimizers, datasets, experiments."""
+    rows = _LISTS[what]()
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            [key.replace("_", " ") for key in rows[0]], ([_cell(value) for value in row.values()] for row in rows)
+        )
+
+
+@click.command()
+@click.argument("experiment", metavar="EXPERIMENT")
+@options.overrides
+@options.as_json
+def show(experiment: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show an experiment, a name or a file, in full."""
+    shown = resolve(experiment=experiment, overrides=overrides).experiment
+    if as_json:
+        print_json(shown.to_document())
+    else:
+        click.echo(shown.to_toml(), nl=False)
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.pass_context
+def check(context: click.Context, files: tuple[str, ...]) -> None:
+    """Check experiment files.
+
+    Prints every error of each file with its place and the nearest known name.
+    """
+    failed = False
+    for file in files:
+        try:
+            load_experiment(file)
+        except ExperimentError as error:
+            failed = True
+            for problem in error.problems:
+                click.echo(f"{file}: {problem}", err=True)
+        else:
+            click.echo(f"{file}: ok")
+    context.exit(1 if failed else 0)
+
+
+@click.command()
+@options.recipe
+@options.as_json
+def summary(as_json: bool, **recipe: Any) -> None:
+    """Show a network's layers, weights and work."""
+    experiment = options.resolved(**recipe)
+    with quiet_tensorflow():
+        from bnn_keras.build import build_model
+        from bnn_keras.counts import count
+    model = build_model(experiment)
+    counts = count(model)
+    if as_json:
+        row = {"network": experiment.network.name, "scheme": experiment.scheme.name, "bits": experiment.scheme.bits}
+        print_json({**row, "input_shape": list(model.input_shape[1:]), "classes": model.output_shape[-1], **counts})
+        return
+    import larq
+
+    larq.models.summary(model, print_fn=click.echo)
+    click.echo()
+    print_table(["counted by bnnk", ""], ([name.replace("_", " "), f"{value:,}"] for name, value in counts.items()))
+
+
+@click.command()
+@options.data_dir
+@options.as_json
+@click.pass_context
+def doctor(context: click.Context, data_dir: str | None, as_json: bool) -> None:
+    """Check this machine and what is installed."""
+    with quiet_tensorflow():
+        from bnn_keras import doctor as doctor_
+    findings = doctor_.examine(data_dir)
+    if as_json:
+        print_json([finding.to_document() for finding in findings])
+    else:
+        print_table(["", "what", "found", "to do"], ([one.mark, one.name, one.found, one.cure] for one in findings))
+    context.exit(0 if all(one.ok or one.optional for one in findings) else 1)
+
+
+COMMANDS = (summary, list_, show, check, doctor)

@@ -1,0 +1,55 @@
+"""Options that several commands share, and what they mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from bnn_keras.cli.output import complain
+
+from bnn_keras.experiment import Experiment, resolve
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
+data_dir = click.option(
+    "--data-dir", metavar="DIR", help="Where prepared data sets are (TFDS's default: ~/tensorflow_datasets)."
+)
+manual_dir = click.option(
+    "--manual-dir", metavar="DIR", help="A folder with the files that TFDS would download, under the same names."
+)
+overrides = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the experiment, such as stages.0.epochs=3; may be repeated.",
+)
+best = click.option("--best", is_flag=True, help="Take the weights of the best epoch instead of the last.")
+run = click.argument("run", metavar="RUN")
+
+
+def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose an experiment and override it; `resolved` reads them."""
+    for option in reversed(
+        (
+            click.argument("network"),
+            click.option("--dataset", metavar="D", help="Data set; chooses the recipe, or overrides it."),
+            click.option("--scheme", metavar="S", help="Binarization scheme; likewise."),
+            click.option("--bits", metavar="B", help="Bits of weights/activations, such as 1/1; likewise."),
+            click.option("--optimizer", metavar="O", help="Optimizer; likewise."),
+            click.option("--experiment", metavar="NAME_OR_FILE", help="This experiment instead of the one found."),
+            overrides,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def resolved(network: str, **options: Any) -> Experiment:
+    """The experiment that the options of `recipe` mean; says so where it is no recipe as it stands."""
+    resolution = resolve(network, **options)
+    if resolution.note:
+        complain(resolution.note, "Note")
+    return resolution.experiment

@@ -1,0 +1,134 @@
+"""Commands about runs: `train`, `evaluate`, `predict`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from bnn_keras.cli import options
+from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+
+
+@click.command()
+@options.recipe
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs, instead of the recipe's.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step, instead of the recipe's.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of weights, order and augmentation; the same, the same run."
+)
+@options.data_dir
+@options.manual_dir
+@click.option("--run", "directory", metavar="DIR", help="The run directory; runs/<experiment>-… by default.")
+@click.option(
+    "--resume/--fresh",
+    default=True,
+    help="Go on where an unfinished run in the directory stopped (default), or remove that run and start over.",
+)
+@click.option("--quiet", is_flag=True, help="Plain lines instead of a progress bar.")
+@options.as_json
+def train(
+    directory: str | None,
+    data_dir: str | None,
+    manual_dir: str | None,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+    **recipe: Any,
+) -> None:
+    r"""Train NETWORK, or go on where it stopped.
+
+    The recipe is the experiment that fits NETWORK and the options best; --set overrides its keys.
+
+    \b
+    bnnk train lenet5
+    bnnk train lenet5 --dataset fashion_mnist --manual-dir /usr/share/datasets/fashion-mnist
+    bnnk train lenet5 --set stages.0.optimizer.learning_rate=0.001 --epochs 5 --run runs/slow
+    """
+    from bnn_keras.runs import default_directory
+
+    experiment = options.resolved(**recipe)
+    directory = directory or str(default_directory(experiment))
+    click.echo(f"{experiment.name} → {directory}", err=True)
+    with quiet_tensorflow():
+        from bnn_keras.training import train as train_
+    result = train_(
+        experiment,
+        directory,
+        data_dir=data_dir,
+        manual_dir=manual_dir,
+        fresh=not resume,
+        plain=quiet,
+        command=["bnnk", *sys.argv[1:]],
+    )
+    if as_json:
+        print_json(result)
+        return
+    published = (result["published"] or {}).get("top1")
+    print_table(
+        ["result", ""],
+        [
+            ["top-1", f"{result['top1']:.2f} %" + (f" (published {published:.2f} %)" if published else "")],
+            ["top-5", f"{result['top5']:.2f} %"],
+            ["best top-1", f"{result['best_top1']:.2f} %"],
+            ["parameters", f"{result['parameters']:,}, {100 * result['binary_share']:.1f} % binary"],
+            [
+                "time",
+                f"{result['seconds']:.0f} s for {result['epochs']} epochs, {result['images_per_second']:,.0f} images/s",
+            ],
+            ["run", directory],
+        ],
+    )
+
+
+@click.command()
+@options.run
+@click.option("--dataset", metavar="D", help="Another data set of the same shape than the run's own.")
+@options.best
+@options.data_dir
+@options.manual_dir
+@options.as_json
+def evaluate(run: str, as_json: bool, **arguments: Any) -> None:
+    """Measure the accuracy of a RUN on the test images."""
+    with quiet_tensorflow():
+        from bnn_keras.evaluation import evaluate as evaluate_
+    measured = evaluate_(run, **arguments)
+    if as_json:
+        print_json(measured)
+        return
+    click.echo(
+        f"top-1 {measured['top1']:.2f} %   top-5 {measured['top5']:.2f} %   loss {measured['loss']:.4f}   "
+        f"({measured['images']:,} images of {measured['dataset']}, {measured['weights']} weights)"
+    )
+
+
+@click.command()
+@options.run
+@click.argument("source", metavar="INPUT")
+@click.option("--logits", "logits_file", metavar="OUT.npy", help="Also write the outputs before softmax to this file.")
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes shown for each image.")
+@options.best
+@options.as_json
+def predict(run: str, source: str, logits_file: str | None, top: int, best: bool, as_json: bool) -> None:
+    """Classify images with a RUN.
+
+    INPUT is an image file, a folder of images, or a .npy of NHWC images. Images and uint8 arrays get the run's preprocessing; float arrays are fed as they are.
+    """
+    with quiet_tensorflow():
+        from bnn_keras.evaluation import predict as predict_
+        from bnn_keras.evaluation import write_logits
+    predictions = predict_(run, source, best=best)
+    if logits_file:
+        write_logits(predictions, logits_file)
+    rows = predictions.ranked(top)
+    if as_json:
+        print_json([{"input": name, "classes": dict(classes)} for name, classes in rows])
+        return
+    places = range(1, 1 + max(len(classes) for _, classes in rows))
+    print_table(
+        ["image", *(f"{place}." for place in places)],
+        ([name, *(f"{label} {100 * share:.1f} %" for label, share in classes)] for name, classes in rows),
+    )
+
+
+COMMANDS = (train, evaluate, predict)
