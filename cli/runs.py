@@ -9,8 +9,15 @@ import click
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
 
+EXAMPLES = """\b
+Examples:
+  bnnk train lenet5
+  bnnk train lenet5 --dataset fashion_mnist --manual-dir /usr/share/datasets/fashion-mnist
+  bnnk train lenet5 --epochs 5 --set stages.0.optimizer.learning_rate=0.001 --run runs/slow
+"""
 
-@click.command()
+
+@click.command(epilog=EXAMPLES)
 @options.recipe
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs, instead of the recipe's.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per step, instead of the recipe's.")
@@ -36,14 +43,9 @@ def train(
     as_json: bool,
     **recipe: Any,
 ) -> None:
-    r"""Train NETWORK, or go on where it stopped.
+    """Train NETWORK, or go on where it stopped.
 
     The recipe is the experiment that fits NETWORK and the options best; --set overrides its keys.
-
-    \b
-    bnnk train lenet5
-    bnnk train lenet5 --dataset fashion_mnist --manual-dir /usr/share/datasets/fashion-mnist
-    bnnk train lenet5 --set stages.0.optimizer.learning_rate=0.001 --epochs 5 --run runs/slow
     """
     from bnn_keras.runs import default_directory
 
@@ -112,7 +114,8 @@ def evaluate(run: str, as_json: bool, **arguments: Any) -> None:
 def predict(run: str, source: str, logits_file: str | None, top: int, best: bool, as_json: bool) -> None:
     """Classify images with a RUN.
 
-    INPUT is an image file, a folder of images, or a .npy of NHWC images. Images and uint8 arrays get the run's preprocessing; float arrays are fed as they are.
+    INPUT is an image file, a folder of images, or a .npy of NHWC images. Images and uint8 arrays get the run's
+    preprocessing; float arrays are fed as they are.
     """
     with quiet_tensorflow():
         from bnn_keras.evaluation import predict as predict_

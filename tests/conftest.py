@@ -1,0 +1,96 @@
+"""Fixtures for every test: golden values, float64, prepared data, the command line."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import bnn_keras  # noqa: F401  (before TensorFlow: it chooses Keras 2)
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def procedural():
+    """The generator of golden weights and inputs."""
+    spec = importlib.util.spec_from_file_location("procedural", ROOT / "tests" / "golden" / "procedural.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def float64():
+    """Layers made in the test compute in float64."""
+    import tensorflow as tf
+
+    tf.keras.backend.set_floatx("float64")
+    yield
+    tf.keras.backend.set_floatx("float32")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where mnist_5k is prepared, once for all tests."""
+    from bnn_keras.data import open_dataset
+
+    folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
+    open_dataset("mnist_5k", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, data_dir):
+    """A finished run of two epochs of lenet5 on mnist_5k. Read it only."""
+    from bnn_keras import resolve, train
+
+    directory = tmp_path_factory.mktemp("runs") / "trained"
+    train(resolve("lenet5", epochs=2).experiment, directory, data_dir=data_dir)
+    return directory
+
+
+@pytest.fixture
+def invoke():
+    """Runs `bnnk` in this process; the result has exit_code, stdout, stderr."""
+    from bnn_keras.cli import main
+
+    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def fails(invoke):
+    """Runs `bnnk`, which shall fail with one line and no traceback; returns that line."""
+
+    def run(*args, code=1):
+        result = invoke(*args)
+        assert result.exit_code == code, result.output
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("Error: "), result.stderr
+        assert "Traceback" not in result.output
+        assert result.stdout == ""
+        return last.removeprefix("Error: ")
+
+    return run
+
+
+@pytest.fixture
+def python():
+    """Runs Python code in a fresh interpreter and returns what it prints."""
+
+    def run(code, **options):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=True, **options).stdout.strip()
+
+    return run

@@ -1,0 +1,117 @@
+"""XNOR-Net's estimators against golden values of the reference and against the formula in NumPy."""
+
+from pathlib import Path
+
+import larq
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bnn_keras.constraints import CentreAndClip
+from bnn_keras.quantizers import XnorScaledSign, XnorSign, xnor_scaled_sign, xnor_sign
+
+with np.load(Path(__file__).parents[1] / "golden" / "quantizers.npz") as values:
+    GOLDEN = dict(values)
+
+SCALES = {"mnist": 1.0, "cifar": 1.0, "imagenet": 1e9}
+CASES = [
+    (dataset, key.split("/")[1])
+    for dataset in SCALES
+    for key in GOLDEN
+    if key.startswith(f"xnor_{dataset}/") and key.endswith("/latent")
+]
+
+
+def ours(kernel):
+    return kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+
+
+def theirs(kernel):
+    return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+
+
+def close(value, reference):
+    np.testing.assert_allclose(value, reference, rtol=1e-12, atol=1e-14 * np.max(np.abs(reference)))
+
+
+def gradient_of(function, x, upstream):
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return y.numpy(), tape.gradient(y, x, tf.constant(upstream)).numpy()
+
+
+def test_golden_values_are_there():
+    assert len(CASES) == 16
+
+
+@pytest.mark.parametrize(("dataset", "kernel"), CASES)
+def test_kernel_equals_reference(dataset, kernel):
+    raw = ours(GOLDEN[f"kernel/{kernel}"].astype(np.float64))
+    upstream = ours(GOLDEN[f"kernel_g/{kernel}"].astype(np.float64))
+    of = f"xnor_{dataset}/{kernel}"
+
+    latent = CentreAndClip()(tf.constant(raw)).numpy()
+    close(theirs(latent), GOLDEN[f"{of}/latent"])
+    close(theirs(CentreAndClip()(tf.constant(latent)).numpy()), GOLDEN[f"{of}/latent2"])
+
+    binary, gradient = gradient_of(lambda x: xnor_scaled_sign(x, gradient_scale=SCALES[dataset]), latent, upstream)
+    close(theirs(binary), GOLDEN[f"{of}/binary"])
+    close(theirs(gradient), GOLDEN[f"{of}/grad"])
+
+    bare = {"fan_in_factor": False, "channel_factor": False}
+    _, gradient = gradient_of(lambda x: xnor_scaled_sign(x, **bare), latent, upstream)
+    close(theirs(gradient), GOLDEN[f"{of}/grad_nofactor"])
+
+
+@pytest.mark.parametrize("name", ["nchw", "nc", "edge"])
+def test_activation_equals_reference(name):
+    x = GOLDEN[f"act/{name}"].astype(np.float64)
+    y, gradient = gradient_of(xnor_sign, x, GOLDEN[f"act_g/{name}"].astype(np.float64))
+    nonzero = x != 0
+    assert np.array_equal(y[nonzero], GOLDEN[f"xnor_act/{name}/y"][nonzero])
+    assert np.array_equal(gradient, GOLDEN[f"xnor_act/{name}/grad"])
+
+
+def test_sign_of_zero_is_one():
+    assert xnor_sign(tf.constant([0.0, -0.0])).numpy().tolist() == [1, 1]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    kernel=arrays(np.float64, (3, 2, 4, 5), elements=st.floats(-1.5, 1.5, allow_subnormal=False)),
+    upstream=arrays(np.float64, (3, 2, 4, 5), elements=st.floats(-1, 1, allow_subnormal=False)),
+    fan_in=st.booleans(),
+    channel=st.booleans(),
+)
+def test_kernel_equals_formula(kernel, upstream, fan_in, channel):
+    n, c = 24, 4
+    sign = np.where(kernel >= 0, 1.0, -1.0)
+    alpha = np.abs(kernel).sum((0, 1, 2)) / n
+    factor = (n if fan_in else 1) * (1 - 1 / c if channel else 1)
+    expected = factor * (alpha * upstream * (np.abs(kernel) <= 1) + sign * (upstream * sign).sum((0, 1, 2)) / n)
+    binary, gradient = gradient_of(lambda x: xnor_scaled_sign(x, fan_in, channel), kernel, upstream)
+    np.testing.assert_allclose(binary, alpha * sign, rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["xnor_scaled_sign", "xnor_sign"])
+def test_by_name_in_a_larq_layer(name):
+    quantizer = larq.quantizers.get(name)
+    assert quantizer.precision == 1
+    layer = larq.layers.QuantDense(
+        3, input_quantizer="xnor_sign", kernel_quantizer=name, kernel_constraint="centre_and_clip"
+    )
+    copy = larq.layers.QuantDense.from_config(layer.get_config())
+    assert type(copy.kernel_quantizer) is type(quantizer)
+
+
+def test_arguments_survive_serialization():
+    quantizer = XnorScaledSign(fan_in_factor=False, channel_factor=False, gradient_scale=1e9)
+    copy = larq.quantizers.deserialize(larq.quantizers.serialize(quantizer))
+    assert (copy.fan_in_factor, copy.channel_factor, copy.gradient_scale) == (False, False, 1e9)
+    assert isinstance(larq.quantizers.deserialize(larq.quantizers.serialize(XnorSign())), XnorSign)

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnn_keras.constraints import AtLeast, CentreAndClip, apply_constraints
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8, 4), (8, 4)])
+def test_centre_and_clip_equals_formula(shape):
+    kernel = np.random.default_rng(0).normal(0.3, 1, shape)
+    expected = np.clip(kernel - kernel.mean(-2, keepdims=True), -0.5, 0.5)
+    np.testing.assert_allclose(CentreAndClip(0.5)(tf.constant(kernel)).numpy(), expected, rtol=1e-12)
+
+
+def test_at_least():
+    assert AtLeast(0.01)(tf.constant([-1.0, 0.01, 2.0])).numpy() == pytest.approx([0.01, 0.01, 2])
+
+
+@pytest.mark.parametrize("constraint", [CentreAndClip(0.5), AtLeast(0.25)])
+def test_survives_serialization(constraint):
+    copy = tf.keras.constraints.deserialize(tf.keras.constraints.serialize(constraint))
+    assert copy.get_config() == constraint.get_config()
+
+
+def test_apply_constraints_reaches_every_constrained_weight():
+    layer = tf.keras.layers.Dense(2, kernel_initializer="ones", bias_initializer="ones", bias_constraint=AtLeast(3.0))
+    model = tf.keras.Sequential([tf.keras.layers.Input((4,)), layer])
+    apply_constraints(model)
+    assert layer.bias.numpy().tolist() == [3, 3]
+    assert np.all(layer.kernel.numpy() == 1)

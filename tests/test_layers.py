@@ -1,0 +1,72 @@
+import larq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnn_keras.layers import ScaledConv2D
+from bnn_keras.quantizers import XnorScaledSign
+
+
+def outputs_and_gradients(layer, kernel, images):
+    layer.build(images.shape)
+    layer.kernel.assign(kernel)
+    images = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        y = layer(images)
+        loss = tf.reduce_sum(y * tf.cos(y))
+    return y.numpy(), [gradient.numpy() for gradient in tape.gradient(loss, [images, layer.kernel.latent_variable])]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("arguments", [{}, {"padding": "same", "strides": 2}, {"use_bias": False}])
+def test_equals_larqs_convolution_but_for_rounding(arguments):
+    random = np.random.default_rng(1)
+    kernel, images = random.normal(0, 0.5, (3, 3, 4, 6)), np.sign(random.normal(0, 1, (2, 8, 8, 4)))
+    results = [
+        outputs_and_gradients(
+            layer(6, 3, kernel_quantizer=XnorScaledSign(), kernel_constraint="weight_clip", **arguments), kernel, images
+        )
+        for layer in (ScaledConv2D, larq.layers.QuantConv2D)
+    ]
+    (ours, our_gradients), (theirs, their_gradients) = results
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    for mine, other in zip(our_gradients, their_gradients, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-10, atol=1e-10)
+
+
+def test_equal_sums_are_exactly_equal():
+    """With ±1 inputs the output is the magnitude times an integer, so that a max pool sees true ties."""
+    random = np.random.default_rng(2)
+    layer = ScaledConv2D(16, 5, kernel_quantizer=XnorScaledSign(), kernel_constraint="weight_clip", use_bias=False)
+    images = np.sign(random.normal(0, 1, (4, 12, 12, 20))).astype(np.float32)
+    y = layer(images).numpy()
+    with larq.context.quantized_scope(True):
+        magnitude = np.abs(tf.convert_to_tensor(layer.kernel).numpy()).max((0, 1, 2))
+    sums = np.rint(y / magnitude).astype(np.float32)
+    assert np.array_equal(y, sums * magnitude)
+
+
+def test_zero_kernel_gives_zero_and_no_nan():
+    layer = ScaledConv2D(2, 3, kernel_quantizer=XnorScaledSign(), kernel_constraint="weight_clip")
+    layer.build((None, 5, 5, 3))
+    layer.kernel.assign(np.zeros((3, 3, 3, 2), np.float32))
+    assert np.all(layer(np.ones((1, 5, 5, 3), np.float32)).numpy() == 0)
+
+
+def test_without_kernel_quantizer_is_a_plain_convolution():
+    layer, plain = ScaledConv2D(2, 3), tf.keras.layers.Conv2D(2, 3)
+    images = np.random.default_rng(3).normal(0, 1, (1, 5, 5, 3)).astype(np.float32)
+    layer.build(images.shape)
+    plain.build(images.shape)
+    plain.set_weights(layer.get_weights())
+    assert np.array_equal(layer(images), plain(images))
+
+
+def test_survives_serialization():
+    layer = ScaledConv2D(
+        2, 3, kernel_quantizer="xnor_scaled_sign", input_quantizer="xnor_sign", kernel_constraint="centre_and_clip"
+    )
+    copy = tf.keras.layers.deserialize(tf.keras.layers.serialize(layer))
+    assert isinstance(copy, ScaledConv2D)
+    assert copy.get_config() == layer.get_config()
