@@ -12,7 +12,7 @@ EXTRAS = {
     "tflite": ["larq-compute-engine>=0.16,<0.17"],
     "openvino": ["openvino>=2026.1"],
     "torch": ["torch>=2.4"],
-    "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "build>=1"],
+    "test": ["hypothesis>=6", "pytest>=8", "ruff>=0.9"],
 }
 
 setup(
@@ -39,7 +39,7 @@ setup(
         "numpy>=1.26,<2.2",
         "pydantic>=2.7,<3",
         "rich>=13",
-        "setuptools<81",  # TensorBoard 2.19 imports pkg_resources
+        "setuptools>=70.1,<81",  # TensorBoard 2.19 imports pkg_resources
         "tensorflow>=2.19,<2.20",
         "tensorflow-datasets>=4.8",
         "tf-keras>=2.19,<2.20",

@@ -45,10 +45,14 @@ class Checkpoint:
 
     def restore(self, model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> None:
         """Gives the model, and the optimizer where there is one, what they had."""
-        parts = {"model": model, **({"optimizer": optimizer} if optimizer else {})}
-        status = tf.train.Checkpoint(**parts).read(str(self.folder / _VARIABLES))
+        status = _parts(model, optimizer).read(str(self.folder / _VARIABLES))
         # Slots come to be in the first step and take their values then.
         status.assert_existing_objects_matched().expect_partial()
+
+
+def _parts(model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> tf.train.Checkpoint:
+    # The weights and not the model: a compiled model brings its optimizer along, wanted or not.
+    return tf.train.Checkpoint(weights=model.weights, **({"optimizer": optimizer} if optimizer else {}))
 
 
 def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer) -> None:
@@ -63,7 +67,7 @@ def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.opti
     with runs.replacing(folder / f"epoch-{state.epoch:05d}") as temporary:
         temporary.mkdir()
         try:
-            tf.train.Checkpoint(model=model, optimizer=optimizer).write(str(temporary / _VARIABLES))
+            _parts(model, optimizer).write(str(temporary / _VARIABLES))
         except tf.errors.OpError as error:
             raise BnnError(runs.cannot_write(folder, error.message)) from error
         digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}

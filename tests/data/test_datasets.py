@@ -1,0 +1,111 @@
+import gzip
+import hashlib
+import time
+
+import numpy as np
+import pytest
+
+from bnn_keras.data import datasets, open_dataset
+from bnn_keras.data.mnist_5k import FILE
+from bnn_keras.errors import BnnError
+
+
+def write_idx(path, array):
+    """MNIST's own format: big-endian magic number and sizes, then bytes."""
+    header = np.array([0x800 + array.ndim, *array.shape], ">i4").tobytes()
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture
+def fashion(tmp_path):
+    """A folder with files as Fashion-MNIST's, of the right sizes, with few different pixels."""
+    folder = tmp_path / "manual"
+    folder.mkdir()
+    for prefix, number in (("train", 60_000), ("t10k", 10_000)):
+        labels = (np.arange(number) % 10).astype(np.uint8)
+        images = np.repeat(labels, 28 * 28).reshape(number, 28, 28)
+        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", labels)
+    return folder
+
+
+def test_shipped_digits_are_those_described(root):
+    with np.load(FILE) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    assert (images.shape, images.dtype, labels.dtype) == ((5000, 28, 28), np.uint8, np.uint8)
+    assert np.bincount(labels).tolist() == [500] * 10
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    assert digest in (FILE.parent / "README.md").read_text()
+
+
+def test_mnist_5k_splits_every_fifth_row(data_dir):
+    opened = open_dataset("mnist_5k", data_dir)
+    assert opened.labels == [str(digit) for digit in range(10)]
+    with np.load(FILE) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    for split, chosen in (("train", np.arange(5000) % 5 != 4), ("test", np.arange(5000) % 5 == 4)):
+        assert opened.examples(split) == chosen.sum()
+        pairs = [
+            (image.tobytes(), int(label))
+            for image, label in opened.builder.as_dataset(split, as_supervised=True).as_numpy_iterator()
+        ]
+        assert sorted(pairs) == sorted(
+            zip((image.tobytes() for image in images[chosen]), labels[chosen].tolist(), strict=True)
+        )
+
+
+def test_unknown_name():
+    with pytest.raises(BnnError, match=r"unknown data set 'mnst'; did you mean 'mnist'\?"):
+        open_dataset("mnst")
+
+
+def test_no_network_fails_at_once_and_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "_reachable", lambda url: False)
+    with pytest.raises(BnnError) as error:
+        open_dataset("mnist", str(tmp_path))
+    assert "cannot be downloaded (no answer from https://storage.googleapis.com/cvdf-datasets/mnist)" in str(
+        error.value
+    )
+    assert "put t10k-images-idx3-ubyte.gz, " in str(error.value)
+    assert "--manual-dir DIR" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/file", "http://no-such-host.invalid/file"])
+def test_unreachable_server_is_found_out_in_seconds(address):
+    started = time.monotonic()
+    assert not datasets._reachable(address)
+    assert time.monotonic() - started < 2 * datasets.SECONDS_TO_REACH
+
+
+def test_manual_dir_that_is_none(tmp_path):
+    with pytest.raises(BnnError, match=r"--manual-dir '.*nowhere' is no folder; give the one that holds"):
+        open_dataset("mnist", str(tmp_path), str(tmp_path / "nowhere"))
+
+
+def test_manual_dir_that_lacks_a_file(tmp_path, fashion, monkeypatch):
+    monkeypatch.setattr(datasets, "_reachable", lambda url: False)
+    (fashion / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(BnnError, match=r"put t10k-labels-idx1-ubyte.gz into a folder"):
+        open_dataset("fashion_mnist", str(tmp_path / "data"), str(fashion))
+
+
+def test_damaged_file_leaves_nothing_half_prepared(tmp_path, fashion):
+    (fashion / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip")
+    with (
+        pytest.warns(UserWarning, match="differ from the files that TFDS downloads"),
+        pytest.raises(BnnError, match=r"cannot prepare data set 'fashion_mnist' .* check the files"),
+    ):
+        open_dataset("fashion_mnist", str(tmp_path / "data"), str(fashion))
+    left = [path for path in (tmp_path / "data" / "fashion_mnist").rglob("*") if path.is_file()]
+    assert left == []
+
+
+@pytest.mark.slow
+def test_manual_dir_prepares_a_whole_data_set(tmp_path, fashion):
+    with pytest.warns(UserWarning, match="differ from the files that TFDS downloads for 'fashion_mnist'"):
+        opened = open_dataset("fashion_mnist", str(tmp_path / "data"), str(fashion))
+    assert (opened.examples("train"), opened.examples("test")) == (60_000, 10_000)
+    assert opened.labels[0] == "T-shirt/top"
+    image, label = next(iter(opened.builder.as_dataset("test", as_supervised=True)))
+    assert np.all(image.numpy() == label.numpy())

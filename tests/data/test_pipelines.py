@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnn_keras.data import evaluation_batches, normalise, open_dataset, training_batches
+from bnn_keras.experiment import resolve
+
+
+@pytest.fixture(scope="module")
+def images(data_dir):
+    return open_dataset("mnist_5k", data_dir)
+
+
+@pytest.fixture
+def experiment():
+    return resolve("lenet5").experiment
+
+
+def labels_of(batches):
+    return [labels.numpy().tolist() for _, labels in batches]
+
+
+def test_normalise_equals_the_formula(experiment):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
+    expected = (pixels / 255 - 0.1307) / 0.3081
+    np.testing.assert_allclose(normalise(experiment)(tf.constant(pixels)).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_epoch_has_every_image_once(images, experiment):
+    batches = list(training_batches(images, experiment, 128, 0, 2))
+    assert [len(labels) for _, labels in batches] == ([128] * 31 + [32]) * 2
+    for epoch in (batches[:32], batches[32:]):
+        digests = {image.tobytes() for batch, _ in epoch for image in batch.numpy()}
+        assert len(digests) == 4000
+
+
+def test_order_is_a_function_of_seed_and_epoch(images, experiment):
+    whole = labels_of(training_batches(images, experiment, 128, 0, 3))
+    assert labels_of(training_batches(images, experiment, 128, 0, 3)) == whole
+    assert labels_of(training_batches(images, experiment, 128, 1, 3)) == whole[32:]
+    assert whole[:32] != whole[32:64]
+    other = experiment.model_copy(update={"seed": 2})
+    assert labels_of(training_batches(images, other, 128, 0, 1)) != whole[:32]
+
+
+def test_order_does_not_depend_on_the_global_seed(images, experiment):
+    orders = []
+    for seed in (1, 2):
+        tf.random.set_seed(seed)
+        orders.append(labels_of(training_batches(images, experiment, 128, 0, 1)))
+    assert orders[0] == orders[1]
+
+
+def test_evaluation_has_every_test_image_once_in_one_order(images, experiment):
+    first, second = (labels_of(evaluation_batches(images, experiment, 300)) for _ in range(2))
+    assert first == second
+    assert [len(labels) for labels in first] == [300, 300, 300, 100]
+    assert np.bincount(np.concatenate(first)).tolist() == [100] * 10

@@ -1,0 +1,145 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnn_keras import catalog, evaluate, load_run, predict
+from bnn_keras.errors import BnnError
+from bnn_keras.evaluation import write_logits
+from bnn_keras.runs import Run
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from bnn_keras.data.mnist_5k import FILE
+
+    with np.load(FILE) as arrays:
+        return arrays["images"][4::500][..., None], arrays["labels"][4::500]
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def png(path, image):
+    tf.io.write_file(str(path), tf.io.encode_png(image))
+    return path
+
+
+def test_evaluate_gives_what_training_measured(trained, data_dir):
+    measured, result = evaluate(trained, data_dir=data_dir), Run(trained).result
+    assert (measured["top1"], measured["top5"]) == (result["top1"], result["top5"])
+    assert (measured["dataset"], measured["images"], measured["weights"]) == ("mnist_5k", 1000, "last")
+    assert measured["loss"] == pytest.approx(Run(trained).metrics[-1]["val_loss"], rel=1e-5)
+    assert evaluate(trained, best=True, data_dir=data_dir)["top1"] == result["best_top1"]
+
+
+def test_evaluate_reads_the_run_alone(copy, data_dir):
+    (copy / "result.json").unlink()
+    assert evaluate(copy, data_dir=data_dir)["top1"] == Run(copy).metrics[-1]["val_top1"]
+
+
+def test_evaluate_on_data_of_another_shape(trained, monkeypatch):
+    wide = dataclasses.replace(catalog.DATASETS["mnist"], input_shape=(32, 32, 3))
+    monkeypatch.setitem(catalog.DATASETS, "mnist", wide)
+    with pytest.raises(BnnError, match=r"data set 'mnist' has images \(32, 32, 3\) in 10 classes; the run expects"):
+        evaluate(trained, "mnist")
+
+
+def test_predict_arrays_and_images_alike(trained, digits, tmp_path):
+    images, _ = digits
+    np.save(tmp_path / "digits.npy", images)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index, image in enumerate(images):
+        png(folder / f"{index}.png", image)
+    (folder / "notes.txt").write_text("no image")
+    from_array, from_folder = predict(trained, tmp_path / "digits.npy"), predict(trained, folder)
+    from_file = predict(trained, folder / "3.png")
+    assert np.array_equal(from_array.logits, from_folder.logits)
+    np.testing.assert_allclose(from_file.logits, from_array.logits[3:4], rtol=1e-5, atol=1e-5)
+    assert from_folder.inputs == [str(folder / f"{index}.png") for index in range(len(images))]
+
+
+def test_predict_is_mostly_right(trained, digits, tmp_path):
+    images, labels = digits
+    np.save(tmp_path / "digits.npy", images)
+    predictions = predict(trained, tmp_path / "digits.npy")
+    assert np.mean(predictions.logits.argmax(-1) == labels) >= 0.8
+    assert np.allclose(predictions.probabilities.sum(-1), 1)
+    name, classes = predictions.ranked(2)[0]
+    assert name == "digits.npy[0]"
+    assert classes[0][0] == str(predictions.logits[0].argmax())
+    assert classes[0][1] >= classes[1][1]
+
+
+def test_float_arrays_are_fed_as_they_are(trained, digits, tmp_path):
+    images, _ = digits
+    fed = ((images / 255 - 0.1307) / 0.3081).astype(np.float32)
+    np.save(tmp_path / "fed.npy", fed)
+    np.save(tmp_path / "pixels.npy", images)
+    predictions = predict(trained, tmp_path / "fed.npy")
+    _, model = load_run(trained)
+    np.testing.assert_allclose(predictions.logits, model(fed, training=False), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        predictions.logits, predict(trained, tmp_path / "pixels.npy").logits, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_an_image_of_another_size_and_in_colour(trained, digits, tmp_path):
+    big = np.repeat(np.repeat(np.repeat(digits[0][0], 10, 0), 10, 1), 3, 2)
+    tf.io.write_file(str(tmp_path / "big.jpg"), tf.io.encode_jpeg(big, quality=100))
+    png(tmp_path / "small.png", digits[0][0])
+    assert (
+        predict(trained, tmp_path / "big.jpg").logits.argmax()
+        == predict(trained, tmp_path / "small.png").logits.argmax()
+    )
+
+
+def test_write_logits(trained, digits, tmp_path):
+    np.save(tmp_path / "one.npy", digits[0][0])
+    predictions = predict(trained, tmp_path / "one.npy")
+    write_logits(predictions, tmp_path / "logits.npy")
+    assert np.array_equal(np.load(tmp_path / "logits.npy"), predictions.logits)
+    with pytest.raises(BnnError, match="cannot write"):
+        write_logits(predictions, tmp_path / "nowhere" / "logits.npy")
+
+
+def test_inputs_that_are_none(trained, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "empty").mkdir()
+    np.save(tmp_path / "shape.npy", np.zeros((2, 32, 32, 3), np.uint8))
+    np.save(tmp_path / "type.npy", np.zeros((2, 28, 28, 1), np.int64))
+    np.save(tmp_path / "none.npy", np.zeros((0, 28, 28, 1), np.uint8))
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    for name, message in {
+        "nowhere.png": r"no file or folder .*; give an image, a folder of images or a .npy file",
+        "nowhere.npy": r"cannot read .* as a NumPy array",
+        "text.png": r"cannot read .*text.png' as an image \(.*\); give a PNG, JPEG, BMP or GIF file",
+        "text.npy": r"cannot read .*text.npy' as a NumPy array",
+        "objects.npy": r"cannot read .*objects.npy' as a NumPy array",
+        "empty": r"folder .*empty' has no images; expected files named \*.png",
+        "shape.npy": r"has shape \(2, 32, 32, 3\); expected \(N, 28, 28, 1\); reshape it",
+        "none.npy": r"has shape \(0, 28, 28, 1\); expected",
+        "type.npy": r"holds int64; expected uint8 pixels or floats",
+    }.items():
+        with pytest.raises(BnnError, match=message):
+            predict(trained, tmp_path / name)
+
+
+def test_runs_that_are_none(copy, tmp_path):
+    with pytest.raises(BnnError, match=r"no run in .*; give the folder that `bnnk train` wrote"):
+        evaluate(tmp_path / "nowhere")
+    (copy / "weights.h5").write_bytes((copy / "weights.h5").read_bytes()[:1000])
+    with pytest.raises(BnnError, match=r"cannot read .*weights.h5' as the weights of lenet5 \(.*\); train again"):
+        evaluate(copy)
+    (copy / "weights.h5").unlink()
+    with pytest.raises(BnnError, match=r"has no weights.h5: no epoch is finished; train it first"):
+        predict(copy, "x.png")
+    (copy / "experiment.toml").write_text("x = [")
+    with pytest.raises(BnnError, match="not TOML"):
+        evaluate(copy, best=True)

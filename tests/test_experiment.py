@@ -1,0 +1,249 @@
+import pytest
+
+from bnn_keras import catalog
+from bnn_keras.errors import BnnError
+from bnn_keras.experiment import (
+    ExperimentError,
+    all_experiments,
+    experiment_names,
+    find_experiment,
+    load_experiment,
+    parse,
+    resolve,
+)
+
+EXPERIMENTS = 2
+
+
+@pytest.fixture
+def base():
+    return resolve("lenet5").experiment
+
+
+def problems(**options):
+    with pytest.raises(ExperimentError) as error:
+        resolve("lenet5", **options)
+    return error.value.problems
+
+
+def test_number_of_experiments(root):
+    files = list((root / "experiments").glob("*/*.toml"))
+    assert len(files) == len(experiment_names()) == EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_is_sound(name):
+    experiment = load_experiment(name)
+    paper, file = name.split("/")
+    assert experiment.name == name
+    assert paper
+    assert file.startswith(f"{experiment.network.name}_{experiment.data.name}")
+    assert parse(experiment.to_toml(), "again") == experiment
+
+
+@pytest.mark.parametrize("network", list(catalog.NETWORKS))
+def test_every_network_has_one_default(network):
+    defaults = [one.name for one in all_experiments() if one.network.name == network and one.default]
+    assert len(defaults) == 1
+
+
+def test_lenet5_on_mnist_is_the_references_recipe():
+    experiment = load_experiment("xnor_net/lenet5_mnist")
+    (stage,) = experiment.stages
+    assert (stage.epochs, stage.batch_size, stage.loss) == (60, 128, "cross_entropy")
+    assert (stage.optimizer.name, stage.optimizer.weight_decay) == ("adam_torch", 1e-5)
+    assert stage.optimizer.hyperparameters() == {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+    assert (experiment.data.mean, experiment.data.std) == ([0.1307], [0.3081])
+    assert (experiment.published.top1, experiment.published.float_top1) == (99.23, 99.34)
+
+
+# --- finding ---
+
+
+def test_network_alone_takes_its_default():
+    assert resolve("lenet5").experiment.name == "xnor_net/lenet5_mnist_5k"
+
+
+def test_options_choose_between_recipes():
+    resolution = resolve("lenet5", dataset="mnist", scheme="xnor", bits="1/1")
+    assert (resolution.experiment.name, resolution.note) == ("xnor_net/lenet5_mnist", None)
+
+
+def test_options_without_a_recipe_override_the_default_and_say_so():
+    resolution = resolve("lenet5", dataset="fashion_mnist")
+    assert resolution.experiment.name == "xnor_net/lenet5_fashion_mnist"
+    assert resolution.experiment.data.name == "fashion_mnist"
+    assert resolution.note == (
+        "no recipe for lenet5 with fashion_mnist; based on xnor_net/lenet5_mnist_5k with data.name = 'fashion_mnist'"
+    )
+
+
+def test_a_derived_experiment_has_no_published_figures():
+    resolution = resolve("lenet5", experiment="xnor_net/lenet5_mnist", optimizer="adam")
+    assert resolution.experiment.optimizer == "adam"
+    assert resolution.experiment.published is None
+
+
+def test_several_that_fit_and_no_default(base):
+    twins = [base.model_copy(update={"name": name, "default": False}) for name in ("a/one", "a/two")]
+    with pytest.raises(
+        BnnError, match=r"2 experiments fit network 'lenet5'; choose one with --experiment: a/one, a/two"
+    ):
+        find_experiment("lenet5", {}, twins)
+
+
+def test_several_that_fit_and_one_default(base):
+    twins = [base.model_copy(update={"name": name, "default": name == "a/two"}) for name in ("a/one", "a/two")]
+    assert find_experiment("lenet5", {}, twins).name == "a/two"
+
+
+def test_no_experiment_of_a_network():
+    with pytest.raises(BnnError, match=r"no experiment trains network 'lenet5'; give a file with --experiment FILE"):
+        find_experiment("lenet5", {}, [])
+
+
+def test_by_file_alone_or_in_full():
+    assert load_experiment("lenet5_mnist") == load_experiment("xnor_net/lenet5_mnist")
+
+
+def test_neither_network_nor_experiment():
+    with pytest.raises(BnnError, match="neither a network nor an experiment"):
+        resolve()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "mnst"}, "unknown data set 'mnst'; did you mean 'mnist'"),
+        ({"scheme": "xnr"}, "unknown scheme 'xnr'; did you mean 'xnor'"),
+        ({"optimizer": "adm"}, "unknown optimizer 'adm'; did you mean 'adam'"),
+        ({"experiment": "lenet5_mnst"}, "unknown experiment 'lenet5_mnst'; did you mean 'xnor_net/lenet5_mnist'"),
+        ({"experiment": "nowhere.toml"}, "no experiment file 'nowhere.toml'"),
+    ],
+)
+def test_unknown_names(options, message):
+    with pytest.raises(BnnError, match=message):
+        resolve("lenet5", **options)
+
+
+def test_unknown_network():
+    with pytest.raises(BnnError, match="unknown network 'lenet'; did you mean 'lenet5'"):
+        resolve("lenet")
+
+
+# --- overrides ---
+
+
+def test_overrides_apply_in_order_and_after_the_options():
+    experiment = resolve("lenet5", epochs=5, batch_size=32, seed=7, overrides=["seed=8", "data.mean=[0.5]"]).experiment
+    assert (experiment.epochs, experiment.stages[0].batch_size, experiment.seed) == (5, 32, 8)
+    assert experiment.data.mean == [0.5]
+
+
+def test_a_schedule_can_become_a_number():
+    experiment = resolve("lenet5", overrides=["stages.0.optimizer.learning_rate=0.5"]).experiment
+    assert experiment.stages[0].optimizer.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.0.epochs", "cannot read the override 'stages.0.epochs'; expected key=value"),
+        ("=3", "cannot read the override"),
+        ("stages.1.epochs=3", "cannot set 'stages.1.epochs': expected a number below 1 in place of '1'"),
+        ("stages.x.epochs=3", "expected a number below 1 in place of 'x'"),
+        ("seed.x=3", "cannot set 'seed.x': 'seed' is a value, not a table"),
+    ],
+)
+def test_overrides_that_fit_nowhere(override, message):
+    with pytest.raises(BnnError, match=message):
+        resolve("lenet5", overrides=[override])
+
+
+def test_epochs_of_several_stages_are_unclear(base, tmp_path):
+    file = tmp_path / "two.toml"
+    file.write_text(base.model_copy(update={"stages": [*base.stages, *base.stages]}).to_toml())
+    with pytest.raises(BnnError, match=r"--epochs 3 is unclear: .* has 2 stages; use --set"):
+        resolve("lenet5", experiment=file, epochs=3)
+
+
+# --- errors of a document ---
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "stages.0.epoch=3",
+            "stages.0.epoch: unknown key; did you mean 'epochs'? known: epochs, batch_size, loss, optimizer",
+        ),
+        ("netwrk.name=x", "netwrk: unknown key; did you mean 'network'?"),
+        (
+            "stages.0.optimizer.learning_rate.factr=2",
+            "stages.0.optimizer.learning_rate.factr: unknown key; did you mean 'factor'?",
+        ),
+        ("stages.0.epochs=many", "stages.0.epochs: got 'many'; expected a valid integer"),
+        ("stages.0.epochs=2.5", "stages.0.epochs: got 2.5; expected a valid integer"),
+        ("stages.0.epochs=0", "stages.0.epochs: got 0; expected greater than or equal to 1"),
+        (
+            "stages.0.optimizer.weight_decay=-1",
+            "stages.0.optimizer.weight_decay: got -1; expected greater than or equal to 0",
+        ),
+        ("stages.0.optimizer.weight_decay=nan", "stages.0.optimizer.weight_decay: got nan; expected a finite number"),
+        (
+            "stages.0.optimizer.learning_rate=fast",
+            "stages.0.optimizer.learning_rate: got 'fast'; expected a valid number",
+        ),
+        (
+            "stages.0.optimizer.learning_rate.boundaries=[2, 1]",
+            "stages.0.optimizer.learning_rate.boundaries: got [2, 1]; expected epochs in rising order",
+        ),
+        ("stages.0.optimizer.name=bopp", "stages.0.optimizer.name: unknown optimizer 'bopp'"),
+        ("stages.0.loss=hinge", "stages.0.loss: got 'hinge'; expected 'cross_entropy'"),
+        ("stages.0=3", "stages.0: got 3; expected a table"),
+        ("stages=[]", "stages: got []"),
+        ("network.name=lenet", "network.name: unknown network 'lenet'; did you mean 'lenet5'?"),
+        ("data.name=mnst", "data.name: unknown data set 'mnst'; did you mean 'mnist'?"),
+        ("data.mean=[1, 2]", "data.mean: got [1, 2]; expected 1 value(s), one for each channel"),
+        ("data.std=[0]", "data.std.0: got 0; expected greater than 0"),
+        ("scheme.bits=2/2", "scheme.bits: got '2/2'; scheme 'xnor' has bits (weights/activations) 1/1"),
+        ("default=perhaps", "default: got 'perhaps'; expected a valid boolean"),
+    ],
+)
+def test_one_error(override, expected):
+    (problem,) = problems(overrides=[override])
+    assert problem.startswith(expected)
+
+
+def test_all_errors_at_once():
+    found = problems(overrides=["stages.0.epoch=3", "seed=x", "data.colour=1", "network.name=lenet"])
+    assert [line.split(":")[0] for line in sorted(found)] == ["data.colour", "network.name", "seed", "stages.0.epoch"]
+
+
+def test_missing_keys():
+    with pytest.raises(ExperimentError) as error:
+        parse("", "empty")
+    assert set(error.value.problems) == {f"{key}: missing; add it" for key in ("network", "scheme", "data", "stages")}
+
+
+def test_not_toml_has_line_and_column():
+    with pytest.raises(
+        ExperimentError, match=r"experiment x: not TOML: .*\(at line 2, column 5\); correct the file there"
+    ):
+        parse("a = 3\nb = = 4", "x")
+
+
+def test_not_text(tmp_path):
+    file = tmp_path / "binary.toml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BnnError, match=r"cannot read .* as text"):
+        load_experiment(file)
+
+
+def test_differences_are_those_of_the_training(base):
+    other = resolve("lenet5", epochs=3, optimizer="adam").experiment
+    assert base.differences(base.model_copy(update={"name": "x", "default": False, "published": None})) == []
+    assert base.differences(other) == [
+        "stages.0.epochs: 60 / 3",
+        "stages.0.optimizer.name: adam_torch / adam",
+    ]
