@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from typing import Any
 
@@ -45,15 +44,12 @@ class Commands(click.Group):
             return super().invoke(context)
         try:
             return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows what to do with these
         except BnnError as error:
             message = str(error)
-        except BrokenPipeError:  # the reader of a pipe has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            context.exit(0)
         except OSError as error:
             message = f"{error}; free or allow what is asked for, or see more with `bnnk --debug …`"
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
         except KeyboardInterrupt:
             complain("interrupted; what is finished is kept, the same command goes on from there")
             context.exit(EXIT_INTERRUPTED)

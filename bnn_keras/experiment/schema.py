@@ -81,12 +81,23 @@ class Scheme(Table):
         return bits
 
 
+class Augmentation(Table):
+    """What happens to each training image before normalisation.
+
+    `pad` black pixels are added on every side and the image's own size is cut out at a random place: it moves by up to
+    `pad` pixels.
+    """
+
+    pad: Count
+
+
 class Data(Table):
     """Which images, and their normalisation (x / 255 − mean) / std, with one value or one per channel."""
 
     name: Annotated[str, _known("data set")]
     mean: list[float]
     std: list[Positive]
+    augmentation: Augmentation | None = None
 
     @pydantic.field_validator("mean", "std")
     @classmethod

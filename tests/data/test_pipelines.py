@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from bnn_keras.data import evaluation_batches, normalise, open_dataset, training_batches
+from bnn_keras.data.pipelines import augment
 from bnn_keras.experiment import resolve
 
 
@@ -13,7 +14,14 @@ def images(data_dir):
 
 @pytest.fixture
 def experiment():
-    return resolve("lenet5").experiment
+    return resolve("lenet5", experiment="xnor_net/lenet5_mnist", dataset="mnist_5k").experiment
+
+
+@pytest.fixture
+def moving():
+    experiment = resolve("lenet5").experiment
+    assert experiment.data.augmentation.pad == 2
+    return experiment
 
 
 def labels_of(batches):
@@ -56,3 +64,36 @@ def test_evaluation_has_every_test_image_once_in_one_order(images, experiment):
     assert first == second
     assert [len(labels) for labels in first] == [300, 300, 300, 100]
     assert np.bincount(np.concatenate(first)).tolist() == [100] * 10
+
+
+def test_augmentation_moves_by_up_to_pad_pixels(moving):
+    image = np.zeros((28, 28, 1), np.uint8)
+    image[14, 14] = 255
+    places = set()
+    for index in range(300):
+        moved = augment(tf.constant(image), moving, tf.constant([1, index], tf.int64)).numpy()
+        assert moved.shape == image.shape
+        ((row, column, _),) = np.argwhere(moved == 255)
+        places.add((row - 14, column - 14))
+    assert places == {(row, column) for row in range(-2, 3) for column in range(-2, 3)}
+
+
+def test_augmentation_brings_in_black(moving):
+    image = tf.fill((28, 28, 1), tf.constant(255, tf.uint8))
+    moved = [augment(image, moving, tf.constant([1, index], tf.int64)).numpy() for index in range(20)]
+    assert {int(part) for one in moved for part in np.unique(one)} == {0, 255}
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_example(images, moving):
+    def digests(experiment, first, last):
+        return [batch.numpy().tobytes() for batch, _ in training_batches(images, experiment, 1000, first, last)]
+
+    whole = digests(moving, 0, 2)
+    assert digests(moving, 0, 2) == whole
+    assert digests(moving, 1, 2) == whole[4:]
+    assert not set(whole[:4]) & set(whole[4:])
+
+
+def test_evaluation_is_not_augmented(images, moving, experiment):
+    one, other = (np.concatenate([batch for batch, _ in evaluation_batches(images, e)]) for e in (moving, experiment))
+    assert np.array_equal(one, other)

@@ -1,0 +1,278 @@
+"""The command: what it prints, where, and with which exit code."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnn_keras.runs import Run
+
+PROMISED = {
+    *("top1", "top5", "best_top1", "images_per_second", "seconds", "epochs"),
+    *("parameters", "binary_parameters", "experiment", "seed"),
+}
+BNNK = [sys.executable, "-c", "from bnn_keras.cli import main; main()"]
+
+
+@pytest.fixture
+def quick(data_dir, tmp_path):
+    """Arguments of a training that takes seconds."""
+    return ["train", "lenet5", "--epochs", 1, "--batch-size", 500, "--data-dir", data_dir, "--run", tmp_path / "run"]
+
+
+# --- what exists ---
+
+
+def test_help_lists_the_commands_in_order_of_use(invoke):
+    result = invoke("--help")
+    assert result.exit_code == 0
+    commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
+    assert commands == ["train", "evaluate", "predict", "summary", "list", "show", "check", "doctor"]
+
+
+@pytest.mark.parametrize("what", ["networks", "schemes", "optimizers", "datasets", "experiments"])
+def test_list(invoke, what):
+    rows = json.loads(invoke("list", what, "--json").stdout)
+    assert all(row["name"] for row in rows)
+    table = invoke("list", what)
+    assert table.exit_code == 0
+    for row in rows:
+        assert row["name"] in table.stdout
+
+
+def test_list_of_experiments_has_what_scripts_rely_on(invoke):
+    rows = {row["name"]: row for row in json.loads(invoke("list", "experiments", "--json").stdout)}
+    row = rows["xnor_net/lenet5_mnist"]
+    assert (row["network"], row["dataset"], row["scheme"], row["optimizer"]) == (
+        "lenet5",
+        "mnist",
+        "xnor",
+        "adam_torch",
+    )
+    assert row["published"] == {"top1": 99.23, "float_top1": 99.34}
+    assert rows["xnor_net/lenet5_mnist_5k"]["published"] is None
+
+
+def test_show_is_an_experiment_again(invoke, tmp_path):
+    shown = invoke("show", "xnor_net/lenet5_mnist_5k", "--set", "stages.0.epochs=3")
+    (tmp_path / "mine.toml").write_text(shown.stdout)
+    assert json.loads(invoke("show", tmp_path / "mine.toml", "--json").stdout)["stages"][0]["epochs"] == 3
+    assert invoke("check", tmp_path / "mine.toml").stdout == f"{tmp_path / 'mine.toml'}: ok\n"
+
+
+def test_check_lists_every_error_of_every_file(invoke, tmp_path):
+    good = invoke("show", "lenet5_mnist").stdout
+    (tmp_path / "good.toml").write_text(good)
+    (tmp_path / "bad.toml").write_text(good.replace("epochs = 60", "epoch = 60").replace('"adam_torch"', '"adamm"'))
+    (tmp_path / "broken.toml").write_text("stages = [")
+    result = invoke("check", tmp_path / "bad.toml", tmp_path / "good.toml", tmp_path / "broken.toml")
+    assert result.exit_code == 1
+    lines = sorted(line.removeprefix(str(tmp_path)) for line in result.stderr.splitlines())
+    assert [line.split(";")[0] for line in lines] == [
+        "/bad.toml: stages.0.epoch: unknown key",
+        "/bad.toml: stages.0.epochs: missing",
+        "/bad.toml: stages.0.optimizer.name: unknown optimizer 'adamm'",
+        "/broken.toml: not TOML: invalid value (at end of document)",
+    ]
+    assert result.stdout == f"{tmp_path / 'good.toml'}: ok\n"
+
+
+def test_summary(invoke):
+    result = invoke("summary", "lenet5")
+    assert result.exit_code == 0
+    for part in ("lenet5 stats", "bin_conv2.conv", "Ratio of MACs that are binarized", "binary parameters", "425,000"):
+        assert part in result.stdout
+
+
+def test_summary_as_json(invoke):
+    counts = json.loads(invoke("summary", "lenet5", "--json").stdout)
+    assert (counts["parameters"], counts["binary_parameters"]) == (431_220, 425_000)
+    assert (counts["macs"], counts["binary_macs"]) == (2_293_000, 2_000_000)
+
+
+def test_doctor(invoke, data_dir):
+    result = invoke("doctor", "--data-dir", data_dir)
+    assert result.exit_code == 0, result.output
+    findings = {one["name"]: one for one in json.loads(invoke("doctor", "--data-dir", data_dir, "--json").stdout)}
+    assert findings["Keras behind TensorFlow"]["found"].startswith("tf_keras")
+    assert data_dir in findings["data set mnist_5k"]["found"]
+    assert findings["data set mnist"]["cure"].endswith("--manual-dir DIR")
+
+
+# --- runs ---
+
+
+def test_train_evaluate_predict(invoke, quick, tmp_path):
+    trained = invoke(*quick, "--json")
+    assert trained.exit_code == 0, trained.output
+    result = json.loads(trained.stdout)
+    assert set(result) >= PROMISED
+    assert "epoch 1/1" in trained.stderr
+    assert Run(tmp_path / "run").environment["command"][0] == "bnnk"
+
+    again = invoke(*quick)
+    assert again.exit_code == 0
+    assert f"{result['top1']:.2f} %" in again.stdout
+    assert "epoch 1/1" not in again.stderr
+
+    evaluated = invoke("evaluate", tmp_path / "run", "--data-dir", quick[quick.index("--data-dir") + 1], "--json")
+    assert json.loads(evaluated.stdout)["top1"] == result["top1"]
+
+    image = np.zeros((28, 28, 1), np.uint8)
+    tf.io.write_file(str(tmp_path / "image.png"), tf.io.encode_png(image))
+    logits = tmp_path / "logits.npy"
+    predicted = invoke("predict", tmp_path / "run", tmp_path / "image.png", "--logits", logits, "--json")
+    ((name, classes),) = [(row["input"], row["classes"]) for row in json.loads(predicted.stdout)]
+    assert name.endswith("image.png")
+    assert len(classes) == 3
+    assert np.load(logits).shape == (1, 10)
+    assert str(np.load(logits).argmax()) == next(iter(classes))
+    assert "image.png" in invoke("predict", tmp_path / "run", tmp_path / "image.png").stdout
+
+
+def test_a_derived_experiment_is_announced(invoke, tmp_path):
+    result = invoke("train", "lenet5", "--dataset", "mnist", "--optimizer", "adam", "--manual-dir", "/nowhere")
+    assert result.exit_code == 1
+    assert "Note: no recipe for lenet5 with mnist, adam; based on xnor_net/lenet5_mnist_5k with" in result.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
+    process = subprocess.Popen(
+        [*BNNK, *map(str, quick[:3]), "500", *map(str, quick[4:])],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not Run(tmp_path / "run").metrics and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        stderr.splitlines()[-1] == "Error: interrupted; what is finished is kept, the same command goes on from there"
+    )
+    assert "Traceback" not in stderr
+
+
+# --- bad input: one line, value, expectation, cure ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "lenet"], "unknown network 'lenet'; did you mean 'lenet5'? known: lenet5"),
+        (["train", "lenet5", "--dataset", "mnst"], "unknown data set 'mnst'; did you mean 'mnist'?"),
+        (["train", "lenet5", "--scheme", "xnr"], "unknown scheme 'xnr'; did you mean 'xnor'?"),
+        (["train", "lenet5", "--optimizer", "bop"], "unknown optimizer 'bop'; known: adam, adam_torch"),
+        (
+            ["train", "lenet5", "--bits", "2/2"],
+            "experiment xnor_net/lenet5_mnist_5k: scheme.bits: got '2/2'; scheme 'xnor' has",
+        ),
+        (
+            ["train", "lenet5", "--set", "stages.0.epoch=1"],
+            "experiment xnor_net/lenet5_mnist_5k: stages.0.epoch: unknown key",
+        ),
+        (
+            ["train", "lenet5", "--set", "seed=x"],
+            "experiment xnor_net/lenet5_mnist_5k: seed: got 'x'; expected a valid integer",
+        ),
+        (["train", "lenet5", "--experiment", "none"], "unknown experiment 'none'"),
+        (["train", "lenet5", "--experiment", "none.toml"], "no experiment file 'none.toml'"),
+        (["show", "nothing"], "unknown experiment 'nothing'"),
+        (["check", "nothing.toml"], "no experiment file 'nothing.toml'"),
+        (["evaluate", "nowhere"], "no run in 'nowhere'"),
+        (["predict", "nowhere", "image.png"], "no run in 'nowhere'"),
+        (["train", "lenet5", "--run", "/proc/run"], "cannot write '/proc/run'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_line(fails, arguments, message):
+    assert fails(*arguments).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian", "lenet5"], "No such command 'trian'; did you mean 'train'?"),
+        (["zzzz"], "No such command 'zzzz'; known: train, evaluate"),
+        (["train"], "Missing argument 'NETWORK'."),
+        (["train", "lenet5", "--epochs", "many"], "Invalid value for '--epochs': 'many' is not a valid integer range."),
+        (["train", "lenet5", "--epochs", "0"], "Invalid value for '--epochs': 0 is not in the range x>=1."),
+        (["list", "things"], "Invalid value for '{networks|schemes|optimizers|datasets|experiments}': 'things'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage(fails, arguments, message):
+    assert fails(*arguments, code=2).startswith(message)
+
+
+def test_a_run_in_use(fails, quick, tmp_path):
+    with Run(tmp_path / "run").owned():
+        assert f"is in use by process {os.getpid()}" in fails(*quick)
+
+
+def test_a_folder_with_other_files(fails, quick, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("")
+    assert "holds other files (thesis.tex) and no run" in fails(*quick)
+    assert (tmp_path / "run" / "thesis.tex").exists()
+
+
+def test_another_experiment_in_the_folder(fails, trained, data_dir):
+    message = fails("train", "lenet5", "--epochs", "3", "--run", trained, "--data-dir", data_dir)
+    assert message.endswith("stages.0.epochs: 3 / 2; give another --run DIR, or replace it with --fresh")
+
+
+def test_an_image_that_is_none(fails, trained, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    assert "cannot read" in fails("predict", trained, tmp_path / "text.png")
+
+
+def test_damaged_weights(fails, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    (copy / "weights.h5").write_bytes(b"nothing")
+    assert "weights.h5' as the weights of lenet5" in fails("evaluate", copy)
+
+
+def test_debug_shows_the_traceback(invoke):
+    for arguments in (["--debug", "show", "nothing"], ["show", "nothing", "--debug"]):
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert "unknown experiment 'nothing'" in str(result.exception)
+
+
+def test_an_unexpected_error_is_one_line_too(fails, monkeypatch):
+    from bnn_keras.cli import experiments
+
+    monkeypatch.setitem(experiments._LISTS, "networks", lambda: 1 / 0)
+    message = fails("list", "networks")
+    assert message == "unexpected ZeroDivisionError: division by zero; this is a mistake of bnnk: see `bnnk --debug …`"
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = " ".join([f"'{part}'" for part in BNNK])
+    result = subprocess.run(
+        ["bash", "-c", f"{command} list experiments | true"], capture_output=True, text=True, check=True
+    )
+    assert result.stderr == ""
+
+
+def test_warnings_are_one_line(monkeypatch):
+    """Those of this package are shown, those of the libraries below it are not."""
+    from bnn_keras.cli.main import _show_warning
+
+    lines = []
+    monkeypatch.setattr(click, "echo", lambda text, **_: lines.append(text))
+    _show_warning("damaged", UserWarning, "/x/bnn_keras/training/checkpoints.py", 1)
+    _show_warning("old", DeprecationWarning, "/x/bnn_keras/a.py", 1)
+    _show_warning("loud", UserWarning, "/x/tensorflow/a.py", 1)
+    assert lines == ["Warning: damaged"]

@@ -1,0 +1,128 @@
+"""Documents that cannot lie: README's commands run, the commands' reference is theirs, public names are documented."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+import bnn_keras
+from bnn_keras import catalog
+
+
+def blocks(text, kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def shell(tmp_path, data_dir, root):
+    """Runs a shell script in an empty folder, with this environment's `bnnk` and data sets."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "bnnk").write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'from bnn_keras.cli import main; main()' \"$@\"\n"
+    )
+    (folder / "bnnk").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TFDS_DATA_DIR": data_dir}
+
+    def run(script):
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    return run
+
+
+def test_readme_begins_with_the_two_commands(root):
+    first, second, *_ = blocks((root / "README.md").read_text(), "sh")
+    assert first.rstrip().endswith("-e . && .venv/bin/bnnk train lenet5")
+    assert second.rstrip().endswith('-e ".[test]" && .venv/bin/pytest')
+
+
+def test_readme_commands_run(root, shell, tmp_path):
+    """All but the two that install, which CI runs as they stand there."""
+    _, _, *rest = blocks((root / "README.md").read_text(), "sh")
+    assert rest
+    script = "\n".join(rest)
+    output = shell(script)
+    assert "top-1" in output
+    assert "my.toml: ok" in output
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"quick", "mine"}
+
+
+@pytest.mark.slow
+def test_readme_python_runs(root, tmp_path, data_dir):
+    (code,) = blocks((root / "README.md").read_text(), "python")
+    environment = {**os.environ, "TFDS_DATA_DIR": data_dir}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert float(result.stdout) > 85
+
+
+@pytest.mark.slow
+def test_main_job_reaches_its_accuracy(tmp_path, data_dir):
+    """`bnnk train lenet5` with its own seed and length."""
+    result = bnn_keras.train(bnn_keras.resolve("lenet5").experiment, tmp_path / "run", data_dir=data_dir)
+    assert result["top1"] >= 97.0
+    assert result["epochs"] == 60
+
+
+def test_reference_of_commands_is_up_to_date(root):
+    from bnn_keras.cli.reference import markdown
+
+    assert (root / "docs" / "cli.md").read_text() == markdown()
+
+
+def test_every_key_of_an_experiment_is_documented(root):
+    text = (root / "docs" / "experiments.md").read_text()
+    from bnn_keras.experiment.schema import Experiment
+
+    def keys(model):
+        for name, field in model.model_fields.items():
+            yield name
+            for inner in re.findall(r"schema\.(\w+)", str(field.annotation)):
+                yield from keys(getattr(sys.modules["bnn_keras.experiment.schema"], inner))
+
+    for key in set(keys(Experiment)) - {"beta_1", "beta_2", "epsilon", "float_top1", "float_top5"}:
+        assert key in text, key
+
+
+@pytest.mark.parametrize("name", bnn_keras.__all__)
+def test_public_names_have_docstrings(name):
+    value = getattr(bnn_keras, name)
+    assert isinstance(value, str) or len(value.__doc__) > 20
+
+
+def test_everything_in_the_catalog_is_named_in_a_document(root):
+    text = (root / "README.md").read_text()
+    for name in (*catalog.NETWORKS, *catalog.SCHEMES):
+        assert f"`{name}`" in text
+
+
+def test_links_lead_somewhere(root):
+    for document in (
+        root / "README.md",
+        *(root / "docs").glob("*.md"),
+        root / "CONTRIBUTING.md",
+        root / "CHANGELOG.md",
+    ):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_container_installs_as_the_lock_says(root):
+    text = (root / "Dockerfile").read_text()
+    assert "-c requirements.lock ." in text
+    assert 'ENTRYPOINT ["bnnk"]' in text
+    pinned = dict(line.split("==") for line in (root / "requirements.lock").read_text().splitlines() if "==" in line)
+    assert pinned["tensorflow"] == tf.__version__ or "2.19" in pinned["tensorflow"]
