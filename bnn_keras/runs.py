@@ -19,6 +19,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,8 @@ def writing(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, reason: str) -> str:
     """The message for a place that takes no data."""
+    inner = re.search("error message = '(.+?)'", reason)  # h5py wraps the operating system's word in a page of its own
+    reason = inner[1] if inner else reason
     return (
         f"cannot write {str(path)!r} ({reason}); make room or allow it there, or choose another folder with --run DIR"
     )

@@ -1,5 +1,6 @@
 """The command: what it prints, where, and with which exit code."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -101,6 +102,8 @@ def test_summary_as_json(invoke):
 def test_doctor(invoke, data_dir):
     result = invoke("doctor", "--data-dir", data_dir)
     assert result.exit_code == 0, result.output
+    if not importlib.util.find_spec("openvino"):
+        assert "pip install 'bnn-keras[openvino]'" in result.stdout
     findings = {one["name"]: one for one in json.loads(invoke("doctor", "--data-dir", data_dir, "--json").stdout)}
     assert findings["Keras behind TensorFlow"]["found"].startswith("tf_keras")
     assert data_dir in findings["data set mnist_5k"]["found"]
