@@ -79,7 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         BnnError: The operating system refuses to write; `path` is then as it was.
     """
-    temporary = path.with_name(f".{path.stem}.new{path.suffix}")
+    temporary = _temporary(path)
     with writing(path):
         try:
             remove(temporary)
@@ -90,6 +90,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             remove(temporary)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.new{path.suffix}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -226,6 +230,7 @@ class Run:
         """Removes what a run writes, and nothing else."""
         with writing(self.directory):
             for name in _CONTENTS:
+                remove(_temporary(self / name))
                 if name != LOCK:
                     remove(self / name)
 
@@ -235,7 +240,8 @@ class Run:
         Raises:
             BnnError: The directory holds files, and no run.
         """
-        strangers = sorted({path.name for path in self.directory.iterdir()} - set(_CONTENTS))
+        own = {path.name for name in _CONTENTS for path in (self / name, _temporary(self / name))}
+        strangers = sorted({path.name for path in self.directory.iterdir()} - own)
         if strangers and not self.begun:
             found = ", ".join(strangers[:3])
             raise BnnError(f"{str(self.directory)!r} holds other files ({found}) and no run; give a new --run DIR")

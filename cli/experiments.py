@@ -8,8 +8,8 @@ import click
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
 
-from bnn_keras import catalog
-from bnn_keras.experiment import Experiment, ExperimentError, all_experiments, load_experiment, resolve
+from bnn_keras import BnnError, catalog
+from bnn_keras.experiment import Experiment, all_experiments, load_experiment, resolve
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -93,12 +93,15 @@ def list_(what: str, as_json: bool) -> None:
 @options.overrides
 @options.as_json
 def show(experiment: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show an experiment, a name or a file, in full."""
+    """Show an experiment, a name or a file, in full.
+
+    What it prints is an experiment again, called after the file you put it in.
+    """
     shown = resolve(experiment=experiment, overrides=overrides).experiment
     if as_json:
         print_json(shown.to_document())
     else:
-        click.echo(shown.to_toml(), nl=False)
+        click.echo(shown.to_toml(named=False), nl=False)
 
 
 @click.command()
@@ -113,9 +116,9 @@ def check(context: click.Context, files: tuple[str, ...]) -> None:
     for file in files:
         try:
             load_experiment(file)
-        except ExperimentError as error:
+        except BnnError as error:
             failed = True
-            for problem in error.problems:
+            for problem in getattr(error, "problems", [str(error)]):
                 click.echo(f"{file}: {problem}", err=True)
         else:
             click.echo(f"{file}: ok")

@@ -43,7 +43,9 @@ class Commands(click.Group):
         if context.params["debug"]:
             return super().invoke(context)
         try:
-            return super().invoke(context)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do with these
         except BnnError as error:
@@ -76,7 +78,6 @@ def main(debug: bool) -> None:
     """
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        warnings.showwarning = _show_warning
 
 
 for command in (*runs.COMMANDS, *experiments.COMMANDS):

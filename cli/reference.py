@@ -15,13 +15,12 @@ Exit codes: 0 done; 1 an error, in one line on standard error; 2 wrong usage; 13
 
 def markdown() -> str:
     """The text of docs/cli.md."""
-    helps = [("bnnk", _help(main, "bnnk"))]
-    helps += [(f"bnnk {name}", _help(command, f"bnnk {name}")) for name, command in main.commands.items()]
-    return _HEAD + "".join(f"\n## {name}\n\n```text\n{text}\n```\n" for name, text in helps)
-
-
-def _help(command: click.Command, name: str) -> str:
-    return command.get_help(click.Context(command, info_name=name, terminal_width=100))
+    top = click.Context(main, info_name="bnnk", terminal_width=100, **main.context_settings)
+    contexts = [
+        top,
+        *(click.Context(command, top, name, terminal_width=100) for name, command in main.commands.items()),
+    ]
+    return _HEAD + "".join(f"\n## {one.command_path}\n\n```text\n{one.get_help()}\n```\n" for one in contexts)
 
 
 if __name__ == "__main__":

@@ -108,10 +108,10 @@ def evaluate(run: str, as_json: bool, **arguments: Any) -> None:
 @options.run
 @click.argument("source", metavar="INPUT")
 @click.option("--logits", "logits_file", metavar="OUT.npy", help="Also write the outputs before softmax to this file.")
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes shown for each image.")
+@click.option("--top", type=click.IntRange(min=1), help="Classes for each image; by default 3 in a table, all in JSON.")
 @options.best
 @options.as_json
-def predict(run: str, source: str, logits_file: str | None, top: int, best: bool, as_json: bool) -> None:
+def predict(run: str, source: str, logits_file: str | None, top: int | None, best: bool, as_json: bool) -> None:
     """Classify images with a RUN.
 
     INPUT is an image file, a folder of images, or a .npy of NHWC images. Images and uint8 arrays get the run's
@@ -123,10 +123,11 @@ def predict(run: str, source: str, logits_file: str | None, top: int, best: bool
     predictions = predict_(run, source, best=best)
     if logits_file:
         write_logits(predictions, logits_file)
-    rows = predictions.ranked(top)
     if as_json:
-        print_json([{"input": name, "classes": dict(classes)} for name, classes in rows])
+        rows = predictions.ranked(top or len(predictions.labels))
+        print_json([{"input": name, "label": classes[0][0], "classes": dict(classes)} for name, classes in rows])
         return
+    rows = predictions.ranked(top or 3)
     places = range(1, 1 + max(len(classes) for _, classes in rows))
     print_table(
         ["image", *(f"{place}." for place in places)],

@@ -106,6 +106,17 @@ def test_strangers_are_refused(tmp_path):
         Run(tmp_path).refuse_strangers()
 
 
+def test_what_a_killed_process_left_is_no_stranger(tmp_path):
+    run = Run(tmp_path)
+    with runs.replacing(run / runs.ENVIRONMENT) as temporary:
+        name = temporary.name
+        temporary.write_text("{}")
+    (run / name).write_text("half")
+    run.refuse_strangers()
+    run.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_reading_no_run(tmp_path):
     with pytest.raises(BnnError, match=r"no run in .*; give the folder that `bnnk train` wrote"):
         Run.read(tmp_path)

@@ -73,7 +73,8 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None
         where = "; ".join(sorted({url.rsplit("/", 1)[0] for url in missing}))
         raise BnnError(
             f"data set {builder.name!r} is not prepared in {str(builder.data_path)!r} and cannot be downloaded "
-            f"(no answer from {where}); put {files} into a folder and give it with --manual-dir DIR"
+            f"(no answer from {where}); put {files} into a folder and give it with --manual-dir DIR, "
+            "or give the folder where it is prepared with --data-dir DIR"
         )
     _warn_of_other_files(builder, manual_dir)
     if not sys.stderr.isatty():

@@ -197,9 +197,9 @@ class Experiment(Table):
         """The experiment as plain values, every default filled in."""
         return self.model_dump(exclude_none=True)
 
-    def to_toml(self) -> str:
-        """The experiment as TOML; `parse` gives the same experiment back."""
-        return tomli_w.dumps(self.to_document())
+    def to_toml(self, named: bool = True) -> str:
+        """The experiment as TOML, with its name or without; `parse` gives the same experiment back."""
+        return tomli_w.dumps({key: value for key, value in self.to_document().items() if named or key != "name"})
 
     def differences(self, other: Experiment) -> list[str]:
         """What makes two experiments train differently, as "key: this value / that value"; empty where nothing does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from bnn_keras.build import build_loss, build_metrics, build_model, build_optimi
 from bnn_keras.counts import count
 from bnn_keras.data import Images, evaluation_batches, open_dataset, training_batches
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, Stage
+from bnn_keras.experiment import Experiment
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import Measurements, SaveRun, Schedules
@@ -76,7 +77,7 @@ def train(
             runs.write_json(run / runs.ENVIRONMENT, _environment(experiment, images, command))
             runs.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         try:
-            _train_stages(run, experiment, model, images, console, plain)
+            _Training(run, experiment, model, images, console, plain).train_stages()
         except tf.errors.ResourceExhaustedError as error:
             fix = "free memory or disk space, or lower the batch size with --batch-size"
             raise BnnError(f"out of space while training ({error.message.splitlines()[0]}); {fix}") from error
@@ -93,67 +94,65 @@ def _require_same(run: Run, experiment: Experiment) -> None:
         )
 
 
-def _train_stages(
-    run: Run, experiment: Experiment, model: tf.keras.Model, images: Images, console: Console, plain: bool
-) -> None:
-    checkpoint = checkpoints.latest(run)
-    state = checkpoint.state if checkpoint else checkpoints.State()
-    run.truncate_metrics(state.metrics_length)
-    if state.epoch:
-        console.print(f"going on after epoch {state.epoch} of {experiment.epochs}", highlight=False)
-    begin = 0
-    for index, stage in enumerate(experiment.stages):
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What all stages of a training share."""
+
+    run: Run
+    experiment: Experiment
+    model: tf.keras.Model
+    images: Images
+    console: Console
+    plain: bool
+
+    def train_stages(self) -> None:
+        """Trains what is not trained yet, from the newest checkpoint on."""
+        checkpoint = checkpoints.latest(self.run)
+        state = checkpoint.state if checkpoint else checkpoints.State()
+        self.run.truncate_metrics(state.metrics_length)
+        if state.epoch:
+            self.console.print(f"going on after epoch {state.epoch} of {self.experiment.epochs}", highlight=False)
+        begin = 0
+        for index, stage in enumerate(self.experiment.stages):
+            end = begin + stage.epochs
+            if state.epoch < end:
+                self.model.compile(
+                    build_optimizer(stage.optimizer), build_loss(stage), metrics=build_metrics(self.model)
+                )
+                if checkpoint:
+                    checkpoint.restore(self.model, self.model.optimizer if state.epoch > begin else None)
+                    checkpoint = None
+                state = self._fit(index, begin, state)
+            begin = end
+
+    def _fit(self, index: int, begin: int, state: checkpoints.State) -> checkpoints.State:
+        """Trains a stage, which began after `begin` epochs, from `state` to its end."""
+        stage = self.experiment.stages[index]
         end = begin + stage.epochs
-        if state.epoch < end:
-            _compile(model, stage)
-            if checkpoint:
-                checkpoint.restore(model, model.optimizer if state.epoch > begin else None)
-            state = _fit(run, experiment, model, images, index, begin, state, console, plain)
-            checkpoint = None
-        begin = end
-
-
-def _compile(model: tf.keras.Model, stage: Stage) -> None:
-    model.compile(build_optimizer(stage.optimizer), build_loss(stage), metrics=build_metrics(model))
-
-
-def _fit(
-    run: Run,
-    experiment: Experiment,
-    model: tf.keras.Model,
-    images: Images,
-    index: int,
-    begin: int,
-    state: checkpoints.State,
-    console: Console,
-    plain: bool,
-) -> checkpoints.State:
-    stage = experiment.stages[index]
-    end = begin + stage.epochs
-    examples = images.examples(images.row.train)
-    steps = -(-examples // stage.batch_size)
-    progress = ShowProgress(console, experiment.epochs, steps, examples, plain)
-    save = SaveRun(run, state, index, steps)
-    try:
-        model.fit(
-            training_batches(images, experiment, stage.batch_size, state.epoch, end),
-            steps_per_epoch=steps,
-            initial_epoch=state.epoch,
-            epochs=end,
-            validation_data=evaluation_batches(images, experiment),
-            verbose=0,
-            callbacks=[
-                # Each adds to the logs of the epoch what those after it write.
-                Schedules({"learning_rate": build_schedule(stage.optimizer.learning_rate)}, begin),
-                Measurements(examples),
-                tf.keras.callbacks.TensorBoard(run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
-                save,
-                progress,
-            ],
-        )
-    finally:
-        progress.close()
-    return save.state
+        examples = self.images.examples(self.images.row.train)
+        steps = -(-examples // stage.batch_size)
+        progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, self.plain)
+        save = SaveRun(self.run, state, index, steps)
+        try:
+            self.model.fit(
+                training_batches(self.images, self.experiment, stage.batch_size, state.epoch, end),
+                steps_per_epoch=steps,
+                initial_epoch=state.epoch,
+                epochs=end,
+                validation_data=evaluation_batches(self.images, self.experiment),
+                verbose=0,
+                callbacks=[
+                    # Each adds to the logs of the epoch what those after it write.
+                    Schedules({"learning_rate": build_schedule(stage.optimizer.learning_rate)}, begin),
+                    Measurements(examples),
+                    tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
+                    save,
+                    progress,
+                ],
+            )
+        finally:
+            progress.close()
+        return save.state
 
 
 def _environment(experiment: Experiment, images: Images, command: Sequence[str]) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def test_list_of_experiments_has_what_scripts_rely_on(invoke):
 def test_show_is_an_experiment_again(invoke, tmp_path):
     shown = invoke("show", "xnor_net/lenet5_mnist_5k", "--set", "stages.0.epochs=3")
     (tmp_path / "mine.toml").write_text(shown.stdout)
-    assert json.loads(invoke("show", tmp_path / "mine.toml", "--json").stdout)["stages"][0]["epochs"] == 3
+    again = json.loads(invoke("show", tmp_path / "mine.toml", "--json").stdout)
+    assert (again["name"], again["stages"][0]["epochs"]) == ("mine", 3)
     assert invoke("check", tmp_path / "mine.toml").stdout == f"{tmp_path / 'mine.toml'}: ok\n"
 
 
@@ -74,7 +75,7 @@ def test_check_lists_every_error_of_every_file(invoke, tmp_path):
     (tmp_path / "good.toml").write_text(good)
     (tmp_path / "bad.toml").write_text(good.replace("epochs = 60", "epoch = 60").replace('"adam_torch"', '"adamm"'))
     (tmp_path / "broken.toml").write_text("stages = [")
-    result = invoke("check", tmp_path / "bad.toml", tmp_path / "good.toml", tmp_path / "broken.toml")
+    result = invoke("check", *(tmp_path / f"{name}.toml" for name in ("bad", "none", "good", "broken")))
     assert result.exit_code == 1
     lines = sorted(line.removeprefix(str(tmp_path)) for line in result.stderr.splitlines())
     assert [line.split(";")[0] for line in lines] == [
@@ -82,6 +83,7 @@ def test_check_lists_every_error_of_every_file(invoke, tmp_path):
         "/bad.toml: stages.0.epochs: missing",
         "/bad.toml: stages.0.optimizer.name: unknown optimizer 'adamm'",
         "/broken.toml: not TOML: invalid value (at end of document)",
+        f"/none.toml: no experiment file '{tmp_path / 'none.toml'}'",
     ]
     assert result.stdout == f"{tmp_path / 'good.toml'}: ok\n"
 
@@ -133,12 +135,14 @@ def test_train_evaluate_predict(invoke, quick, tmp_path):
     tf.io.write_file(str(tmp_path / "image.png"), tf.io.encode_png(image))
     logits = tmp_path / "logits.npy"
     predicted = invoke("predict", tmp_path / "run", tmp_path / "image.png", "--logits", logits, "--json")
-    ((name, classes),) = [(row["input"], row["classes"]) for row in json.loads(predicted.stdout)]
-    assert name.endswith("image.png")
-    assert len(classes) == 3
+    (row,) = json.loads(predicted.stdout)
+    assert row["input"].endswith("image.png")
+    assert sum(row["classes"].values()) == pytest.approx(1)
     assert np.load(logits).shape == (1, 10)
-    assert str(np.load(logits).argmax()) == next(iter(classes))
-    assert "image.png" in invoke("predict", tmp_path / "run", tmp_path / "image.png").stdout
+    assert str(np.load(logits).argmax()) == row["label"] == max(row["classes"], key=row["classes"].get)
+    table = invoke("predict", tmp_path / "run", tmp_path / "image.png", "--top", 2).stdout
+    assert f"{row['label']} {100 * row['classes'][row['label']]:.1f} %" in table
+    assert table.count("%") == 2
 
 
 def test_a_derived_experiment_is_announced(invoke, tmp_path):
@@ -191,7 +195,6 @@ def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
         (["train", "lenet5", "--experiment", "none"], "unknown experiment 'none'"),
         (["train", "lenet5", "--experiment", "none.toml"], "no experiment file 'none.toml'"),
         (["show", "nothing"], "unknown experiment 'nothing'"),
-        (["check", "nothing.toml"], "no experiment file 'nothing.toml'"),
         (["evaluate", "nowhere"], "no run in 'nowhere'"),
         (["predict", "nowhere", "image.png"], "no run in 'nowhere'"),
         (["train", "lenet5", "--run", "/proc/run"], "cannot write '/proc/run'"),
