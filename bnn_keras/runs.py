@@ -67,9 +67,7 @@ def cannot_write(path: Path, reason: str) -> str:
     """The message for a place that takes no data."""
     inner = re.search("error message = '(.+?)'", reason)  # h5py wraps the operating system's word in a page of its own
     reason = inner[1] if inner else reason
-    return (
-        f"cannot write {str(path)!r} ({reason}); make room or allow it there, or choose another folder with --run DIR"
-    )
+    return f"cannot write {str(path)!r} ({reason}); make room or allow it there, or choose another place"
 
 
 @contextlib.contextmanager

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from bnn_keras.cli import options
-from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
 
 from bnn_keras import BnnError, catalog
+from bnn_keras.cli import options
+from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
 from bnn_keras.experiment import Experiment, all_experiments, load_experiment, resolve
 
 

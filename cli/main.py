@@ -7,10 +7,10 @@ import warnings
 from typing import Any
 
 import click
-from bnn_keras.cli import experiments, runs
-from bnn_keras.cli.output import complain
 
 from bnn_keras import BnnError, __version__
+from bnn_keras.cli import experiments, runs
+from bnn_keras.cli.output import complain
 from bnn_keras.errors import nearest
 
 EXIT_INTERRUPTED = 130

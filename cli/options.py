@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from bnn_keras.cli.output import complain
 
+from bnn_keras.cli.output import complain
 from bnn_keras.experiment import Experiment, resolve
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from bnn_keras.cli import main
 
 _HEAD = """# Commands

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import click
+
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
 
@@ -115,7 +116,7 @@ def predict(run: str, source: str, logits_file: str | None, top: int | None, bes
     """Classify images with a RUN.
 
     INPUT is an image file, a folder of images, or a .npy of NHWC images. Images and uint8 arrays get the run's
-    preprocessing; float arrays are fed as they are.
+    preprocessing, and images of another size are resized; float arrays are fed as they are.
     """
     with quiet_tensorflow():
         from bnn_keras.evaluation import predict as predict_

@@ -53,7 +53,7 @@ except runs.BnnError as error:
 @pytest.mark.parametrize("place", ["/proc/nowhere/run", "file/run"])
 def test_no_place_for_a_run(place, tmp_path):
     (tmp_path / "file").write_text("")
-    expected = r"cannot write .*; make room or allow it there, or choose another folder"
+    expected = r"cannot write .*; make room or allow it there, or choose another place"
     with pytest.raises(BnnError, match=expected), Run(tmp_path / place).owned():
         pass
 

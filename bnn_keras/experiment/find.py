@@ -53,35 +53,29 @@ class Resolution:
     note: str | None = None
 
 
-_CHOICES = {"dataset": "data set", "scheme": "scheme", "optimizer": "optimizer"}
+# What an option chooses: the key that it stands for (in every stage), and the table of the catalog that has its values.
+_KEYS = {
+    "network": ("network.name", "network"),
+    "dataset": ("data.name", "data set"),
+    "scheme": ("scheme.name", "scheme"),
+    "bits": ("scheme.bits", None),
+    "optimizer": ("stages.{stage}.optimizer.name", "optimizer"),
+}
 
 
-def _choice(experiment: Experiment, option: str) -> str:
-    return {
-        "network": experiment.network.name,
-        "dataset": experiment.data.name,
-        "scheme": experiment.scheme.name,
-        "bits": experiment.scheme.bits,
-        "optimizer": experiment.optimizer,
-    }[option]
-
-
-def _apply_choice(document: Document, option: str, value: str) -> list[str]:
-    keys = {
-        "network": ["network.name"],
-        "dataset": ["data.name"],
-        "scheme": ["scheme.name"],
-        "bits": ["scheme.bits"],
-        "optimizer": [f"stages.{index}.optimizer.name" for index in range(len(document["stages"]))],
-    }[option]
-    for key in keys:
-        _override(document, key, value)
-    return [f"{key} = {value!r}" for key in keys]
+def _keys(option: str, stages: int) -> list[str]:
+    pattern, _ = _KEYS[option]
+    return list(dict.fromkeys(pattern.format(stage=stage) for stage in range(stages)))
 
 
 def unmet(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, str]:
     """Those of the choices that the experiment does not have."""
-    return {option: value for option, value in choices.items() if _choice(experiment, option) != value}
+    values = experiment.flat()
+    return {
+        option: value
+        for option, value in choices.items()
+        if any(values[key] != value for key in _keys(option, len(experiment.stages)))
+    }
 
 
 def find_experiment(
@@ -94,7 +88,7 @@ def find_experiment(
 
     Args:
         network: Name of a network.
-        choices: Some of `dataset`, `scheme`, `bits` and `optimizer` with the value each shall have.
+        choices: Some of `network`, `dataset`, `scheme`, `bits` and `optimizer` with the value each shall have.
         candidates: The experiments to choose from; those that ship with the package where absent.
 
     Raises:
@@ -143,13 +137,12 @@ def resolve(
     Raises:
         BnnError: An unknown name, no experiment or several, an override that does not fit.
     """
-    options = {"dataset": dataset, "scheme": scheme, "bits": bits, "optimizer": optimizer}
-    choices = {key: value for key, value in options.items() if value is not None}
-    if network is not None:
-        catalog.find("network", network)
+    options = {"network": network, "dataset": dataset, "scheme": scheme, "bits": bits, "optimizer": optimizer}
+    choices = {option: value for option, value in options.items() if value is not None}
     for option, value in choices.items():
-        if option in _CHOICES:
-            catalog.find(_CHOICES[option], value)
+        _, table = _KEYS[option]
+        if table:
+            catalog.find(table, value)
 
     if experiment is not None:
         base = load_experiment(experiment)
@@ -159,14 +152,15 @@ def resolve(
         raise BnnError("neither a network nor an experiment is given; expected one of the two")
 
     document = base.to_document()
-    changes = unmet(base, {**({"network": network} if network else {}), **choices})
+    changes = unmet(base, choices)
     note = None
     if changes:
-        lines = [line for option, value in changes.items() for line in _apply_choice(document, option, value)]
-        wanted = ", ".join(changes.values())
-        note = (
-            f"no recipe for {network or base.network.name} with {wanted}; based on {base.name} with {', '.join(lines)}"
-        )
+        keys = {key: value for option, value in changes.items() for key in _keys(option, len(base.stages))}
+        for key, value in keys.items():
+            _override(document, key, value)
+        changed = ", ".join(f"{key} = {value!r}" for key, value in keys.items())
+        wanted = ", ".join(value for option, value in changes.items() if option != "network") or "this experiment"
+        note = f"no recipe for {network or base.network.name} with {wanted}; based on {base.name} with {changed}"
         document = _renamed(document, base)
     if epochs is not None:
         if len(document["stages"]) > 1:

@@ -201,9 +201,13 @@ class Experiment(Table):
         """The experiment as TOML, with its name or without; `parse` gives the same experiment back."""
         return tomli_w.dumps({key: value for key, value in self.to_document().items() if named or key != "name"})
 
+    def flat(self, include: set[str] | None = None) -> dict[str, Any]:
+        """Every value by its dotted key, of the tables named in `include` or of all."""
+        return _flat(self.model_dump(include=include, exclude_none=True))
+
     def differences(self, other: Experiment) -> list[str]:
         """What makes two experiments train differently, as "key: this value / that value"; empty where nothing does."""
-        mine, theirs = (_flat(one.model_dump(include=_TRAINED, exclude_none=True)) for one in (self, other))
+        mine, theirs = self.flat(_TRAINED), other.flat(_TRAINED)
         return [
             f"{key}: {mine.get(key, 'absent')} / {theirs.get(key, 'absent')}"
             for key in dict.fromkeys([*mine, *theirs])
