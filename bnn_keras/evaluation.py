@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,9 @@ def _read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         data = tf.io.read_file(str(path))
         image = tf.io.decode_image(data, channels=shape[-1], expand_animations=False)
     except tf.errors.OpError as error:
-        reason = error.message.splitlines()[0][:120]
+        reason = re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", error.message.splitlines()[0]).strip(
+            " ."
+        )  # less TensorFlow's own
         raise BnnError(
             f"cannot read {str(path)!r} as an image ({reason}); give a PNG, JPEG, BMP or GIF file"
         ) from error
