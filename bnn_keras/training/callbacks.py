@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -92,6 +94,44 @@ class Measurements(tf.keras.callbacks.Callback):
         return [
             np.asarray(variable.quantizer(variable.latent_variable)) >= 0 for variable in binary_variables(self.model)
         ]
+
+
+class StopBetweenSteps(tf.keras.callbacks.Callback):
+    """Turns Ctrl-C into a KeyboardInterrupt between two steps; a second one ends the training wherever it is.
+
+    Python's own handler raises where the program happens to be: in the middle of a file, or in a destructor, which
+    swallows it. Where SIGINT is ignored, or outside the main thread, nothing is changed.
+    """
+
+    _supports_tf_logs = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = self.installed = False
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Takes over SIGINT."""
+        self.previous = signal.getsignal(signal.SIGINT)
+        self.installed = self.previous != signal.SIG_IGN and threading.current_thread() is threading.main_thread()
+        if self.installed:
+            signal.signal(signal.SIGINT, self._ask)
+
+    def close(self) -> None:
+        """Gives SIGINT back, whatever ended the training."""
+        if self.installed:
+            signal.signal(signal.SIGINT, self.previous)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Stops if asked."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    on_test_batch_end = on_train_batch_end
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            signal.default_int_handler(number, frame)
+        self.asked = True
 
 
 class SaveRun(tf.keras.callbacks.Callback):

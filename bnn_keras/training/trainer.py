@@ -23,7 +23,7 @@ from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
-from bnn_keras.training.callbacks import Measurements, SaveRun, Schedules
+from bnn_keras.training.callbacks import Measurements, SaveRun, Schedules, StopBetweenSteps
 from bnn_keras.training.progress import ShowProgress
 
 _PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
@@ -133,6 +133,7 @@ class _Training:
         steps = -(-examples // stage.batch_size)
         progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, self.plain)
         save = SaveRun(self.run, state, index, steps)
+        stop = StopBetweenSteps()
         try:
             self.model.fit(
                 training_batches(self.images, self.experiment, stage.batch_size, state.epoch, end),
@@ -148,10 +149,12 @@ class _Training:
                     tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
                     progress,
+                    stop,
                 ],
             )
         finally:
             progress.close()
+            stop.close()
         return save.state
 
 

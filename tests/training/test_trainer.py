@@ -171,6 +171,28 @@ train(resolve("lenet5", epochs=6, batch_size=500).experiment, {str(directory)!r}
     assert same_weights(tmp_path / "whole" / "weights.h5", directory / "weights.h5")
 
 
+def test_ctrl_c_stops_between_steps_and_gives_the_signal_back(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(signal, "SIG_IGN", None)  # whoever runs the tests may ignore SIGINT
+    before = signal.getsignal(signal.SIGINT)
+    sent = []
+
+    def swallow(self, epoch, logs=None):
+        if not sent:
+            sent.append(epoch)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:  # as a destructor would
+                pytest.fail("raised where the program happened to be")
+
+    monkeypatch.setattr(callbacks.Measurements, "on_test_begin", lambda self, logs=None: swallow(self, 0))
+    monkeypatch.setattr(callbacks.Measurements, "on_epoch_end", lambda self, epoch, logs=None: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(quick(), tmp_path / "run", data_dir=data_dir)
+    assert sent
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / "run" / "weights.h5").exists()
+
+
 def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, data_dir, interrupt, monkeypatch):
     experiment = quick(epochs=4)
     train(experiment, tmp_path / "whole", data_dir=data_dir)
