@@ -10,8 +10,6 @@ import click
 from bnn_keras.cli.output import complain
 from bnn_keras.experiment import Experiment, resolve
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 data_dir = click.option(
     "--data-dir", metavar="DIR", help="Where prepared data sets are (TFDS's default: ~/tensorflow_datasets)."

@@ -152,12 +152,6 @@ def _locate(name_or_file: str | Path) -> tuple[str, Path]:
     raise BnnError(unknown("experiment", text, shipped))
 
 
-def _load_document(name_or_file: str | Path) -> tuple[str, Document]:
-    name, path = _locate(name_or_file)
-    document = _parse_toml(_read(path), str(name_or_file))
-    return document.pop("name", name), document
-
-
 def load_experiment(name_or_file: str | Path) -> Experiment:
     """The experiment with this name ("<paper>/<file>", or the file alone where it is unique), or in this TOML file.
 
@@ -165,8 +159,8 @@ def load_experiment(name_or_file: str | Path) -> Experiment:
         BnnError: There is no such experiment, or the file cannot be read.
         ExperimentError: The file has errors; all of them are named.
     """
-    name, document = _load_document(name_or_file)
-    return validate(document, name)
+    name, path = _locate(name_or_file)
+    return parse(_read(path), name)
 
 
 def all_experiments() -> list[Experiment]:
