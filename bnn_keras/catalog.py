@@ -14,8 +14,51 @@ from bnn_keras.errors import BnnError, unknown
 
 
 @dataclasses.dataclass(frozen=True)
+class Reference:
+    """How the PyTorch code that a network comes from stores it.
+
+    Attributes:
+        kernel: The name of a kernel's tensor, from the name of its layer.
+        binary_kernel: That of a binary layer's kernel.
+        flat: Whether kernels of binary layers are stored as columns (weights, 1).
+        turned: Whether our network is the reference's turned by 180°.
+        unused: Tensors, or modules of them, that the reference stores and never uses.
+    """
+
+    kernel: str = "{}.weight"
+    binary_kernel: str = "{}.weight"
+    flat: bool = False
+    turned: bool = False
+    unused: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A published accuracy in percent."""
+
+    dataset: str
+    scheme: str
+    bits: str
+    top1: float
+    top5: float | None = None
+    optimizer: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Network:
-    """A topology. `builder` is `f(scheme, input_shape, num_classes) -> tf.keras.Model`."""
+    """A topology. `builder` is `f(scheme, images, classes, **options) -> logits`.
+
+    Attributes:
+        scheme: The scheme of its own paper.
+        bits: The bits of weights / activations of its own paper.
+        dataset: The data set of its own paper.
+        mean: What that subtracts from pixels / 255.
+        std: What that divides them by then.
+        options: Further keys of the table `network` in an experiment, with their defaults.
+        structures: The structure it has by default, by bits; empty where it has only one.
+        reference: How PyTorch's code stores it; None where it is not from PyTorch.
+        figures: Published accuracies.
+    """
 
     name: str
     builder: str
@@ -24,37 +67,62 @@ class Network:
     classes: int
     scheme: str
     bits: str
+    dataset: str
     source: str
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    structures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    reference: Reference | None = None
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """A way of binarizing. `bits` lists the weight/activation widths it offers, the first is its own paper's."""
+    """A way of binarizing. `bits` lists the weight/activation widths it offers, the first is its own paper's.
+
+    Attributes:
+        options: Further keys of the table `scheme` in an experiment, with their defaults.
+        anneals: Those of them that change while a network trains.
+    """
 
     name: str
     builder: str
     description: str
     bits: tuple[str, ...]
     source: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    anneals: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """An optimizer. `defaults` are the hyper-parameters an experiment may leave out, and the only ones it may set."""
+    """An optimizer.
+
+    Attributes:
+        options: The hyper-parameters an experiment may set, and the only ones, with their defaults.
+        latent_free: Whether it keeps binary kernels at ±1 instead of latent weights behind a quantizer.
+    """
 
     name: str
     builder: str
     description: str
-    defaults: Mapping[str, float]
+    options: Mapping[str, float]
+    latent_free: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A TFDS image classification data set. `module` registers builders that TFDS itself does not have."""
+    """A TFDS image classification data set.
+
+    Attributes:
+        input_shape: Height, width, channels; height and width None where images differ: the network says them then.
+        module: Registers builders that TFDS itself does not have.
+    """
 
     name: str
     description: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int | None, int | None, int]
     classes: int
     train: str
     test: str
@@ -70,75 +138,372 @@ def _table(*rows: Row) -> dict[str, Row]:
     return {row.name: row for row in rows}
 
 
+_CIFAR = (32, 32, 3)
+_IMAGENET = (224, 224, 3)
+_IMAGENET_NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_TURNED = Reference(turned=True)
+
+
+def _wide_resnet(width: int, dataset: str = "cifar10", figures: tuple[Figure, ...] = ()) -> Network:
+    return Network(
+        name=f"wrn_20_{width}",
+        builder="bnn_keras.networks.wide_resnet:wide_resnet",
+        description=f"McDonnell's wide residual network, 20 convolutions, {width} times as wide",
+        input_shape=_CIFAR,
+        classes=100 if dataset == "cifar100" else 10,
+        scheme="mcdonnell",
+        bits="1/32",
+        dataset=dataset,
+        source="binary-wide-resnet, wrn_mcdonnell.py",
+        mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+        std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+        options={"depth": 20, "width": float(width)},
+        reference=Reference(kernel="{}", binary_kernel="{}", turned=True),
+        figures=figures,
+    )
+
+
+def _bireal(depth: int, top1: float, top5: float, reference: Reference, **kwargs: Any) -> Network:
+    figures = (Figure("imagenet2012", "bireal", "1/1", top1, top5), *kwargs.pop("figures", ()))
+    return Network(
+        name=f"birealnet{depth}",
+        builder=f"bnn_keras.networks.birealnet:birealnet{depth}",
+        description=f"Bi-Real Net with {depth} layers: a shortcut round every binary convolution",
+        input_shape=_IMAGENET,
+        classes=1000,
+        scheme="bireal",
+        bits="1/1",
+        dataset="imagenet2012",
+        reference=reference,
+        figures=figures,
+        **_IMAGENET_NORMALISATION,
+        **kwargs,
+    )
+
+
+def _irnet(name: str, function: str, description: str, **kwargs: Any) -> Network:
+    return Network(
+        **{
+            "name": name,
+            "builder": f"bnn_keras.networks.{function}",
+            "description": description,
+            "input_shape": _CIFAR,
+            "classes": 10,
+            "scheme": "irnet",
+            "bits": "1/1",
+            "dataset": "cifar10",
+            "reference": _TURNED,
+            **_IMAGENET_NORMALISATION,
+            **kwargs,
+        }
+    )
+
+
+def _irnet_for_imagenet(depth: int, *figures: Figure) -> Network:
+    return _irnet(
+        f"resnet{depth}",
+        f"resnet:resnet{depth}",
+        f"IR-Net's ResNet-{depth} for ImageNet",
+        input_shape=_IMAGENET,
+        classes=1000,
+        dataset="imagenet2012",
+        structures={"1/1": "bireal", "1/32": "normal", "32/32": "normal"},
+        reference=Reference(turned=True, unused=("bn3",)),
+        source=f"IR-Net, ImageNet/ResNet{depth}",
+        figures=figures,
+    )
+
+
+def _rethinking(name: str, description: str, top1: float, file: str, **kwargs: Any) -> Network:
+    return Network(
+        **{
+            "name": name,
+            "builder": f"bnn_keras.networks.rethinking:{name}",
+            "description": description,
+            "input_shape": _IMAGENET,
+            "classes": 1000,
+            "scheme": "binarynet",
+            "bits": "1/1",
+            "dataset": "imagenet2012",
+            "source": f"rethinking-bnn-optimization, models/{file}",
+            "figures": (Figure(kwargs.get("dataset", "imagenet2012"), "binarynet", "1/1", top1, optimizer="bop"),),
+            **_IMAGENET_NORMALISATION,
+            **kwargs,
+        }
+    )
+
+
+_ZOO = (
+    "quicknet_small",
+    "quicknet",
+    "quicknet_large",
+    "binary_alexnet",
+    "xnornet",
+    "dorefanet",
+    "birealnet",
+    "binary_resnet_e18",
+    "binary_densenet28",
+    "binary_densenet37",
+    "binary_densenet37_dilated",
+    "binary_densenet45",
+    "meliusnet22",
+    "real_to_binary_net",
+)
+
+
+def _zoo(name: str) -> Network:
+    return Network(
+        name=f"zoo/{name}",
+        builder=f"bnn_keras.networks.zoo:{name}",
+        description="Larq Zoo's network of that name, with quantizers of its own",
+        input_shape=_IMAGENET,
+        classes=1000,
+        scheme="zoo",
+        bits="1/1",
+        dataset="imagenet2012",
+        source="larq_zoo",
+        options={"weights": "none"},
+    )
+
+
 NETWORKS = _table(
     Network(
         name="lenet5",
-        builder="bnn_keras.networks.lenet:lenet5",
+        builder="bnn_keras.networks.xnor_net:lenet5",
         description="XNOR-Net's LeNet-5: two convolutions, two dense layers; the middle two binary",
         input_shape=(28, 28, 1),
         classes=10,
         scheme="xnor",
         bits="1/1",
+        dataset="mnist",
+        mean=(0.1307,),
+        std=(0.3081,),
         source="XNOR-Net-PyTorch, MNIST/models/LeNet_5.py",
+        reference=Reference(),
+        figures=(Figure("mnist", "xnor", "1/1", 99.23),),
     ),
+    Network(
+        name="nin",
+        builder="bnn_keras.networks.xnor_net:nin",
+        description="XNOR-Net's Network in Network: nine convolutions, the middle seven binary",
+        input_shape=_CIFAR,
+        classes=10,
+        scheme="xnor",
+        bits="1/1",
+        dataset="cifar10",
+        source="XNOR-Net-PyTorch, CIFAR_10/models/nin.py",
+        options={"dropout": 0.5},
+        reference=_TURNED,
+        figures=(Figure("cifar10", "xnor", "1/1", 86.28),),
+    ),
+    Network(
+        name="alexnet",
+        builder="bnn_keras.networks.xnor_net:alexnet",
+        description="XNOR-Net's AlexNet: five convolutions, three dense layers; all but the first and the last binary",
+        input_shape=(227, 227, 3),
+        classes=1000,
+        scheme="xnor",
+        bits="1/1",
+        dataset="imagenet2012",
+        mean=(0.485, 0.456, 0.406),
+        std=(1 / 255, 1 / 255, 1 / 255),
+        source="XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py",
+        options={"dropout": 0.5},
+        reference=Reference(),
+        figures=(Figure("imagenet2012", "xnor", "1/1", 44.87, 69.70),),
+    ),
+    _wide_resnet(1),
+    _wide_resnet(2),
+    _wide_resnet(10, "cifar100", (Figure("cifar100", "mcdonnell", "1/32", 80.0), Figure("cifar100", "float", "32/32", 80.5))),
+    _rethinking(
+        "binarynet",
+        "BinaryNet: six convolutions, three dense layers, all binary",
+        91.3,
+        "binarynet.py",
+        input_shape=_CIFAR,
+        classes=10,
+        dataset="cifar10",
+        mean=(0.5,),
+        std=(0.5,),
+    ),
+    _rethinking("binary_alexnet", "Binary AlexNet: five convolutions, three dense layers, all binary", 41.1, "binary_alexnet.py"),
+    _rethinking("xnornet", "XNOR-Net's AlexNet made for Bop: all but the first and the last layer binary", 45.9, "xnor.py"),
+    _bireal(
+        18,
+        56.4,
+        79.5,
+        Reference(binary_kernel="{}.weights", flat=True, turned=True),
+        source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
+        options={"variant": "bireal"},
+        figures=(Figure("imagenet2012", "bireal", "1/1", 56.6, optimizer="bop"),),
+    ),
+    _bireal(
+        34,
+        62.2,
+        83.9,
+        Reference(binary_kernel="{}.weights", flat=True, turned=True),
+        source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
+    ),
+    _bireal(
+        50,
+        62.6,
+        83.9,
+        Reference(turned=True, unused=("layers.0.down_conv1x1",)),
+        source="Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py",
+    ),
+    _irnet(
+        "resnet20",
+        "resnet:resnet20",
+        "IR-Net's ResNet-20 for CIFAR-10",
+        structures={"1/1": "bireal", "1/32": "normal", "32/32": "normal"},
+        source="IR-Net, CIFAR-10/ResNet20",
+        figures=(Figure("cifar10", "irnet", "1/1", 86.5), Figure("cifar10", "irnet", "1/32", 90.8)),
+    ),
+    _irnet(
+        "vgg_small",
+        "vgg:vgg_small",
+        "IR-Net's VGG-Small: six convolutions, all but the first binary, and a dense layer",
+        reference=Reference(),
+        source="IR-Net, CIFAR-10/VGG-Small/vgg.py",
+        figures=(Figure("cifar10", "irnet", "1/1", 90.4),),
+    ),
+    _irnet(
+        "resnet18_cifar",
+        "resnet:resnet18_cifar",
+        "IR-Net's ResNet-18 for CIFAR-10",
+        structures={"1/1": "normal", "1/32": "normal", "32/32": "normal"},
+        source="IR-Net, CIFAR-10/ResNet18/resnet.py",
+        figures=(Figure("cifar10", "irnet", "1/1", 91.5),),
+    ),
+    _irnet_for_imagenet(
+        18, Figure("imagenet2012", "irnet", "1/1", 58.1, 80.0), Figure("imagenet2012", "irnet", "1/32", 66.5, 86.8)
+    ),
+    _irnet_for_imagenet(
+        34, Figure("imagenet2012", "irnet", "1/1", 62.9, 84.1), Figure("imagenet2012", "irnet", "1/32", 70.4, 89.5)
+    ),
+    *map(_zoo, _ZOO),
 )
 
+_BINARY_BITS = ("1/1", "1/32")
+_REAL_ACTIVATION = {"activation": "relu"}
+_RISING = {"schedule": "geometric", "initial": 0.1, "final": 10.0}
+
 SCHEMES = _table(
+    Scheme(
+        name="float",
+        builder="bnn_keras.schemes:float_",
+        description="No binarization",
+        bits=("32/32",),
+        source="",
+        options=_REAL_ACTIVATION,
+    ),
+    Scheme(
+        name="binarynet",
+        builder="bnn_keras.schemes:binarynet",
+        description="BinaryNet: signs with clipped straight-through gradients, clipped latent weights",
+        bits=_BINARY_BITS,
+        source="Courbariaux et al. 2016, arXiv:1602.02830",
+        options=_REAL_ACTIVATION,
+    ),
     Scheme(
         name="xnor",
         builder="bnn_keras.schemes:xnor",
         description="XNOR-Net: sign scaled by the kernel's mean magnitude, centred and clipped latent weights",
-        bits=("1/1",),
+        bits=_BINARY_BITS,
         source="Rastegari et al. 2016, arXiv:1603.05279; XNOR-Net-PyTorch, MNIST/util.py",
+        options={**_REAL_ACTIVATION, "gradient_scale": 1.0},
+    ),
+    Scheme(
+        name="mcdonnell",
+        builder="bnn_keras.schemes:mcdonnell",
+        description="McDonnell: sign scaled by He's deviation, gradient unchanged",
+        bits=("1/32", "1/1"),
+        source="McDonnell 2018, arXiv:1802.08530; binary-wide-resnet, wrn_mcdonnell.py",
+        options=_REAL_ACTIVATION,
+    ),
+    Scheme(
+        name="bireal",
+        builder="bnn_keras.schemes:bireal",
+        description="Bi-Real Net: scaled sign without a gradient through the scale, approximate sign of activations",
+        bits=_BINARY_BITS,
+        source="Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation",
+        options=_REAL_ACTIVATION,
+    ),
+    Scheme(
+        name="irnet",
+        builder="bnn_keras.schemes:irnet",
+        description="IR-Net: standardised kernels with power-of-two scales, error decay estimator",
+        bits=_BINARY_BITS,
+        source="Qin et al. 2020, arXiv:1909.10788; IR-Net, CIFAR-10/ResNet20/1w1a/modules",
+        options={**_REAL_ACTIVATION, "t": _RISING, "k": None},
+        anneals=("t", "k"),
+    ),
+    Scheme(
+        name="zoo",
+        builder="bnn_keras.schemes:zoo",
+        description="What a network of Larq Zoo brings with it; of these networks alone",
+        bits=("1/1",),
+        source="larq_zoo",
     ),
 )
+
+_ADAM = {"beta_1": 0.9, "beta_2": 0.999}
 
 OPTIMIZERS = _table(
     Optimizer(
         name="adam",
         builder="bnn_keras.optimizers:adam",
         description="Adam as Keras has it: epsilon before bias correction",
-        defaults={"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
+        options={**_ADAM, "epsilon": 1e-7},
     ),
     Optimizer(
         name="adam_torch",
         builder="bnn_keras.optimizers:adam_torch",
         description="Adam as PyTorch has it: epsilon after bias correction",
-        defaults={"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8},
+        options={**_ADAM, "epsilon": 1e-8},
+    ),
+    Optimizer(
+        name="bop",
+        builder="bnn_keras.optimizers:bop",
+        description="Bop flips binary weights, without latent ones; Adam trains all others",
+        options={"threshold": 1e-8, "gamma": 1e-4, **_ADAM, "epsilon": 1e-7},
+        latent_free=True,
     ),
 )
 
+
+def _images(
+    name: str,
+    description: str,
+    shape: tuple[int | None, int | None, int],
+    classes: int,
+    examples: tuple[int, int],
+    test: str = "test",
+    module: str | None = None,
+) -> Dataset:
+    return Dataset(name, description, shape, classes, "train", test, *examples, module)
+
+
 DATASETS = _table(
-    Dataset(
-        name="mnist_5k",
-        description="5,000 real MNIST digits that ship with the package (4,000 train, 1,000 test)",
-        input_shape=(28, 28, 1),
-        classes=10,
-        train="train",
-        test="test",
-        train_examples=4_000,
-        test_examples=1_000,
+    _images(
+        "mnist_5k",
+        "5,000 real MNIST digits that ship with the package (4,000 train, 1,000 test)",
+        (28, 28, 1),
+        10,
+        (4_000, 1_000),
         module="bnn_keras.data.mnist_5k",
     ),
-    Dataset(
-        name="mnist",
-        description="MNIST, handwritten digits",
-        input_shape=(28, 28, 1),
-        classes=10,
-        train="train",
-        test="test",
-        train_examples=60_000,
-        test_examples=10_000,
-    ),
-    Dataset(
-        name="fashion_mnist",
-        description="Fashion-MNIST, photographs of clothes",
-        input_shape=(28, 28, 1),
-        classes=10,
-        train="train",
-        test="test",
-        train_examples=60_000,
-        test_examples=10_000,
+    _images("mnist", "MNIST, handwritten digits", (28, 28, 1), 10, (60_000, 10_000)),
+    _images("fashion_mnist", "Fashion-MNIST, photographs of clothes", (28, 28, 1), 10, (60_000, 10_000)),
+    _images("cifar10", "CIFAR-10, photographs of ten things", (32, 32, 3), 10, (50_000, 10_000)),
+    _images("cifar100", "CIFAR-100, photographs of a hundred things", (32, 32, 3), 100, (50_000, 10_000)),
+    _images(
+        "imagenet2012",
+        "ImageNet, ILSVRC 2012: photographs of a thousand things",
+        (None, None, 3),
+        1000,
+        (1_281_167, 50_000),
+        test="validation",
     ),
 )
 

@@ -27,7 +27,7 @@ def count(model: tf.keras.Model) -> dict[str, Any]:
     binary = {id(variable) for variable in binary_variables(model)}
     parameters = sum(_size(variable) for variable in model.trainable_variables)
     binary_parameters = sum(_size(variable) for variable in binary_variables(model))
-    numbers = sum(_size(variable) for variable in model.variables)
+    numbers = sum(_size(variable) for variable in model.variables if variable.dtype.is_floating)
     scales = sum(int(variable.shape[-1]) for variable in binary_variables(model))
 
     macs = {"macs": 0, "binary_macs": 0, "binary_weight_macs": 0}

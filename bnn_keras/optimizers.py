@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import larq
 import tensorflow as tf
 
 
@@ -54,3 +55,32 @@ def adam_torch(
 ) -> tf.keras.optimizers.legacy.Optimizer:
     """Adam as PyTorch has it, with coupled weight decay. Hyper-parameters: `beta_1`, `beta_2`, `epsilon`."""
     return TorchAdam(learning_rate, gradient_transformers=_transformers(weight_decay), **hyperparameters)
+
+
+def bop(
+    learning_rate: float, weight_decay: float, threshold: float, gamma: float, **hyperparameters: float
+) -> tf.keras.optimizers.legacy.Optimizer:
+    """Bop for the binary weights, Keras's Adam, with coupled weight decay, for all others.
+
+    m ← (1 − γ) m + γ g; w ← −w where w · m > threshold, else w (a weight that is no ±1 yet takes its sign).
+
+    Variables are told apart by their precision. Hyper-parameters: `threshold`, `gamma`, and Adam's.
+
+    Source: Helwegen et al. 2019, arXiv:1906.02107, algorithm 1; larq.optimizers.
+    """
+    flips = larq.optimizers.Bop(threshold=threshold, gamma=gamma)
+    others = adam(learning_rate, weight_decay, **hyperparameters)
+    return larq.optimizers.CaseOptimizer((larq.optimizers.Bop.is_binary_variable, flips), default_optimizer=others)
+
+
+def set_hyperparameter(optimizer: tf.keras.optimizers.legacy.Optimizer, name: str, value: float) -> None:
+    """Sets a hyper-parameter of an optimizer, or of that of its parts which has it.
+
+    Raises:
+        AttributeError: No part has it.
+    """
+    for part in getattr(optimizer, "optimizers", [optimizer]):
+        if name in part._hyper:
+            setattr(part, name, value)
+            return
+    raise AttributeError(f"no hyper-parameter {name!r}")

@@ -46,7 +46,7 @@ _LISTS = {
         {"name": row.name, "bits": row.bits, "description": row.description} for row in catalog.SCHEMES.values()
     ],
     "optimizers": lambda: [
-        {"name": row.name, "defaults": dict(row.defaults), "description": row.description}
+        {"name": row.name, "defaults": dict(row.options), "description": row.description}
         for row in catalog.OPTIMIZERS.values()
     ],
     "datasets": lambda: [

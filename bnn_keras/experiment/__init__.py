@@ -11,14 +11,16 @@ from bnn_keras.experiment.files import (
     parse,
 )
 from bnn_keras.experiment.find import Resolution, find_experiment, resolve
-from bnn_keras.experiment.schema import Experiment, MultiStep, Optimizer, Stage
+from bnn_keras.experiment.schema import Experiment, Geometric, MultiStep, Optimizer, Schedule, Stage
 
 __all__ = [
     "Experiment",
     "ExperimentError",
+    "Geometric",
     "MultiStep",
     "Optimizer",
     "Resolution",
+    "Schedule",
     "Stage",
     "all_experiments",
     "experiment_names",

@@ -53,6 +53,8 @@ class Resolution:
     note: str | None = None
 
 
+_PLAIN = "plain"
+
 # What an option chooses: the key that it stands for (in every stage), and the table of the catalog that has its values.
 _KEYS = {
     "network": ("network.name", "network"),
@@ -66,6 +68,53 @@ _KEYS = {
 def _keys(option: str, stages: int) -> list[str]:
     pattern, _ = _KEYS[option]
     return list(dict.fromkeys(pattern.format(stage=stage) for stage in range(stages)))
+
+
+def _choose(document: Document, changes: Mapping[str, str]) -> dict[str, Any]:
+    """Puts choices into a document, and takes out what belonged to the names they replace.
+
+    Returns:
+        What is set, by dotted key.
+    """
+    keys = {key: value for option, value in changes.items() for key in _keys(option, len(document["stages"]))}
+    if "network" in changes:
+        document["network"] = {}
+    if "scheme" in changes:
+        document["scheme"] = {"bits": document["scheme"]["bits"]}
+        offered = catalog.SCHEMES[changes["scheme"]].bits
+        if "bits" not in changes and document["scheme"]["bits"] not in offered:
+            keys["scheme.bits"] = offered[0]
+    if "scheme" in changes or "bits" in changes:
+        document["scheme"].pop("activation", None)
+        document["network"].pop("structure", None)
+    if "dataset" in changes:
+        channels = catalog.DATASETS[changes["dataset"]].input_shape[-1]
+        for name in ("mean", "std"):
+            values = document["data"][name]
+            if len(values) not in (1, channels):
+                keys[f"data.{name}"] = [round(sum(values) / len(values), 4)]
+    if "optimizer" in changes:
+        for stage in document["stages"]:
+            kept = ("learning_rate", "weight_decay")
+            stage["optimizer"] = {key: stage["optimizer"][key] for key in kept if key in stage["optimizer"]}
+    for key, value in keys.items():
+        _override(document, key, value)
+    return keys
+
+
+def plain(network: str) -> Experiment:
+    """A recipe for a network that has none: Adam at 0.001 for 100 epochs, on the data set and with the scheme of its row.
+
+    Nobody published it; it is there so that every network builds, trains and takes in weights.
+    """
+    row = catalog.find("network", network)
+    document = {
+        "network": {"name": network},
+        "scheme": {"name": row.scheme, "bits": row.bits},
+        "data": {"name": row.dataset, "mean": list(row.mean), "std": list(row.std)},
+        "stages": [{"epochs": 100, "batch_size": 128, "optimizer": {"name": "adam", "learning_rate": 0.001}}],
+    }
+    return validate(document, f"{_PLAIN}/{network.replace('/', '-')}_{row.dataset}")
 
 
 def unmet(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, str]:
@@ -134,8 +183,10 @@ def resolve(
         batch_size: Images per step, in every stage.
         seed: Of initial weights, order and augmentation.
 
+    A network without any experiment gets a plain recipe (`plain`), and a line says so.
+
     Raises:
-        BnnError: An unknown name, no experiment or several, an override that does not fit.
+        BnnError: An unknown name, several experiments, an override that does not fit.
     """
     options = {"network": network, "dataset": dataset, "scheme": scheme, "bits": bits, "optimizer": optimizer}
     choices = {option: value for option, value in options.items() if value is not None}
@@ -144,24 +195,17 @@ def resolve(
         if table:
             catalog.find(table, value)
 
-    if experiment is not None:
-        base = load_experiment(experiment)
-    elif network is not None:
-        base = find_experiment(network, choices)
-    else:
-        raise BnnError("neither a network nor an experiment is given; expected one of the two")
-
+    base = _base(network, experiment, choices)
     document = base.to_document()
     changes = unmet(base, choices)
     note = None
     if changes:
-        keys = {key: value for option, value in changes.items() for key in _keys(option, len(base.stages))}
-        for key, value in keys.items():
-            _override(document, key, value)
-        changed = ", ".join(f"{key} = {value!r}" for key, value in keys.items())
+        changed = ", ".join(f"{key} = {value!r}" for key, value in _choose(document, changes).items())
         wanted = ", ".join(value for option, value in changes.items() if option != "network") or "this experiment"
         note = f"no recipe for {network or base.network.name} with {wanted}; based on {base.name} with {changed}"
         document = _renamed(document, base)
+    elif base.name.startswith(f"{_PLAIN}/"):
+        note = f"no recipe for {network}; a plain one instead, {base.name}: Adam at 0.001 for 100 epochs"
     if epochs is not None:
         if len(document["stages"]) > 1:
             raise BnnError(
@@ -179,9 +223,20 @@ def resolve(
     return Resolution(validate(document, document["name"]), note)
 
 
+def _base(network: str | None, experiment: str | Path | None, choices: Mapping[str, str]) -> Experiment:
+    """The experiment that options start from."""
+    if experiment is not None:
+        return load_experiment(experiment)
+    if network is None:
+        raise BnnError("neither a network nor an experiment is given; expected one of the two")
+    if any(one.network.name == network for one in all_experiments()):
+        return find_experiment(network, choices)
+    return plain(network)
+
+
 def _renamed(document: Document, base: Experiment) -> Document:
     """A derived experiment: named after what it trains, without the figures published for its base."""
     paper = base.name.split("/")[0] if "/" in base.name else "own"
-    name = f"{paper}/{document['network']['name']}_{document['data']['name']}"
+    name = f"{paper}/{document['network']['name'].replace('/', '-')}_{document['data']['name']}"
     kept = {key: value for key, value in document.items() if key != "published"}
     return {**kept, "name": name, "default": False}

@@ -1,4 +1,5 @@
-"""Topologies: one file per family, each `f(scheme, input_shape, num_classes) -> tf.keras.Model` with logits as output.
+"""Topologies: one file per family, each network a function f(scheme, images, classes, **options) -> logits.
 
-Layers are named as the modules of the reference, so that `bnn_keras.interop` needs no table of names.
+Layers are named as the modules of the reference, so that `bnn_keras.interop` needs no table of names. Stride and padding
+are Keras's ('same'): networks whose reference is in PyTorch are the reference's turned by 180° (`layers.Rotate180`).
 """

@@ -1,5 +1,30 @@
 """Estimators: each file has pure functions with their gradients, and thin Larq quantizers around them."""
 
+from bnn_keras.quantizers.activations import RealActivation, clip, leaky_clip
+from bnn_keras.quantizers.annealing import Annealed, annealed_of
+from bnn_keras.quantizers.bireal import DetachedScaledSign, detached_scaled_sign
+from bnn_keras.quantizers.dropout import Dropout
+from bnn_keras.quantizers.irnet import BalancedScaledSign, ErrorDecaySign, balanced_scaled_sign, error_decay_sign
+from bnn_keras.quantizers.mcdonnell import HeScaledSign, he_scaled_sign
 from bnn_keras.quantizers.xnor import XnorScaledSign, XnorSign, xnor_scaled_sign, xnor_sign
 
-__all__ = ["XnorScaledSign", "XnorSign", "xnor_scaled_sign", "xnor_sign"]
+__all__ = [
+    "Annealed",
+    "BalancedScaledSign",
+    "DetachedScaledSign",
+    "Dropout",
+    "ErrorDecaySign",
+    "HeScaledSign",
+    "RealActivation",
+    "XnorScaledSign",
+    "XnorSign",
+    "annealed_of",
+    "balanced_scaled_sign",
+    "clip",
+    "detached_scaled_sign",
+    "error_decay_sign",
+    "he_scaled_sign",
+    "leaky_clip",
+    "xnor_scaled_sign",
+    "xnor_sign",
+]

@@ -1,0 +1,163 @@
+"""The networks of XNOR-Net-PyTorch: LeNet-5, Network in Network, AlexNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from bnn_keras.constraints import AtLeast
+from bnn_keras.layers import PaddedAveragePooling2D, TorchBatchNormalization
+from bnn_keras.networks.initializers import normal, torch_default
+from bnn_keras.quantizers import Dropout
+from bnn_keras.schemes import Scheme
+
+EPSILON = 1e-4  # of every batch norm but AlexNet's last
+SMALLEST_SCALE = 0.01
+
+layers = tf.keras.layers
+
+
+def _batch_norm(x: tf.Tensor, name: str, **kwargs: Any) -> tf.Tensor:
+    return TorchBatchNormalization(epsilon=EPSILON, name=name, **kwargs)(x)
+
+
+def _bounded_batch_norm(x: tf.Tensor, name: str) -> tf.Tensor:
+    """With scales held at 0.01 or above: in every forward pass there, a constraint here."""
+    return _batch_norm(x, name, gamma_constraint=AtLeast(SMALLEST_SCALE))
+
+
+def _plain_batch_norm(x: tf.Tensor, name: str) -> tf.Tensor:
+    """Without scale and shift."""
+    return _batch_norm(x, name, scale=False, center=False)
+
+
+def lenet5(scheme: Scheme, images: tf.Tensor, classes: int) -> tf.Tensor:
+    """XNOR-Net's LeNet-5: convolution, binary convolution, binary dense layer, dense layer.
+
+    conv 5×5, 20 → batch norm (without scale and shift) → ReLU → max pool 2
+    → batch norm → binary conv 5×5, 50 → ReLU → max pool 2
+    → batch norm → binary dense 500 → ReLU → dense. All convolutions are 'valid' and have biases.
+
+    The reference holds batch norm's scales at 0.01 or above, in every forward pass; here that is a constraint, so
+    evaluation does not change them.
+
+    Args:
+        scheme: Gives the two binary layers.
+        images: (batch, height, width, channels), 28×28×1 in the reference.
+        classes: Number of logits.
+
+    Returns:
+        Logits, (batch, classes).
+
+    Source: XNOR-Net-PyTorch, MNIST/models/LeNet_5.py.
+    """
+    x = layers.Conv2D(20, 5, name="conv1", **torch_default(25 * images.shape[-1]))(images)
+    x = _plain_batch_norm(x, "bn_conv1")
+    x = layers.ReLU(name="relu_conv1")(x)
+    x = layers.MaxPool2D(2, name="pool1")(x)
+
+    x = _bounded_batch_norm(x, "bin_conv2.bn")
+    x = scheme.conv2d(50, 5, name="bin_conv2.conv", **torch_default(25 * 20))(x)
+    x = layers.ReLU(name="bin_conv2.relu")(x)
+    x = layers.MaxPool2D(2, name="pool2")(x)
+
+    x = _bounded_batch_norm(x, "bin_ip1.bn")
+    x = layers.Flatten(name="flatten")(x)
+    x = scheme.dense(500, name="bin_ip1.linear", **torch_default(x.shape[-1]))(x)
+    x = layers.ReLU(name="bin_ip1.relu")(x)
+    return layers.Dense(classes, name="ip2", **torch_default(500))(x)
+
+
+def nin(scheme: Scheme, images: tf.Tensor, classes: int, dropout: float = 0.5) -> tf.Tensor:
+    """XNOR-Net's Network in Network: nine convolutions, the middle seven binary.
+
+    Binary blocks are batch norm → (sign, dropout) → convolution → ReLU. The last convolution's outputs go through a
+    ReLU and a mean over the map, so logits are not negative.
+
+    Args:
+        scheme: Gives the binary layers.
+        images: (batch, height, width, channels), 32×32×3 in the reference.
+        classes: Number of logits.
+        dropout: Share of the signs dropped in front of the third and the sixth binary convolution.
+
+    Returns:
+        Logits, (batch, classes).
+
+    Source: XNOR-Net-PyTorch, CIFAR_10/models/nin.py; initial weights: CIFAR_10/main.py.
+    """
+
+    def block(x: tf.Tensor, place: int, filters: int, size: int, drop: float = 0.0) -> tf.Tensor:
+        name = f"xnor.{place}"
+        x = _bounded_batch_norm(x, f"{name}.bn")
+        x = scheme.conv2d(filters, size, padding="same", dropout=drop, name=f"{name}.conv", **normal(0.05))(x)
+        return layers.ReLU(name=f"{name}.relu")(x)
+
+    x = layers.Conv2D(192, 5, padding="same", name="xnor.0", **normal(0.05))(images)
+    x = _plain_batch_norm(x, "xnor.1")
+    x = layers.ReLU(name="xnor.2")(x)
+    x = block(x, 3, 160, 1)
+    x = block(x, 4, 96, 1)
+    x = layers.MaxPool2D(3, 2, "same", name="xnor.5")(x)
+    x = block(x, 6, 192, 5, dropout)
+    x = block(x, 7, 192, 1)
+    x = block(x, 8, 192, 1)
+    x = PaddedAveragePooling2D(name="xnor.9")(x)
+    x = block(x, 10, 192, 3, dropout)
+    x = block(x, 11, 192, 1)
+    x = _plain_batch_norm(x, "xnor.12")
+    x = layers.Conv2D(classes, 1, name="xnor.13", **normal(0.05))(x)
+    x = layers.ReLU(name="xnor.14")(x)
+    return layers.GlobalAveragePooling2D(name="xnor.15")(x)
+
+
+def alexnet(scheme: Scheme, images: tf.Tensor, classes: int, dropout: float = 0.5) -> tf.Tensor:
+    """XNOR-Net's AlexNet: five convolutions and three dense layers, all but the first and the last binary.
+
+    Without groups and local response normalisation. Batch norm's scales are not bounded here, unlike in the other two.
+
+    Args:
+        scheme: Gives the binary layers.
+        images: (batch, height, width, channels), 227×227×3 in the reference.
+        classes: Number of logits.
+        dropout: Share of what comes into the second and the third dense layer that is dropped.
+
+    Returns:
+        Logits, (batch, classes).
+
+    Source: XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py; initial weights: ImageNet/networks/main.py, whose
+        deviation is 2 / fan-in, not its root.
+    """
+
+    def initial(fan_in: int) -> dict[str, Any]:
+        return torch_default(fan_in) | normal(2 / fan_in)
+
+    def block(x: tf.Tensor, place: int, filters: int, size: int) -> tf.Tensor:
+        name, fan_in = f"features.{place}", size**2 * x.shape[-1]
+        x = _batch_norm(x, f"{name}.bn")
+        x = scheme.conv2d(filters, size, padding="same", name=f"{name}.conv", **initial(fan_in))(x)
+        return layers.ReLU(name=f"{name}.relu")(x)
+
+    def dense_block(x: tf.Tensor, place: int, drop: float = 0.0) -> tf.Tensor:
+        name = f"classifier.{place}"
+        x = _batch_norm(x, f"{name}.bn")
+        x = scheme.dense(4096, dropout=drop, name=f"{name}.linear", **initial(x.shape[-1]))(x)
+        return layers.ReLU(name=f"{name}.relu")(x)
+
+    x = layers.Conv2D(96, 11, 4, name="features.0", **initial(121 * images.shape[-1]))(images)
+    x = _batch_norm(x, "features.1")
+    x = layers.ReLU(name="features.2")(x)
+    x = layers.MaxPool2D(3, 2, name="features.3")(x)
+    x = block(x, 4, 256, 5)
+    x = layers.MaxPool2D(3, 2, name="features.5")(x)
+    x = block(x, 6, 384, 3)
+    x = block(x, 7, 384, 3)
+    x = block(x, 8, 256, 3)
+    x = layers.MaxPool2D(3, 2, name="features.9")(x)
+
+    x = layers.Flatten(name="flatten")(x)
+    x = dense_block(x, 0)
+    x = dense_block(x, 1, dropout)
+    x = TorchBatchNormalization(epsilon=1e-3, name="classifier.2")(x)
+    x = Dropout(dropout, name="classifier.3")(x) if dropout else x
+    return layers.Dense(classes, name="classifier.4", **initial(4096))(x)

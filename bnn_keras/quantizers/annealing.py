@@ -1,0 +1,45 @@
+"""Hyper-parameters of estimators that change while a network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+
+class Annealed:
+    """Named values that the quantizers of a model share and a training changes, such as IR-Net's t and k.
+
+    They are no weights of the model: Keras neither counts nor saves them; a checkpoint holds them explicitly.
+
+    Args:
+        values: The values to begin with, by name.
+    """
+
+    def __init__(self, **values: float):
+        self.variables = {name: tf.Variable(value, False, dtype=tf.float64) for name, value in values.items()}
+
+    def __getitem__(self, name: str) -> tf.Variable:
+        return self.variables[name]
+
+    def assign(self, **values: float) -> None:
+        """Changes some of the values, by name."""
+        for name, value in values.items():
+            self.variables[name].assign(value)
+
+    def values(self) -> dict[str, float]:
+        """The values by name."""
+        return {name: float(variable.numpy()) for name, variable in self.variables.items()}
+
+
+def annealed_of(model: tf.keras.Model) -> list[Annealed]:
+    """Everything that anneals in a model, each once."""
+    return list({id(found): found for layer in model.layers for found in _annealed_in(layer)}.values())
+
+
+def _annealed_in(layer: tf.keras.layers.Layer) -> Iterator[Annealed]:
+    for holder in (layer, getattr(layer, "kernel_quantizer", None), getattr(layer, "input_quantizer", None)):
+        while holder is not None:
+            if isinstance(getattr(holder, "annealed", None), Annealed):
+                yield holder.annealed
+            holder = getattr(holder, "quantizer", None)

@@ -1,0 +1,45 @@
+"""McDonnell's estimator (McDonnell 2018, arXiv:1802.08530), as binary-wide-resnet computes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import larq
+import tensorflow as tf
+
+
+def he_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
+    r"""Sign of a kernel, scaled by the deviation that He's initialisation would give it.
+
+    Forward: b = √(2 / n) · sign(w), n = weights of a filter (eq. 1 of the paper). Backward: dw = db, unchanged.
+
+    The scale is one constant for the layer, whatever the weights. sign(0) is +1 here, as in the reference's packed
+    weights; 0 in its training.
+
+    Args:
+        kernel: HWIO (or IO) kernel; a filter is one index of the last axis.
+
+    Returns:
+        ±√(2 / n) in the shape of `kernel`.
+
+    Source: binary-wide-resnet, wrn_mcdonnell.py (`ForwardSign`).
+    """
+    scale = (2 / kernel.shape[:-1].num_elements()) ** 0.5
+
+    @tf.custom_gradient
+    def _call(kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        return tf.constant(scale, kernel.dtype) * larq.math.sign(kernel), lambda db: db
+
+    return _call(kernel)
+
+
+@larq.utils.register_keras_custom_object
+@larq.utils.register_alias("he_scaled_sign")
+class HeScaledSign(larq.quantizers.Quantizer):
+    """`he_scaled_sign` as a quantizer for the kernel of a layer."""
+
+    precision = 1
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """±√(2 / n) in the shape of the kernel."""
+        return he_scaled_sign(inputs)

@@ -1,0 +1,217 @@
+"""A network against the golden values of its reference: the largest difference of each kind.
+
+Stands on its own, so that tests and the table of networks (docs/networks.py) can load it by its place.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from bnn_keras import interop
+from bnn_keras.build import build_model
+from bnn_keras.constraints import apply_constraints
+from bnn_keras.experiment import resolve
+from bnn_keras.optimizers import bop
+from bnn_keras.quantizers import annealed_of
+
+# The network, its bits, and the keys beside them, that each golden is a reference of.
+NETWORKS = {
+    "xnor_lenet5": ("lenet5", {"bits": "1/1"}, []),
+    "xnor_lenet5_clip": ("lenet5", {"bits": "1/1"}, []),
+    "xnor_nin": ("nin", {"bits": "1/1"}, ["network.dropout=0"]),
+    "xnor_alexnet": ("alexnet", {"bits": "1/1"}, ["network.dropout=0", "scheme.gradient_scale=1e9"]),
+    **{
+        f"wrn_20_{width}_{kind}_{data}": (f"wrn_20_{width}", {"dataset": data, **options}, [])
+        for width, kind, options in (
+            (1, "1bit", {"bits": "1/32"}),
+            (1, "float", {"scheme": "float"}),
+            (2, "1bit", {"bits": "1/32"}),
+            (10, "1bit", {"bits": "1/32"}),
+        )
+        for data in ("cifar10", "cifar100")
+    },
+    "birealnet18": ("birealnet18", {"bits": "1/1"}, []),
+    "birealnet34": ("birealnet34", {"bits": "1/1"}, []),
+    "birealnet50": ("birealnet50", {"bits": "1/1"}, []),
+    "irnet_cifar_resnet20_1w1a": ("resnet20", {"bits": "1/1"}, []),
+    "irnet_cifar_resnet20_1w32a": ("resnet20", {"bits": "1/32"}, []),
+    "irnet_cifar_vgg_small_1w1a": ("vgg_small", {"bits": "1/1"}, []),
+    "irnet_cifar_resnet18_1w1a": ("resnet18_cifar", {"bits": "1/1"}, []),
+    "irnet_imagenet_resnet18_1w1a": ("resnet18", {"bits": "1/1"}, []),
+    "irnet_imagenet_resnet18_1w32a": ("resnet18", {"bits": "1/32"}, []),
+    "irnet_imagenet_resnet34_1w1a": ("resnet34", {"bits": "1/1"}, []),
+    "irnet_imagenet_resnet34_1w32a": ("resnet34", {"bits": "1/32"}, []),
+    "s3_binarynet": ("binarynet", {"optimizer": "bop"}, []),
+    "s3_binary_alexnet": ("binary_alexnet", {"optimizer": "bop"}, []),
+    "s3_xnornet": ("xnornet", {"optimizer": "bop"}, []),
+    "s3_birealnet": ("birealnet18", {"optimizer": "bop"}, ["network.variant=rethinking"]),
+}
+ROTATED = ("xnor_nin", "wrn_", "birealnet", "irnet_cifar_resnet", "irnet_imagenet")  # where strides meet padding
+LOOSE = {"irnet_imagenet_resnet34_1w32a": 1e-5}  # its training steps are chaotic
+STEP_SIZE = 0.01
+DEBUG=1
+
+
+def tolerances(name):
+    """What each difference may be at most."""
+    steps = LOOSE.get(name, 1e-8)
+    return {"output": 1e-9, "loss": 1e-9, "gradient": 1e-8, "gradient_float32": 1e-6, "steps": steps, "statistics": 1e-6}
+
+
+def build(name):
+    """The network that a golden is a reference of, with fresh weights."""
+    network, options, keys = NETWORKS[name]
+    rotated = ["network.rotated=true"] if name.startswith(ROTATED) else []
+    return build_model(resolve(network, **options, overrides=[*keys, *rotated]).experiment)
+
+
+def distance(ours, reference):
+    """The largest difference, relative to the reference's largest value."""
+    return float(np.max(np.abs(np.asarray(ours) - reference)) / np.max(np.abs(reference)))
+
+
+def compare(path, procedural):
+    """Runs a network against its golden file.
+
+    Returns:
+        {kind: largest relative difference}, the kinds those of `tolerances`.
+    """
+    golden, meta, names, weights, images, labels = procedural.load(path)
+    return Comparison(path.stem, golden, meta, names, weights, images, labels).differences
+
+
+class Comparison:
+    """One golden file."""
+
+    def __init__(self, name, golden, meta, names, weights, images, labels):
+        self.name, self.golden, self.meta, self.labels = name, golden, meta, labels
+        self.keras = meta.get("layout", "").startswith("keras")
+        self.images = tf.constant(images if self.keras else images.transpose(0, 2, 3, 1), tf.float64)
+        self.weights = weights
+        self.log_softmax = meta.get("returns") == "log_softmax"
+        self.model = build(name)
+        self.fields = set(golden.files)
+        self.differences = {}
+        # The first maximum of a pool is the last one of the turned network.
+        self.ties_last = "tielast/loss_steps" in self.fields and name.startswith(ROTATED)
+        interop.load_reference(self.model, weights)
+        self.note("output", distance(self.output(training=False), golden["eval_out"]))
+        if "train_out" not in self.fields:
+            return
+        for k, t in meta.get("kt", [(None, None)]):
+            self.prefix = f"t{t:g}/" if k else ""
+            interop.load_reference(self.model, weights)
+            for annealed in annealed_of(self.model):
+                annealed.assign(k=k, t=t)
+            self.train(self.flips if "binary" in meta else self.descend)
+
+    def note(self, kind, difference, what=''):
+        if DEBUG and difference>1e-8: print("   ",kind,difference,what)
+        self.differences[kind] = max(self.differences.get(kind, 0.0), float(difference))
+
+    def field(self, name):
+        """A field's full name: with (k, t) in front, or of ties that go to the last maximum."""
+        return f"{'tielast/' if self.ties_last else self.prefix}{name}"
+
+    def output(self, training, images=None):
+        logits = self.model(self.images if images is None else images, training=training)
+        return tf.nn.log_softmax(logits) if self.log_softmax else logits
+
+    def step(self):
+        """One pass in training mode: output, loss, gradients by variable, gradient of the images."""
+        variables = self.model.trainable_variables
+        latents = [getattr(variable, "latent_variable", variable) for variable in variables]
+        with tf.GradientTape() as tape:
+            tape.watch(self.images)
+            output = self.output(True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, output))
+        *gradients, of_images = tape.gradient(loss, [*latents, self.images])
+        return output, loss, list(zip(gradients, variables, strict=True)), of_images
+
+    def descend(self, number, gradients):
+        """w ← w − 0.01 g, then the constraints."""
+        for gradient, variable in gradients:
+            variable.assign_sub(tf.constant(STEP_SIZE, tf.float64) * gradient)
+        if number == 4:
+            self.after_update = interop.to_reference(self.model)
+        apply_constraints(self.model)
+
+    def flips(self, number, gradients):
+        """One step of Bop and of Adam."""
+        if number == 0:
+            adam = self.meta["adam"]
+            self.optimizer = bop(
+                learning_rate=adam["lr"],
+                weight_decay=0.0,
+                threshold=self.meta["threshold"],
+                gamma=self.meta["gamma"],
+                **{key: adam[key] for key in ("beta_1", "beta_2", "epsilon")},
+            )
+        binary = [variable for _, variable in gradients if getattr(variable, "precision", None) == 1]
+        before = [np.sign(variable.numpy()) for variable in binary]
+        self.optimizer.apply_gradients(gradients)
+        flipped = sum(np.count_nonzero(old != np.sign(new.numpy())) for old, new in zip(before, binary, strict=True))
+        self.note("steps", abs(flipped - self.golden["flips"][number]))
+
+    def train(self, update):
+        """Five steps on the same batch."""
+        golden = self.golden
+        losses = []
+        for number in range(5):
+            output, loss, gradients, of_images = self.step()
+            losses.append(float(loss))
+            if number == 0:
+                self.note("output", distance(output, golden["train_out"]))
+                self.note("loss", distance(loss, golden["train_loss"]))
+                self.check_gradients(gradients, of_images)
+                self.check_statistics()
+            update(number, gradients)
+        expected = golden[self.field("loss_steps")]
+        scale = np.abs(expected[0]) if "binary" in self.meta else np.abs(expected)  # some learn by heart and end near 0
+        self.note("steps", np.max(np.abs(np.array(losses) - expected) / scale))
+        if self.ties_last:  # nothing further is stored for these
+            return
+        self.check_norms("param_norm_after", getattr(self, "after_update", {}))
+        self.check_norms("latent_norm_after_eval", interop.to_reference(self.model))
+        self.note("steps", distance(self.output(training=False), golden[self.field("eval_out_after")]))
+
+    def check_norms(self, field, tensors):
+        prefix = self.field(f"{field}/")
+        for key in self.fields:
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and name in tensors:
+                self.note("steps", abs(np.linalg.norm(tensors[name]) - self.golden[key]) / self.golden[key])
+
+    def check_statistics(self):
+        """Running mean and variance after one step, which are stored in float32."""
+        ours = interop.to_reference(self.model)
+        for key in self.fields:
+            name = key.removeprefix("rstat/")
+            if key.startswith("rstat/") and name in ours:
+                self.note("statistics", distance(ours[name], self.golden[key]))
+
+    def check_gradients(self, gradients, of_images):
+        names = interop.reference_names(self.model, [variable for _, variable in gradients])
+        values = {name: gradient.numpy() for name, (gradient, _) in zip(names, gradients, strict=True)}
+        ours = {**interop.to_reference(self.model, values), "__input__": of_images.numpy()}
+        if not self.keras:
+            ours["__input__"] = ours["__input__"].transpose(0, 3, 1, 2)
+        norms = self.field("grad_norm/")
+        expected = {key.removeprefix(norms): self.golden[key] for key in self.fields if key.startswith(norms)}
+        if set(expected) - {"__input__"} != set(ours) - {"__input__"}:
+            raise AssertionError(f"gradients of other tensors: {set(expected) ^ set(ours)}")
+        # Biases in front of a batch norm have gradients that are zero but for rounding: the slack is theirs.
+        slack = 1e-12 * max(expected.values())
+        for name, norm in expected.items():
+            self.note("gradient", max(0, abs(np.linalg.norm(ours[name]) - norm) - slack) / max(norm, slack), name)
+        for name, gradient in ours.items():
+            flat = gradient.ravel()
+            for field, part, kind in (
+                ("grad_full", flat, "gradient_float32"),
+                ("grad_head", flat[:64], "gradient"),
+                ("grad_tail", flat[-64:], "gradient"),
+            ):
+                key = self.field(f"{field}/{name}")
+                if key in self.fields:
+                    reference = self.golden[key]
+                    error = max(0, np.max(np.abs(part - reference)) - slack) / np.max(np.abs(reference))
+                    self.note(kind, error, key)
