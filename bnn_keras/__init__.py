@@ -21,6 +21,7 @@ _PUBLIC = {
     "resolve": "bnn_keras.experiment",
     "build_model": "bnn_keras.build",
     "train": "bnn_keras.training",
+    "import_checkpoint": "bnn_keras.training",
     "evaluate": "bnn_keras.evaluation",
     "predict": "bnn_keras.evaluation",
     "load_run": "bnn_keras.evaluation",

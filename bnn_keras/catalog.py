@@ -314,7 +314,9 @@ NETWORKS = _table(
     ),
     _wide_resnet(1),
     _wide_resnet(2),
-    _wide_resnet(10, "cifar100", (Figure("cifar100", "mcdonnell", "1/32", 80.0), Figure("cifar100", "float", "32/32", 80.5))),
+    _wide_resnet(
+        10, "cifar100", (Figure("cifar100", "mcdonnell", "1/32", 80.0), Figure("cifar100", "float", "32/32", 80.5))
+    ),
     _rethinking(
         "binarynet",
         "BinaryNet: six convolutions, three dense layers, all binary",
@@ -326,8 +328,12 @@ NETWORKS = _table(
         mean=(0.5,),
         std=(0.5,),
     ),
-    _rethinking("binary_alexnet", "Binary AlexNet: five convolutions, three dense layers, all binary", 41.1, "binary_alexnet.py"),
-    _rethinking("xnornet", "XNOR-Net's AlexNet made for Bop: all but the first and the last layer binary", 45.9, "xnor.py"),
+    _rethinking(
+        "binary_alexnet", "Binary AlexNet: five convolutions, three dense layers, all binary", 41.1, "binary_alexnet.py"
+    ),
+    _rethinking(
+        "xnornet", "XNOR-Net's AlexNet made for Bop: all but the first and the last layer binary", 45.9, "xnor.py"
+    ),
     _bireal(
         18,
         56.4,

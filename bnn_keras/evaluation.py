@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog, runs
 from bnn_keras.build import build_loss, build_metrics, build_model, percent
-from bnn_keras.data import evaluation_batches, normalise, open_dataset
+from bnn_keras.data import evaluation_batches, fit, normalise, open_dataset
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.runs import Run
@@ -66,11 +66,11 @@ def evaluate(
     """
     experiment, model = load_run(directory, best)
     name = dataset or experiment.data.name
-    row = catalog.find("data set", name)
-    if (row.input_shape, row.classes) != (tuple(model.input_shape[1:]), model.output_shape[-1]):
+    own, row = catalog.DATASETS[experiment.data.name], catalog.find("data set", name)
+    if (row.input_shape, row.classes) != (own.input_shape, own.classes):
         raise BnnError(
-            f"data set {name!r} has images {row.input_shape} in {row.classes} classes; the run expects "
-            f"{tuple(model.input_shape[1:])} in {model.output_shape[-1]}; choose a data set of that shape"
+            f"data set {name!r} has images {_shape(row)} in {row.classes} classes; the run expects {_shape(own)} in "
+            f"{own.classes}; choose a data set of that shape"
         )
     images = open_dataset(name, data_dir, manual_dir)
     model.compile(loss=build_loss(experiment.stages[-1]), metrics=build_metrics(model))
@@ -147,7 +147,7 @@ def predict(directory: str | Path, source: str | Path, *, best: bool = False) ->
         names = [f"{path.name}[{index}]" for index in range(len(batch))]
     else:
         files = _image_files(path)
-        batch = np.stack([_read_image(file, shape) for file in files])
+        batch = np.stack([fit(_read_image(file, shape[-1]), experiment).numpy() for file in files])
         names = [str(file) for file in files]
     if batch.dtype == np.uint8:
         batch = normalise(experiment)(batch)
@@ -182,11 +182,14 @@ def _image_files(path: Path) -> list[Path]:
     return files
 
 
-def _read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """An image as uint8, in the network's size and number of channels."""
+def _shape(row: catalog.Dataset) -> str:
+    return " × ".join("any" if size is None else str(size) for size in row.input_shape)
+
+
+def _read_image(path: Path, channels: int) -> tf.Tensor:
+    """An image as uint8, with the network's number of channels."""
     try:
-        data = tf.io.read_file(str(path))
-        image = tf.io.decode_image(data, channels=shape[-1], expand_animations=False)
+        return tf.io.decode_image(tf.io.read_file(str(path)), channels=channels, expand_animations=False)
     except tf.errors.OpError as error:
         reason = re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", error.message.splitlines()[0]).strip(
             " ."
@@ -194,6 +197,3 @@ def _read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise BnnError(
             f"cannot read {str(path)!r} as an image ({reason}); give a PNG, JPEG, BMP or GIF file"
         ) from error
-    if tuple(image.shape[:2]) != shape[:2]:
-        image = tf.cast(tf.round(tf.image.resize(image, shape[:2], antialias=True)), tf.uint8)
-    return image.numpy()

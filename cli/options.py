@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bnn_keras.cli.output import complain
-from bnn_keras.experiment import Experiment, resolve
+from bnn_keras.experiment import Experiment, Resolution, resolve
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 data_dir = click.option(
@@ -28,11 +28,10 @@ best = click.option("--best", is_flag=True, help="Take the weights of the best e
 run = click.argument("run", metavar="RUN")
 
 
-def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that choose an experiment and override it; `resolved` reads them."""
+def choices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose an experiment for a network, and override it."""
     for option in reversed(
         (
-            click.argument("network"),
             click.option("--dataset", metavar="D", help="Data set; chooses the recipe, or overrides it."),
             click.option("--scheme", metavar="S", help="Binarization scheme; likewise."),
             click.option("--bits", metavar="B", help="Bits of weights/activations, such as 1/1; likewise."),
@@ -45,9 +44,18 @@ def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
+    """NETWORK and `choices`; `resolved` reads them."""
+    return click.argument("network")(choices(function))
+
+
 def resolved(network: str, **options: Any) -> Experiment:
     """The experiment that the options of `recipe` mean; says so where it is no recipe as it stands."""
-    resolution = resolve(network, **options)
+    return announced(resolve(network, **options))
+
+
+def announced(resolution: Resolution) -> Experiment:
+    """The experiment that was found; says so where it is no recipe as it stands."""
     if resolution.note:
         complain(resolution.note, "Note")
     return resolution.experiment

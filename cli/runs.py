@@ -136,4 +136,25 @@ def predict(run: str, source: str, logits_file: str | None, top: int | None, bes
     )
 
 
-COMMANDS = (train, evaluate, predict)
+@click.command("import")
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.option("--network", required=True, metavar="N", help="The network that the checkpoint is of.")
+@options.choices
+@click.option("--run", "directory", required=True, metavar="DIR", help="The run directory to make.")
+def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> None:
+    """Make a run of a CHECKPOINT of XNOR-Net-PyTorch, binary-wide-resnet, Bi-Real-net or IR-Net.
+
+    CHECKPOINT is PyTorch's file (.pth, .pth.tar, .th), or an .npz or .safetensors with the same names. The number of
+    classes is read off it. The run evaluates and predicts at once, and `bnnk train N --experiment DIR/experiment.toml
+    --run DIR` trains on from it.
+    """
+    with quiet_tensorflow():
+        from bnn_keras.training import import_checkpoint
+    resolution = import_checkpoint(checkpoint, directory, network, command=["bnnk", *sys.argv[1:]], **choices)
+    experiment = options.announced(resolution)
+    click.echo(
+        f"{checkpoint} → {directory} ({experiment.network.name}, {experiment.scheme.name} {experiment.scheme.bits})"
+    )
+
+
+COMMANDS = (train, evaluate, predict, import_)

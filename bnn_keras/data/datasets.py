@@ -23,7 +23,7 @@ SECONDS_TO_REACH = 4.0
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """A prepared image classification data set.
+    """An image classification data set.
 
     Attributes:
         row: What the catalog says about it.
@@ -38,9 +38,32 @@ class Images:
         """Names of the classes, in the order of the logits."""
         return list(self.builder.info.features["label"].names)
 
+    @property
+    def encoded(self) -> bool:
+        """Whether images differ in size, and are read one by one instead of held in memory."""
+        return self.row.input_shape[0] is None
+
     def examples(self, split: str) -> int:
-        """Number of images in a split."""
-        return self.builder.info.splits[split].num_examples
+        """Number of images in a split; what is known of it where it is not prepared."""
+        prepared = self.builder.info.splits
+        known = {self.row.train: self.row.train_examples, self.row.test: self.row.test_examples}
+        return prepared[split].num_examples if prepared else known[split]
+
+
+def find_dataset(name: str, data_dir: str | None = None) -> Images:
+    """A data set as TFDS describes it, prepared or not.
+
+    Args:
+        name: A data set of the catalog.
+        data_dir: Where prepared data sets are; TFDS's own folder where absent.
+
+    Raises:
+        BnnError: The name is unknown.
+    """
+    row = catalog.find("data set", name)
+    if row.module:
+        importlib.import_module(row.module)
+    return Images(row, tfds.builder(name, data_dir=data_dir))
 
 
 def open_dataset(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Images:
@@ -55,13 +78,10 @@ def open_dataset(name: str, data_dir: str | None = None, manual_dir: str | None 
         BnnError: The name is unknown, the files can neither be downloaded nor found in `manual_dir`, or TFDS fails on
             them. Nothing half-prepared stays behind.
     """
-    row = catalog.find("data set", name)
-    if row.module:
-        importlib.import_module(row.module)
-    builder = tfds.builder(name, data_dir=data_dir)
-    if not builder.info.splits:
-        _prepare(builder, Path(manual_dir).expanduser() if manual_dir else None)
-    return Images(row, builder)
+    images = find_dataset(name, data_dir)
+    if not images.builder.info.splits:
+        _prepare(images.builder, Path(manual_dir).expanduser() if manual_dir else None)
+    return images
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:

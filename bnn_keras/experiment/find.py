@@ -103,7 +103,7 @@ def _choose(document: Document, changes: Mapping[str, str]) -> dict[str, Any]:
 
 
 def plain(network: str) -> Experiment:
-    """A recipe for a network that has none: Adam at 0.001 for 100 epochs, on the data set and with the scheme of its row.
+    """A recipe for a network that has none: Adam at 0.001 for 100 epochs, data set and scheme of its row.
 
     Nobody published it; it is there so that every network builds, trains and takes in weights.
     """

@@ -83,7 +83,7 @@ class MultiStep(Table):
 
 
 class Geometric(Table):
-    """A value that goes from `initial` to `final` by the same factor in each epoch; it gets there after the last one."""
+    """A value that goes from `initial` to `final` by the same factor in each epoch; it is there after the last one."""
 
     schedule: Literal["geometric"]
     initial: Positive
@@ -304,8 +304,8 @@ class Experiment(Table):
     def _fits_together(self) -> Self:
         if (self.network.name.startswith("zoo/")) != (self.scheme.name == "zoo"):
             raise ValueError(
-                f"network {self.network.name!r} and scheme {self.scheme.name!r} do not go together: networks of Larq Zoo "
-                "have the scheme 'zoo', and they alone"
+                f"network {self.network.name!r} and scheme {self.scheme.name!r} do not go together: "
+                "networks of Larq Zoo have the scheme 'zoo', and they alone"
             )
         kinds = {catalog.OPTIMIZERS[stage.optimizer.name].latent_free for stage in self.stages}
         if len(kinds) > 1:
@@ -316,7 +316,7 @@ class Experiment(Table):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels of what the network takes: the data set's, or the network's own where images differ."""
+        """Height, width, channels of what the network takes: the data set's, or its own where images differ."""
         own = catalog.NETWORKS[self.network.name].input_shape
         height, width, channels = catalog.DATASETS[self.data.name].input_shape
         return (height or own[0], width or own[1], channels)

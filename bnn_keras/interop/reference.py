@@ -96,9 +96,7 @@ def _reference_of(model: tf.keras.Model) -> catalog.Reference:
     return (row.reference if row else None) or catalog.Reference()
 
 
-def _tensor(
-    layer: tf.keras.layers.Layer, variable: tf.Variable, reference: catalog.Reference, rotated: bool
-) -> Tensor:
+def _tensor(layer: tf.keras.layers.Layer, variable: tf.Variable, reference: catalog.Reference, rotated: bool) -> Tensor:
     kind = variable.name.split("/")[-1].split(":")[0]
     if _KERAS_NAME.fullmatch(layer.name):
         return Tensor(f"{layer.name}/{kind}", variable, keras=True)
@@ -195,6 +193,13 @@ def _unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return bits
     signs = 2.0 * np.unpackbits(bits, axis=1, count=shape[1]) - 1
     return (signs * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+
+
+def classes_of(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> int | None:
+    """How many classes a reference's tensors tell apart: the outputs of their last kernel; None where it is missing."""
+    kernels = [tensor for tensor in _tensors(model) if len(tensor.variable.shape) > 1]
+    last = tensors.get(kernels[-1].name)
+    return None if last is None or not last.ndim else last.shape[-1 if kernels[-1].keras else 0]
 
 
 def load_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> None:

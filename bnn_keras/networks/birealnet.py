@@ -34,7 +34,7 @@ class Variant:
 
     batch_norm: Callable[..., tf.keras.layers.Layer]
     convolution: Callable[[int], dict[str, Any]]
-    binary: dict[str, Any]
+    binary: Callable[[], dict[str, Any]]
     dense: Callable[[int], dict[str, Any]]
     names: Callable[[], Name]
 
@@ -47,14 +47,14 @@ VARIANTS = {
     "bireal": Variant(
         batch_norm=TorchBatchNormalization,
         convolution=lambda fan_in: torch_default(fan_in, bias=False),
-        binary=_small_and_positive(),
+        binary=_small_and_positive,
         dense=torch_default,
         names=lambda: lambda kind, name: name,
     ),
     "rethinking": Variant(
         batch_norm=lambda name: layers.BatchNormalization(momentum=0.8, name=name),
         convolution=lambda fan_in: {"kernel_initializer": "glorot_normal"},
-        binary={"kernel_initializer": "glorot_normal"},
+        binary=lambda: {"kernel_initializer": "glorot_normal"},
         dense=lambda fan_in: {},
         names=KerasNames,
     ),
@@ -80,7 +80,7 @@ class _Parts:
         return layers.Conv2D(filters, size, stride, "same", use_bias=False, name=name, **initial)(x)
 
     def binary(self, x: tf.Tensor, name: str, filters: int, size: int, stride: int = 1) -> tf.Tensor:
-        arguments = {"padding": "same", "use_bias": False, **self.variant.binary}
+        arguments = {"padding": "same", "use_bias": False, **self.variant.binary()}
         layer = self.scheme.conv2d(filters, size, strides=stride, name=self.name("quant_conv2d", name), **arguments)
         return layer(x)
 

@@ -30,11 +30,11 @@ def vgg_small(scheme: Scheme, images: tf.Tensor, classes: int) -> tf.Tensor:
 
     Source: IR-Net, CIFAR-10/VGG-Small/vgg.py (`VGG_SMALL_1W1A`).
     """
-    arguments = {"padding": "same", "use_bias": False, **he_normal("fan_out")}
-    x = layers.Conv2D(128, 3, name="conv0", **arguments)(images)
+    arguments = {"padding": "same", "use_bias": False}
+    x = layers.Conv2D(128, 3, name="conv0", **arguments, **he_normal("fan_out"))(images)
     x = scheme.activation("activation0")(TorchBatchNormalization(name="bn0")(x))
     for place, (filters, pooled) in enumerate(LAYERS, 1):
-        x = scheme.conv2d(filters, 3, inputs="activated", name=f"conv{place}", **arguments)(x)
+        x = scheme.conv2d(filters, 3, inputs="activated", name=f"conv{place}", **arguments, **he_normal("fan_out"))(x)
         x = layers.MaxPool2D(2, name=f"pooling{place}")(x) if pooled else x
         x = scheme.activation(f"activation{place}")(TorchBatchNormalization(name=f"bn{place}")(x))
     x = layers.Flatten(name="flatten")(x)

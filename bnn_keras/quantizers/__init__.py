@@ -1,7 +1,7 @@
 """Estimators: each file has pure functions with their gradients, and thin Larq quantizers around them."""
 
 from bnn_keras.quantizers.activations import RealActivation, clip, leaky_clip
-from bnn_keras.quantizers.annealing import Annealed, annealed_of
+from bnn_keras.quantizers.annealing import Annealed, anneal, annealed_of
 from bnn_keras.quantizers.bireal import DetachedScaledSign, detached_scaled_sign
 from bnn_keras.quantizers.dropout import Dropout
 from bnn_keras.quantizers.irnet import BalancedScaledSign, ErrorDecaySign, balanced_scaled_sign, error_decay_sign
@@ -18,6 +18,7 @@ __all__ = [
     "RealActivation",
     "XnorScaledSign",
     "XnorSign",
+    "anneal",
     "annealed_of",
     "balanced_scaled_sign",
     "clip",

@@ -11,7 +11,7 @@ from bnn_keras.errors import BnnError, unknown
 
 
 def clip(x: tf.Tensor) -> tf.Tensor:
-    r"""y = min(max(x, −1), 1), hardtanh. dx = dy where |x| < 1, else 0.
+    r"""Y = min(max(x, −1), 1), hardtanh. dx = dy where |x| < 1, else 0.
 
     Source: torch.nn.Hardtanh, as IR-Net uses it.
     """
@@ -19,7 +19,7 @@ def clip(x: tf.Tensor) -> tf.Tensor:
 
 
 def leaky_clip(x: tf.Tensor) -> tf.Tensor:
-    r"""y = x where |x| ≤ 1, else 0.1 · x ± 0.9. dx = dy where |x| ≤ 1, else 0.1 · dy.
+    r"""Y = x where |x| ≤ 1, else 0.1 · x ± 0.9. dx = dy where |x| ≤ 1, else 0.1 · dy.
 
     Source: Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py (`Leakyclip`).
     """

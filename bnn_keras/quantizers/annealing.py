@@ -32,6 +32,12 @@ class Annealed:
         return {name: float(variable.numpy()) for name, variable in self.variables.items()}
 
 
+def anneal(model: tf.keras.Model, name: str, value: float) -> None:
+    """Changes one value wherever it anneals in a model."""
+    for annealed in annealed_of(model):
+        annealed.assign(**{name: value})
+
+
 def annealed_of(model: tf.keras.Model) -> list[Annealed]:
     """Everything that anneals in a model, each once."""
     return list({id(found): found for layer in model.layers for found in _annealed_in(layer)}.values())

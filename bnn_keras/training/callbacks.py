@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,28 +25,30 @@ _PERCENTAGES = ("top1", "top5", "val_top1", "val_top5")
 
 
 class Schedules(tf.keras.callbacks.Callback):
-    """Sets hyper-parameters at the start of each epoch.
+    """Sets values at the start of each epoch, and puts them among the epoch's measurements.
 
     Args:
-        schedules: The optimizer's attribute and its value as a function of the epochs since the stage began.
-        begin: Epochs of the stages before.
+        schedules: Each value as a function of the epochs since `begin`, by name.
+        assign: Takes (name, value): a hyper-parameter of the optimizer, or what anneals in the model.
+        begin: The epoch that the schedules count from.
     """
 
-    def __init__(self, schedules: Mapping[str, Schedule], begin: int):
+    def __init__(self, schedules: Mapping[str, Schedule], assign: Callable[[str, float], None], begin: int = 0):
         super().__init__()
         self.schedules = schedules
+        self.assign = assign
         self.begin = begin
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Sets the values of the epoch."""
-        for name, schedule in self.schedules.items():
-            tf.keras.backend.set_value(getattr(self.model.optimizer, name), schedule(epoch - self.begin))
+        self.values = {name: schedule(epoch - self.begin) for name, schedule in self.schedules.items()}
+        for name, value in self.values.items():
+            self.assign(name, value)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Puts the values among the epoch's measurements."""
         if logs is not None:
-            for name in self.schedules:
-                logs[name] = float(tf.keras.backend.get_value(getattr(self.model.optimizer, name)))
+            logs.update(self.values)
 
 
 class Measurements(tf.keras.callbacks.Callback):

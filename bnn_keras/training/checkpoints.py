@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from bnn_keras import runs
 from bnn_keras.errors import BnnError
+from bnn_keras.quantizers import annealed_of
 from bnn_keras.runs import Run
 
 KEPT = 2
@@ -52,7 +53,9 @@ class Checkpoint:
 
 def _parts(model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> tf.train.Checkpoint:
     # The weights and not the model: a compiled model brings its optimizer along, wanted or not.
-    return tf.train.Checkpoint(weights=model.weights, **({"optimizer": optimizer} if optimizer else {}))
+    annealed = [each.variables for each in annealed_of(model)]
+    parts = {"weights": model.weights, "annealed": annealed, **({"optimizer": optimizer} if optimizer else {})}
+    return tf.train.Checkpoint(**parts)
 
 
 def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer) -> None:

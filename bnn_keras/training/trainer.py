@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
-import subprocess
-import sys
+import functools
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from rich.console import Console
 
-import bnn_keras
 from bnn_keras import runs
-from bnn_keras.build import build_loss, build_metrics, build_model, build_optimizer, build_schedule
+from bnn_keras.build import (
+    build_annealing,
+    build_loss,
+    build_metrics,
+    build_model,
+    build_optimizer,
+    build_schedules,
+)
 from bnn_keras.counts import count
 from bnn_keras.data import Images, evaluation_batches, open_dataset, training_batches
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
+from bnn_keras.optimizers import set_hyperparameter
+from bnn_keras.quantizers import anneal
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import Measurements, SaveRun, Schedules, StopBetweenSteps
+from bnn_keras.training.environment import environment
 from bnn_keras.training.progress import ShowProgress
-
-_PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 
 
 def train(
@@ -74,7 +78,7 @@ def train(
         if fresh:
             run.clear()
         if not run.begun:
-            runs.write_json(run / runs.ENVIRONMENT, _environment(experiment, images, command))
+            runs.write_json(run / runs.ENVIRONMENT, environment(experiment, images, command))
             runs.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         try:
             _Training(run, experiment, model, images, console, plain).train_stages()
@@ -117,7 +121,9 @@ class _Training:
             end = begin + stage.epochs
             if state.epoch < end:
                 self.model.compile(
-                    build_optimizer(stage.optimizer), build_loss(stage), metrics=build_metrics(self.model)
+                    build_optimizer(stage.optimizer, stage.epochs),
+                    build_loss(stage),
+                    metrics=build_metrics(self.model),
                 )
                 if checkpoint:
                     checkpoint.restore(self.model, self.model.optimizer if state.epoch > begin else None)
@@ -144,7 +150,12 @@ class _Training:
                 verbose=0,
                 callbacks=[
                     # Each adds to the logs of the epoch what those after it write.
-                    Schedules({"learning_rate": build_schedule(stage.optimizer.learning_rate)}, begin),
+                    Schedules(
+                        build_schedules(stage.optimizer, stage.epochs),
+                        functools.partial(set_hyperparameter, self.model.optimizer),
+                        begin,
+                    ),
+                    Schedules(build_annealing(self.experiment), functools.partial(anneal, self.model)),
                     Measurements(examples),
                     tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
@@ -156,38 +167,6 @@ class _Training:
             progress.close()
             stop.close()
         return save.state
-
-
-def _environment(experiment: Experiment, images: Images, command: Sequence[str]) -> dict[str, Any]:
-    return {
-        "bnn_keras": bnn_keras.__version__,
-        "git_commit": _git_commit(),
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "platform": platform.platform(),
-        "devices": [device.name for device in tf.config.list_logical_devices()],
-        "command": list(command) or sys.argv,
-        "seed": experiment.seed,
-        "dataset": {
-            "name": images.row.name,
-            "version": str(images.builder.version),
-            "train_examples": images.examples(images.row.train),
-            "test_examples": images.examples(images.row.test),
-            "labels": images.labels,
-        },
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the checkout that the package runs from; None where it is installed otherwise."""
-    folder = Path(bnn_keras.__file__).parents[1]
-    if not (folder / ".git").exists():
-        return None
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _result(run: Run, experiment: Experiment, model: tf.keras.Model) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""From a checkpoint of a reference to a run directory that evaluates, trains on and exports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from bnn_keras import catalog, interop, runs
+from bnn_keras.build import build_model, build_optimizer
+from bnn_keras.data import find_dataset
+from bnn_keras.errors import BnnError
+from bnn_keras.experiment import Experiment, Resolution, resolve
+from bnn_keras.runs import Run
+from bnn_keras.training import checkpoints
+from bnn_keras.training.callbacks import save_weights
+from bnn_keras.training.environment import environment
+
+
+def import_checkpoint(
+    file: str | Path,
+    directory: str | Path,
+    network: str,
+    *,
+    overrides: Iterable[str] = (),
+    command: Sequence[str] = (),
+    **choices: str | None,
+) -> Resolution:
+    """Makes a run of a reference's checkpoint: as if it had been trained here, for no epoch yet.
+
+    The experiment is the one that `resolve` finds; where nothing chooses the data set, it is one with as many classes as
+    the checkpoint has. Where the network is the reference's turned by 180°, `network.rotated` is set: the run takes
+    images as they are.
+
+    Args:
+        file: The checkpoint (`interop.read_checkpoint`).
+        directory: The run directory to make.
+        network: The network that the checkpoint is of.
+        overrides: "dotted.key=value" strings, applied last.
+        command: The command line, for the record.
+        **choices: `dataset`, `scheme`, `bits`, `optimizer`, `experiment`, as in `resolve`.
+
+    Returns:
+        The experiment of the run, and a line where it is not a recipe as it stands.
+
+    Raises:
+        BnnError: The file cannot be read or is refused, tensors are missing, unknown or misshapen, no data set has as
+            many classes, or the directory holds files already.
+    """
+    row = catalog.find("network", network)
+    if row.reference is None:
+        raise BnnError(
+            f"network {network!r} has no reference in PyTorch; checkpoints are imported for those that have one"
+        )
+    tensors = interop.read_checkpoint(file)
+    overrides = [*([f"network.rotated={str(row.reference.turned).lower()}"]), *overrides]
+    resolution = resolve(network, overrides=overrides, **choices)
+    model = build_model(resolution.experiment)
+    classes = interop.classes_of(model, tensors)
+    if classes not in (None, model.output_shape[-1]) and not choices.get("dataset"):
+        dataset = _dataset_with(classes, resolution.experiment)
+        resolution = resolve(network, overrides=overrides, **{**choices, "dataset": dataset})
+        model = build_model(resolution.experiment)
+    interop.load_reference(model, tensors)
+    _write(Run(directory), resolution.experiment, model, command)
+    return resolution
+
+
+def _dataset_with(classes: int, experiment: Experiment) -> str:
+    shape = catalog.DATASETS[experiment.data.name].input_shape
+    for row in catalog.DATASETS.values():
+        if (row.classes, row.input_shape) == (classes, shape):
+            return row.name
+    raise BnnError(
+        f"the checkpoint has {classes} classes, and no data set with images like those of {experiment.data.name!r} has "
+        "as many; choose one with --dataset"
+    )
+
+
+def _write(run: Run, experiment: Experiment, model: tf.keras.Model, command: Sequence[str]) -> None:
+    with run.owned():
+        run.refuse_strangers()
+        if run.begun:
+            raise BnnError(f"{str(run.directory)!r} holds a run already; give another --run DIR")
+        stage = experiment.stages[0]
+        found = environment(experiment, find_dataset(experiment.data.name), command)
+        try:
+            save_weights(model, run, runs.WEIGHTS)
+            save_weights(model, run, runs.BEST_WEIGHTS)
+            checkpoints.save(run, checkpoints.State(), model, build_optimizer(stage.optimizer, stage.epochs))
+            runs.write_json(run / runs.ENVIRONMENT, found)
+            runs.write_text(run / runs.EXPERIMENT, experiment.to_toml())
+        except BaseException:
+            run.clear()
+            raise
