@@ -17,7 +17,8 @@ class ScaledConv2D(larq.layers.QuantConv2D):
     equal: a max pool behind it sees true ties, as a binary kernel on a device does.
 
     Gradient: that of conv(x, b) with respect to b and x; there is none through the division by α. The quantizer alone
-    says how it reaches the latent weights. Without a kernel quantizer this is `larq.layers.QuantConv2D`.
+    says how it reaches the latent weights. Without a kernel quantizer, and with `NoOp` for Bop's kernels, which have no
+    scale, this is `larq.layers.QuantConv2D`.
 
     Arguments and shapes are those of `larq.layers.QuantConv2D`.
     """
@@ -25,7 +26,7 @@ class ScaledConv2D(larq.layers.QuantConv2D):
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Convolves the ±1 kernel and scales the result for each filter."""
         kernel = tf.convert_to_tensor(kernel)
-        if self.kernel_quantizer is None:
+        if self.kernel_quantizer is None or isinstance(self.kernel_quantizer, larq.quantizers.NoOp):
             return super().convolution_op(inputs, kernel)
         magnitude = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2)))
         magnitude = tf.where(magnitude > 0, magnitude, tf.ones_like(magnitude))
@@ -37,8 +38,8 @@ class TorchBatchNormalization(tf.keras.layers.BatchNormalization):
     """Batch norm with PyTorch's defaults and PyTorch's running variance.
 
     y = γ · (x − μ) / √(σ² + ε) + β. Running averages move by 1 − momentum towards the batch's; that of the variance
-    towards σ² · n / (n − 1), n = values per channel. Keras does the same for float32 maps (its fused kernel), but takes σ²
-    itself for vectors and in float64: after one step 9 % off for a batch of 4 vectors.
+    towards σ² · n / (n − 1), n = values per channel. Keras does the same for float32 maps (its fused kernel), but takes
+    σ² itself for vectors and in float64: after one step 9 % off for a batch of 4 vectors.
 
     Arguments and shapes are those of `tf.keras.layers.BatchNormalization`.
 

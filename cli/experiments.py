@@ -12,8 +12,8 @@ from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
 from bnn_keras.experiment import Experiment, all_experiments, load_experiment, resolve
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "×".join("any" if size is None else str(size) for size in shape)
 
 
 def _experiment_row(one: Experiment) -> dict[str, Any]:
@@ -46,7 +46,7 @@ _LISTS = {
         {"name": row.name, "bits": row.bits, "description": row.description} for row in catalog.SCHEMES.values()
     ],
     "optimizers": lambda: [
-        {"name": row.name, "defaults": dict(row.options), "description": row.description}
+        {"name": row.name, "options": dict(row.options), "description": row.description}
         for row in catalog.OPTIMIZERS.values()
     ],
     "datasets": lambda: [
@@ -66,7 +66,7 @@ _LISTS = {
 
 def _cell(value: Any) -> Any:
     if isinstance(value, tuple):
-        return _shape(value) if value and isinstance(value[0], int) else ", ".join(value)
+        return ", ".join(value) if all(isinstance(part, str) for part in value) else _shape(value)
     if isinstance(value, dict):
         return ", ".join(f"{key} {inner:g}" for key, inner in value.items())
     if isinstance(value, bool):

@@ -22,13 +22,23 @@ def root():
     return ROOT
 
 
-@pytest.fixture(scope="session")
-def procedural():
-    """The generator of golden weights and inputs."""
-    spec = importlib.util.spec_from_file_location("procedural", ROOT / "tests" / "golden" / "procedural.py")
+def _golden_module(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "golden" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def procedural():
+    """The generator of golden weights and inputs."""
+    return _golden_module("procedural")
+
+
+@pytest.fixture(scope="session")
+def parity():
+    """The comparison of a network with its golden file."""
+    return _golden_module("parity")
 
 
 @pytest.fixture

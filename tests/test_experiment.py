@@ -1,4 +1,5 @@
 import pytest
+import tomli_w
 
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
@@ -41,8 +42,8 @@ def test_every_experiment_is_sound(name):
     assert parse(experiment.to_toml(), "again") == experiment
 
 
-@pytest.mark.parametrize("network", list(catalog.NETWORKS))
-def test_every_network_has_one_default(network):
+@pytest.mark.parametrize("network", sorted({one.network.name for one in all_experiments()}))
+def test_every_network_with_experiments_has_one_default(network):
     defaults = [one.name for one in all_experiments() if one.network.name == network and one.default]
     assert len(defaults) == 1
 
@@ -52,7 +53,7 @@ def test_lenet5_on_mnist_is_the_references_recipe():
     (stage,) = experiment.stages
     assert (stage.epochs, stage.batch_size, stage.loss) == (60, 128, "cross_entropy")
     assert (stage.optimizer.name, stage.optimizer.weight_decay) == ("adam_torch", 1e-5)
-    assert stage.optimizer.hyperparameters() == {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+    assert stage.optimizer.choices == {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
     assert (experiment.data.mean, experiment.data.std) == ([0.1307], [0.3081])
     assert (experiment.published.top1, experiment.published.float_top1) == (99.23, 99.34)
 
@@ -131,6 +132,57 @@ def test_unknown_network():
         resolve("lenet")
 
 
+# --- choices and what belongs to the names they replace ---
+
+
+def test_a_network_without_experiments_gets_a_plain_recipe():
+    resolution = resolve("resnet34")
+    assert resolution.experiment.name == "plain/resnet34_imagenet2012"
+    assert resolution.note == (
+        "no recipe for resnet34; a plain one instead, plain/resnet34_imagenet2012: Adam at 0.001 for 100 epochs"
+    )
+    assert resolution.experiment.network.structure == "bireal"
+    assert parse(resolution.experiment.to_toml(), "again") == resolution.experiment
+
+
+@pytest.mark.parametrize("network", list(catalog.NETWORKS))
+def test_every_network_resolves(network):
+    experiment = resolve(network).experiment
+    assert experiment.network.name == network
+    assert experiment.scheme.name == catalog.NETWORKS[network].scheme
+
+
+def test_a_scheme_that_has_not_the_bits_takes_its_own():
+    resolution = resolve("lenet5", scheme="float")
+    assert resolution.experiment.scheme.bits == "32/32"
+    assert "scheme.name = 'float', scheme.bits = '32/32'" in resolution.note
+
+
+def test_another_scheme_leaves_the_options_of_the_old_one_behind():
+    assert resolve("lenet5", scheme="irnet").experiment.scheme.choices.keys() == {"t"}
+    assert resolve("lenet5", bits="1/32").experiment.scheme.choices == {"activation": "relu", "gradient_scale": 1.0}
+
+
+def test_another_optimizer_keeps_rate_and_decay_alone():
+    (stage,) = resolve("lenet5", optimizer="bop").experiment.stages
+    assert stage.optimizer.learning_rate.schedule == "multi_step"
+    assert stage.optimizer.weight_decay == 1e-5
+    assert stage.optimizer.choices == dict(catalog.OPTIMIZERS["bop"].options)
+
+
+def test_images_of_other_channels_take_the_mean_of_the_normalisation():
+    resolution = resolve("resnet20", dataset="mnist_5k")
+    assert resolution.experiment.data.mean == [0.449]
+    assert "data.mean = [0.449]" in resolution.note
+
+
+def test_latent_weights_and_bop_in_one_training(base):
+    document = resolve("lenet5", optimizer="bop").experiment.to_document()
+    document["stages"].append(base.to_document()["stages"][0])
+    with pytest.raises(ExperimentError, match="stages with Bop and stages with latent weights do not go together"):
+        parse(tomli_w.dumps(document), "mixed")
+
+
 # --- overrides ---
 
 
@@ -206,7 +258,13 @@ def test_epochs_of_several_stages_are_unclear(base, tmp_path):
         ("data.name=mnst", "data.name: unknown data set 'mnst'; did you mean 'mnist'?"),
         ("data.mean=[1, 2]", "data.mean: got [1, 2]; expected 1 value(s), one for each channel"),
         ("data.std=[0]", "data.std.0: got 0; expected greater than 0"),
-        ("scheme.bits=2/2", "scheme.bits: got '2/2'; scheme 'xnor' has bits (weights/activations) 1/1"),
+        ("scheme.bits=2/2", "scheme.bits: got '2/2'; scheme 'xnor' has bits (weights/activations) 1/1, 1/32"),
+        ("scheme.name=irnt", "scheme.name: unknown scheme 'irnt'; did you mean 'irnet'?"),
+        (
+            "stages.0.optimizer.learning_rate.schedule=steps",
+            "stages.0.optimizer.learning_rate.schedule: unknown schedule 'steps'; did you mean 'multi_step'?",
+        ),
+        ("stages.0.optimizer.gamma=0.1", "stages.0.optimizer: got "),
         ("default=perhaps", "default: got 'perhaps'; expected a valid boolean"),
     ],
 )
@@ -246,4 +304,5 @@ def test_differences_are_those_of_the_training(base):
     assert base.differences(other) == [
         "stages.0.epochs: 60 / 3",
         "stages.0.optimizer.name: adam_torch / adam",
+        "stages.0.optimizer.epsilon: 1e-08 / 1e-07",
     ]

@@ -104,6 +104,8 @@ def _kind_of_schedule(value: Any) -> str:
 class UnknownSchedule(Table):
     """A table that names no known schedule, for the sake of its error."""
 
+    model_config = pydantic.ConfigDict(extra="ignore")
+
     schedule: str
 
     @pydantic.field_validator("schedule")

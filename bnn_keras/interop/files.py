@@ -85,8 +85,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BnnError(
-            f"refused to read {str(path)!r}: it asks for more than tensors and numbers ({_asked_for(error)}), and could "
-            "run any program; save its state dict alone with torch.save"
+            f"refused to read {str(path)!r}: it asks for more than tensors and numbers ({_asked_for(error)}), and "
+            "could run any program; save its state dict alone with torch.save"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error

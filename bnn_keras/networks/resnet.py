@@ -49,7 +49,7 @@ class Plan:
 
 
 def resnet(scheme: Scheme, images: tf.Tensor, classes: int, structure: str, plan: Plan) -> tf.Tensor:
-    """A residual network with binary 3×3 convolutions; the first convolution, the shortcuts and the last layer are real.
+    """A residual network with binary 3×3 convolutions; first convolution, shortcuts and last layer are real.
 
     Structure "normal": conv → batch norm → activation → conv → batch norm, + shortcut → activation.
     Structure "bireal": twice conv → batch norm, + shortcut → activation.

@@ -17,10 +17,10 @@ layers = tf.keras.layers
 def wide_resnet(scheme: Scheme, images: tf.Tensor, classes: int, depth: int, width: float) -> tf.Tensor:
     """A wide residual network as McDonnell changed it, for 32×32 images.
 
-    Three groups of blocks; a block is twice batch norm → (ReLU or sign) → binary 3×3 convolution, round which a shortcut
-    goes. Batch norms have no scale and shift, but for the last. Shortcuts have no weights: where the map shrinks, they
-    are an average pool 3×3 and channels of zeros. The first convolution and the last, pointwise one are real; the last
-    batch norm stands behind it, over the classes, and a mean over the map ends the network.
+    Three groups of blocks; a block is twice batch norm → (ReLU or sign) → binary 3×3 convolution, round which a
+    shortcut goes. Batch norms have no scale and shift, but for the last. Shortcuts have no weights: where the map
+    shrinks, they are an average pool 3×3 and channels of zeros. The first convolution and the last, pointwise one are
+    real; the last batch norm stands behind it, over the classes, and a mean over the map ends the network.
 
     Args:
         scheme: Gives the binary layers.

@@ -1,4 +1,4 @@
-"""Bi-Real Net's estimator of kernels (Liu et al. 2018, arXiv:1808.00278); that of activations is Larq's `approx_sign`."""
+"""Bi-Real Net's estimator of kernels (Liu et al. 2018, arXiv:1808.00278); of activations it is Larq's `approx_sign`."""
 
 from __future__ import annotations
 

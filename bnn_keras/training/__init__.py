@@ -1,4 +1,4 @@
-"""Training an experiment into a run directory, going on where it stopped, and starting from a reference's checkpoint."""
+"""Training an experiment into a run directory, going on where it stopped, starting from a reference's checkpoint."""
 
 from bnn_keras.training.importing import import_checkpoint
 from bnn_keras.training.trainer import train

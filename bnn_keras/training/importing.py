@@ -29,8 +29,8 @@ def import_checkpoint(
 ) -> Resolution:
     """Makes a run of a reference's checkpoint: as if it had been trained here, for no epoch yet.
 
-    The experiment is the one that `resolve` finds; where nothing chooses the data set, it is one with as many classes as
-    the checkpoint has. Where the network is the reference's turned by 180°, `network.rotated` is set: the run takes
+    The experiment is the one that `resolve` finds; where nothing chooses the data set, it is one with as many classes
+    as the checkpoint has. Where the network is the reference's turned by 180°, `network.rotated` is set: the run takes
     images as they are.
 
     Args:
@@ -54,7 +54,7 @@ def import_checkpoint(
             f"network {network!r} has no reference in PyTorch; checkpoints are imported for those that have one"
         )
     tensors = interop.read_checkpoint(file)
-    overrides = [*([f"network.rotated={str(row.reference.turned).lower()}"]), *overrides]
+    overrides = [f"network.rotated={str(row.reference.turned).lower()}", *overrides]
     resolution = resolve(network, overrides=overrides, **choices)
     model = build_model(resolution.experiment)
     classes = interop.classes_of(model, tensors)

@@ -36,7 +36,7 @@ def test_help_lists_the_commands_in_order_of_use(invoke):
     result = invoke("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
-    assert commands == ["train", "evaluate", "predict", "summary", "list", "show", "check", "doctor"]
+    assert commands == ["train", "evaluate", "predict", "import", "summary", "list", "show", "check", "doctor"]
 
 
 @pytest.mark.parametrize("what", ["networks", "schemes", "optimizers", "datasets", "experiments"])
@@ -180,7 +180,10 @@ def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
         (["train", "lenet"], "unknown network 'lenet'; did you mean 'lenet5'? known: lenet5"),
         (["train", "lenet5", "--dataset", "mnst"], "unknown data set 'mnst'; did you mean 'mnist'?"),
         (["train", "lenet5", "--scheme", "xnr"], "unknown scheme 'xnr'; did you mean 'xnor'?"),
-        (["train", "lenet5", "--optimizer", "bop"], "unknown optimizer 'bop'; known: adam, adam_torch"),
+        (
+            ["train", "lenet5", "--optimizer", "bp"],
+            "unknown optimizer 'bp'; did you mean 'bop'? known: adam, adam_torch, bop",
+        ),
         (
             ["train", "lenet5", "--bits", "2/2"],
             "experiment xnor_net/lenet5_mnist_5k: scheme.bits: got '2/2'; scheme 'xnor' has",

@@ -89,26 +89,40 @@ def compare(path, procedural):
     Returns:
         {kind: largest relative difference}, the kinds those of `tolerances`.
     """
-    golden, meta, names, weights, images, labels = procedural.load(path)
-    return Comparison(path.stem, golden, meta, names, weights, images, labels).differences
+    golden, meta, _, weights, images, labels = procedural.load(path)
+    return Comparison(path.stem, golden, meta, weights, images, labels).differences
 
 
-class Comparison:
-    """One golden file."""
+class Evaluation:
+    """A network with a golden's weights, in the float type that is set, and the golden's images."""
 
-    def __init__(self, name, golden, meta, names, weights, images, labels):
-        self.name, self.golden, self.meta, self.labels = name, golden, meta, labels
+    def __init__(self, name, meta, weights, images):
         self.keras = meta.get("layout", "").startswith("keras")
-        self.images = tf.constant(images if self.keras else images.transpose(0, 2, 3, 1), tf.float64)
-        self.weights = weights
         self.log_softmax = meta.get("returns") == "log_softmax"
+        images = images if self.keras else images.transpose(0, 2, 3, 1)
+        self.images = tf.constant(images, tf.keras.backend.floatx())
         self.model = build(name)
+        interop.load_reference(self.model, weights)
+
+    def output(self, training=False):
+        logits = self.model(self.images, training=training)
+        return tf.nn.log_softmax(logits) if self.log_softmax else logits
+
+    def distance(self, reference):
+        return distance(self.output(), reference)
+
+
+class Comparison(Evaluation):
+    """One golden file against the network, in float64: evaluation, training, five steps."""
+
+    def __init__(self, name, golden, meta, weights, images, labels):
+        super().__init__(name, meta, weights, images)
+        self.name, self.golden, self.meta, self.labels = name, golden, meta, labels
         self.fields = set(golden.files)
         self.differences = {}
         # The first maximum of a pool is the last one of the turned network.
         self.ties_last = "tielast/loss_steps" in self.fields and name.startswith(ROTATED)
-        interop.load_reference(self.model, weights)
-        self.note("output", distance(self.output(training=False), golden["eval_out"]))
+        self.note("output", self.distance(golden["eval_out"]))
         if "train_out" not in self.fields:
             return
         for k, t in meta.get("kt", [(None, None)]):
@@ -125,17 +139,13 @@ class Comparison:
         """A field's full name: with (k, t) in front, or of ties that go to the last maximum."""
         return f"{'tielast/' if self.ties_last else self.prefix}{name}"
 
-    def output(self, training, images=None):
-        logits = self.model(self.images if images is None else images, training=training)
-        return tf.nn.log_softmax(logits) if self.log_softmax else logits
-
     def step(self):
         """One pass in training mode: output, loss, gradients by variable, gradient of the images."""
         variables = self.model.trainable_variables
         latents = [getattr(variable, "latent_variable", variable) for variable in variables]
         with tf.GradientTape() as tape:
             tape.watch(self.images)
-            output = self.output(True)
+            output = self.output(training=True)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, output))
         *gradients, of_images = tape.gradient(loss, [*latents, self.images])
         return output, loss, list(zip(gradients, variables, strict=True)), of_images
@@ -189,7 +199,7 @@ class Comparison:
             return  # nothing further is stored for the one, or can be compared for the other
         self.check_norms("param_norm_after", getattr(self, "after_update", {}))
         self.check_norms("latent_norm_after_eval", interop.to_reference(self.model))
-        self.note("output_after", distance(self.output(training=False), golden[self.field("eval_out_after")]))
+        self.note("output_after", self.distance(golden[self.field("eval_out_after")]))
 
     def check_norms(self, field, tensors):
         prefix = self.field(f"{field}/")
@@ -230,5 +240,5 @@ class Comparison:
                 key = self.field(f"{field}/{name}")
                 if key in self.fields:
                     reference = self.golden[key]
-                    error = max(0, np.max(np.abs(part - reference)) - slack) / np.max(np.abs(reference))
+                    error = max(0, np.max(np.abs(part - reference)) - slack) / max(np.max(np.abs(reference)), slack)
                     self.note(kind, error)

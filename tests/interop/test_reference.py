@@ -1,0 +1,364 @@
+"""Our weights in the references' names and layouts, and back."""
+
+import re
+
+import numpy as np
+import pytest
+
+from bnn_keras import catalog
+from bnn_keras.build import build_network, build_scheme
+from bnn_keras.errors import BnnError
+from bnn_keras.experiment import resolve
+from bnn_keras.interop import classes_of, from_reference, load_reference, reference_names, to_reference
+
+NETWORKS = [row.name for row in catalog.NETWORKS.values() if row.reference]
+CLASSES = 7
+# The smallest images that keep the map in front of a dense layer larger than one pixel, where there is one.
+SIZES = {"lenet5": 28, "alexnet": 99, "vgg_small": 32, "nin": 32}
+# Tensors that meet a flattened map, with its height, width and channels.
+FLATTENED = {
+    "lenet5": {"bin_ip1.linear.weight": (4, 4, 50)},
+    "alexnet": {
+        "classifier.0.linear.weight": (2, 2, 256),
+        **{f"classifier.0.bn.{name}": (2, 2, 256) for name in ("weight", "bias", "running_mean", "running_var")},
+    },
+    "vgg_small": {"fc.weight": (4, 4, 512)},
+}
+
+
+def build(name, rotated=False, size=None, **choices):
+    """A network of the catalog on small images, with fresh weights."""
+    experiment = resolve(name, **choices).experiment
+    size = size or SIZES.get(name, 32)
+    options = experiment.network.choices
+    if experiment.network.structure:
+        options["structure"] = experiment.network.structure
+    shape = (size, size, experiment.input_shape[-1])
+    return build_network(name, build_scheme(experiment), shape, CLASSES, rotated=rotated, **options)
+
+
+def variables(model):
+    """Our variables by the reference's names."""
+    found = [variable for layer in model.layers for variable in layer.weights if variable.dtype.is_floating]
+    return dict(zip(reference_names(model, found), found, strict=True))
+
+
+def randomly(shapes, seed=0):
+    values = np.random.default_rng(seed)
+    return {name: values.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def numbered(shapes):
+    """Tensors whose every value is another (up to 2²⁴ of them), faster than random ones."""
+    return {name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for name, shape in shapes.items()}
+
+
+def plausible(shapes):
+    """Random weights that a network computes something with."""
+    tensors = {}
+    for name, value in randomly(shapes).items():
+        positive = name.endswith(("running_var", "bn.weight")) or re.search(r"bn\d\.weight", name)
+        tensors[name] = np.abs(value) + 0.5 if positive else value / np.sqrt(np.prod(value.shape[1:]))
+    return tensors
+
+
+def in_our_layout(value, shape, rotated, flattened):
+    """A tensor of PyTorch in Keras's layout, from what the two mean by theirs."""
+    if flattened:
+        height, width, channels = flattened
+        value = value.reshape(*value.shape[:-1], channels, height, width)
+        value = np.moveaxis(value, -3, -1)
+        if rotated:  # the map comes in turned
+            value = value[..., ::-1, ::-1, :]
+        value = value.reshape(*value.shape[:-3], -1)
+    if len(shape) == 4:
+        height, width, channels, filters = shape
+        value = np.einsum("oihw->hwio", value.reshape(filters, channels, height, width))
+        return np.rot90(value, 2) if rotated else value
+    return value.T
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A small network with names, padding and strides of the reference."""
+    return build("wrn_20_1", rotated=True)
+
+
+@pytest.fixture
+def given(wide):
+    """Its tensors, as a reference would store them."""
+    return randomly(shapes(to_reference(wide)))
+
+
+# --- there and back ---
+
+
+@pytest.mark.parametrize("rotated", [False, True], ids=["as it is", "rotated"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_there_and_back(name, rotated):
+    model = build(name, rotated)
+    ours = {name: variable.numpy() for name, variable in variables(model).items()}
+    theirs = to_reference(model)
+    assert set(theirs) == set(ours)
+    assert classes_of(model, theirs) == CLASSES
+    back = from_reference(model, theirs)
+    assert all(np.array_equal(back[name], value) for name, value in ours.items())
+
+    given = numbered(shapes(theirs))
+    taken = from_reference(model, given)
+    assert shapes(taken) == shapes(ours)
+    for key, value in given.items():
+        expected = in_our_layout(value, ours[key].shape, rotated, FLATTENED.get(name, {}).get(key))
+        assert np.array_equal(taken[key], expected), key
+    again = to_reference(model, taken)
+    assert all(np.array_equal(again[name], value) for name, value in given.items())
+
+
+@pytest.mark.parametrize("name", FLATTENED)
+def test_a_turned_network_computes_the_same(name):
+    """Where padding and strides are symmetric: the image is turned, and so is all that sees it."""
+    models = [build(name, rotated) for rotated in (False, True)]
+    given = plausible(shapes(to_reference(models[0])))
+    images = randomly({"images": (2, *models[0].input_shape[1:])})["images"]
+    for model in models:
+        load_reference(model, given)
+    plain, turned, other = (
+        model(x, training=False).numpy()
+        for model, x in zip([*models, models[0]], [images, images, images[:, ::-1, ::-1]], strict=True)
+    )
+    scale = np.abs(plain).max()
+    assert np.abs(plain - other).max() > 0.05 * scale  # the images matter, and how they are turned
+    np.testing.assert_allclose(turned, plain, atol=1e-4 * scale)
+
+
+def test_layout_of_a_flat_kernel():
+    """Bi-Real Net stores binary kernels as columns, OIHW flattened."""
+    model = build("birealnet18", rotated=True)
+    theirs = to_reference(model)["layer2.0.binary_conv.weights"]
+    assert theirs.shape == (128 * 64 * 9, 1)
+    kernel = model.get_layer("layer2.0.binary_conv").get_weights()[0]
+    assert np.array_equal(theirs.reshape(128, 64, 3, 3)[5, 6], kernel[::-1, ::-1, 6, 5])
+
+
+def test_names_do_not_depend_on_the_scheme():
+    for name in ("birealnet18", "wrn_20_1"):
+        binary, real = (shapes(to_reference(build(name, **choices))) for choices in ({}, {"scheme": "float"}))
+        assert binary == real
+
+
+def test_gradients(wide):
+    """Values of our own instead of the weights, as many as there are."""
+    own = variables(wide)
+    gradients = randomly({name: own[name].shape for name in ("conv0", "bn_last.bias")})
+    theirs = to_reference(wide, gradients)
+    assert list(theirs) == ["conv0", "bn_last.bias"]
+    assert np.array_equal(theirs["conv0"], np.rot90(gradients["conv0"], 2).transpose(3, 2, 0, 1))
+    assert np.array_equal(theirs["bn_last.bias"], gradients["bn_last.bias"])
+
+
+def test_names_follow_the_order_asked_for(wide):
+    asked = [wide.get_layer("bn_last").beta, wide.get_layer("conv0").kernel]
+    assert reference_names(wide, asked) == ["bn_last.bias", "conv0"]
+
+
+@pytest.mark.parametrize("network", ["binarynet", "birealnet18"])
+def test_networks_in_keras_keep_their_layout(network):
+    options = {"overrides": ["network.variant=rethinking"]} if network == "birealnet18" else {}
+    model = build(network, optimizer="bop", **options)
+    theirs = to_reference(model)
+    assert {"quant_conv2d/kernel", "batch_normalization_1/beta"} <= set(theirs)
+    assert all(
+        np.array_equal(value, variable.numpy()) for value, variable in zip(theirs.values(), model.weights, strict=True)
+    )
+    assert classes_of(model, theirs) == CLASSES
+
+
+# --- what a checkpoint may hold beside ---
+
+
+@pytest.mark.parametrize(
+    ("name", "unused"),
+    [
+        ("resnet18", ("bn3.weight", "bn3.bias", "bn3.running_mean", "bn3.running_var", "bn3.num_batches_tracked")),
+        ("birealnet50", ("layers.0.down_conv1x1.weight",)),
+    ],
+)
+def test_unused_tensors_are_left_out(name, unused):
+    model = build(name)
+    theirs = to_reference(model)
+    beside = {name: np.zeros(3) for name in unused}
+    assert not set(beside) & set(theirs)
+    assert list(from_reference(model, {**beside, **theirs})) == list(theirs)
+    for stranger in ("bn3x.weight", "layer1.0.bn3.weight", "layers.0.down_conv1x10.weight", "fc.bn3.weight"):
+        with pytest.raises(BnnError, match=f"{model.name}: {stranger} is unknown; choose"):
+            from_reference(model, {**theirs, stranger: np.zeros(3)})
+
+
+def test_what_one_network_leaves_unused_another_does_not_know(wide, given):
+    for name in ("bn3.weight", "layers.0.down_conv1x1.weight"):
+        with pytest.raises(BnnError, match=f"{name} is unknown"):
+            from_reference(wide, {**given, name: np.zeros(3)})
+
+
+def test_counts_of_batches_are_left_out(wide, given):
+    counts = {f"{name}.num_batches_tracked": np.array(3) for name in ("bn", "group0.block0.bn0", "bn_last", "stranger")}
+    assert from_reference(wide, {**given, **counts}).keys() == given.keys()
+
+
+def test_tensors_in_another_order_and_in_float64(wide, given):
+    load_reference(wide, {name: value.astype(np.float64) for name, value in reversed(given.items())})
+    assert all(np.array_equal(value, given[name]) for name, value in to_reference(wide).items())
+
+
+# --- how many classes ---
+
+
+def test_classes(wide, given):
+    assert classes_of(wide, {**given, "conv_last": np.zeros((11, 64, 1, 1))}) == 11
+    assert classes_of(wide, {"conv_last": np.zeros((100, 64, 1, 1))}) == 100
+    assert classes_of(wide, {**given, "conv_last": np.array(1.0)}) is None
+    assert classes_of(wide, {}) is None
+
+
+# --- packed signs ---
+
+
+def packed(kernel):
+    """A latent OIHW kernel as binary-wide-resnet publishes it: signs along the input channels, bit 1 for +."""
+    return np.packbits(kernel > 0, axis=1)
+
+
+@pytest.mark.parametrize("width", [0.25, 1, 1.25])
+@pytest.mark.parametrize("rotated", [False, True], ids=["as it is", "rotated"])
+def test_packed_signs(width, rotated):
+    """4, 8, 16; 16, 32, 64; 20, 40, 80 channels: not all of them multiples of 8."""
+    model = build("wrn_20_1", rotated, overrides=[f"network.width={width}"])
+    given = randomly(shapes(to_reference(model)))
+    binary = [name for name in given if name.startswith("group") and given[name].ndim == 4]
+    assert len(binary) == 18
+    bits = {**given, **{name: packed(given[name]) for name in binary}}
+    taken, of_latents = from_reference(model, bits), from_reference(model, given)
+    for name in given:
+        expected = of_latents[name]
+        if name in binary:
+            assert bits[name].dtype == np.uint8
+            expected = np.sign(expected) * np.sqrt(2 / np.prod(expected.shape[:3]))
+        np.testing.assert_allclose(taken[name], expected, rtol=1e-6, err_msg=name)
+        assert taken[name].dtype == np.float32
+
+
+def test_packed_signs_compute_what_the_latents_compute(wide, given):
+    given = {name: np.abs(value) if name.endswith("running_var") else value for name, value in given.items()}
+    images = randomly({"images": (2, 32, 32, 3)})["images"]
+    load_reference(wide, given)
+    expected = wide(images, training=False).numpy()
+    load_reference(wide, {name: packed(value) if ".conv" in name else value for name, value in given.items()})
+    np.testing.assert_allclose(wide(images, training=False), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "reported"),
+    [
+        ((16, 3, 3, 3), r"\(16, 3, 3, 3\)"),  # bytes of 24 channels
+        ((16, 1, 3, 3), r"\(16, 1, 3, 3\)"),
+        ((8, 2, 3, 3), r"\(8, 16, 3, 3\)"),
+        ((16, 2), r"\(16, 2\)"),
+    ],
+)
+def test_packed_signs_of_another_shape(wide, given, shape, reported):
+    given["group0.block0.conv0"] = np.zeros(shape, np.uint8)
+    with pytest.raises(BnnError, match=rf"group0.block0.conv0 has shape {reported}, expected \(16, 16, 3, 3\)"):
+        from_reference(wide, given)
+
+
+# --- what does not fit ---
+
+
+def refused(model, tensors):
+    """The message, without what surrounds the problems; the model stays as it was."""
+    before = [variable.numpy() for variable in model.weights]
+    with pytest.raises(BnnError) as caught:
+        load_reference(model, tensors)
+    assert all(np.array_equal(old, new.numpy()) for old, new in zip(before, model.weights, strict=True))
+    begin, end = f"these are not the tensors of {model.name}: ", "; choose the network they are of"
+    message = str(caught.value)
+    assert message.startswith(begin)
+    assert message.endswith(end)
+    return message.removeprefix(begin).removesuffix(end)
+
+
+def test_missing_unknown_and_misshapen_tensors_are_named(wide, given):
+    del given["bn.running_mean"], given["group1.block0.conv0"]
+    given["conv0"] = np.zeros((16, 3, 5, 5), np.float32)
+    given["bn_last.bias"] = np.zeros((CLASSES, 1), np.float32)
+    given["fc.weight"] = np.zeros((3, 3), np.float32)
+    assert sorted(refused(wide, given).split("; ")) == [
+        "bn.running_mean is missing",
+        "bn_last.bias has shape (7, 1), expected (7,)",
+        "conv0 has shape (16, 3, 5, 5), expected (16, 3, 3, 3)",
+        "fc.weight is unknown",
+        "group1.block0.conv0 is missing",
+    ]
+
+
+@pytest.mark.parametrize("name", ["conv0", "bn.running_mean", "bn_last.weight"])
+def test_one_problem(wide, given, name):
+    value = given.pop(name)
+    assert refused(wide, given) == f"{name} is missing"
+    assert refused(wide, {**given, name: value[:1]}) == f"{name} has shape {value[:1].shape}, expected {value.shape}"
+    assert refused(wide, {**given, name: value, f"module.{name}": value}) == f"module.{name} is unknown"
+
+
+def test_a_kernel_as_a_column_and_a_column_as_a_kernel(wide, given):
+    kernel = given["conv0"]
+    assert "conv0 has shape (432, 1), expected (16, 3, 3, 3)" in refused(
+        wide, {**given, "conv0": kernel.reshape(-1, 1)}
+    )
+    model = build("birealnet18")
+    theirs = to_reference(model)
+    name = "layer1.0.binary_conv.weights"
+    theirs[name] = theirs[name].reshape(64, 64, 3, 3)
+    assert refused(model, theirs) == f"{name} has shape (64, 64, 3, 3), expected (36864, 1)"
+
+
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (11, "; and 1 more"), (30, "; and 20 more")])
+def test_many_problems_are_cut_to_ten(wide, given, count, more):
+    strangers = {f"stranger{number}": np.zeros(1) for number in range(count)}
+    shown = [f"stranger{number} is unknown" for number in range(10)]
+    assert refused(wide, {**given, **strangers}) == "; ".join(shown) + more
+
+
+def test_tensors_of_another_network(wide):
+    message = refused(wide, to_reference(build("lenet5")))
+    assert message.count(";") == 10
+    assert message.endswith(" more")
+
+
+@pytest.mark.parametrize("kind", ["U1", "S1", "complex64", "object"])
+def test_tensors_that_are_no_real_numbers(wide, given, kind):
+    given["bn_last.bias"] = np.array(["x"] * CLASSES if kind in ("U1", "S1") else [1] * CLASSES, kind)
+    assert "bn_last.bias" in refused(wide, given)
+
+
+# --- constraints ---
+
+
+def test_constraints_are_applied_once():
+    """XNOR-Net centres latents, then clips them; another time would centre what was clipped."""
+    model = build("lenet5")
+    given = randomly(shapes(to_reference(model)))
+    load_reference(model, given)
+    loaded = to_reference(model)
+
+    def constrained(latent):
+        return np.clip(latent - latent.mean(axis=1, keepdims=True), -1, 1)
+
+    for name in ("bin_conv2.conv.weight", "bin_ip1.linear.weight"):
+        once = constrained(given[name])
+        np.testing.assert_allclose(loaded[name], once, atol=1e-6)
+        assert np.abs(constrained(once) - once).max() > 1e-3
+    for name in ("bin_conv2.bn.weight", "bin_ip1.bn.weight"):
+        assert (given[name] < 0.01).any()
+        assert np.array_equal(loaded[name], np.maximum(given[name], np.float32(0.01)))
+    for name in ("conv1.weight", "ip2.weight", "bin_ip1.bn.bias"):
+        assert np.array_equal(loaded[name], given[name])

@@ -1,0 +1,165 @@
+"""IR-Net's estimators against golden values of the reference and against the formula in NumPy; annealing."""
+
+from pathlib import Path
+
+import larq
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnn_keras.quantizers import (
+    Annealed,
+    BalancedScaledSign,
+    Dropout,
+    ErrorDecaySign,
+    anneal,
+    annealed_of,
+    balanced_scaled_sign,
+    error_decay_sign,
+)
+
+with np.load(Path(__file__).parents[1] / "golden" / "quantizers.npz") as values:
+    GOLDEN = dict(values)
+
+KERNELS = [key.split("/")[1] for key in GOLDEN if key.startswith("irnet_weight/") and key.endswith("/y")]
+ACTIVATIONS = [key.split("/")[1] for key in GOLDEN if key.startswith("irnet_act/") and key.endswith("/y")]
+KT = list(enumerate(GOLDEN["irnet_kt"]))
+
+
+def test_golden_values_are_there():
+    assert (len(KERNELS), len(ACTIVATIONS), len(KT)) == (6, 3, 6)
+
+
+@pytest.mark.parametrize(("pair", "kt"), KT)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernel_equals_reference(kernel, pair, kt, ours, theirs, close, gradient_of):
+    raw, upstream = (ours(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
+    k, t = kt
+    binary, gradient = gradient_of(lambda x: balanced_scaled_sign(x, t, k), raw, upstream)
+    close(theirs(binary), GOLDEN[f"irnet_weight/{kernel}/y"])  # no weight is its filter's mean: no sign is 0
+    close(theirs(gradient), GOLDEN[f"irnet_weight/{kernel}/grad_kt{pair}"])
+    scale = np.abs(binary).max((0, 1, 2))
+    assert np.array_equal(scale, GOLDEN[f"irnet_weight/{kernel}/scale"])
+    assert np.all(np.frexp(scale)[0] == 0.5)  # powers of two
+
+
+@pytest.mark.parametrize(("pair", "kt"), KT)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_equals_reference(name, pair, kt, close, gradient_of):
+    x = GOLDEN[f"act/{name}"].astype(np.float64)
+    k, t = kt
+    y, gradient = gradient_of(lambda x: error_decay_sign(x, t, k), x, GOLDEN[f"act_g/{name}"].astype(np.float64))
+    nonzero = x != 0  # the reference's sign(0) is 0, ours is +1
+    assert np.array_equal(y[nonzero], GOLDEN[f"irnet_act/{name}/y"][nonzero])
+    close(gradient, GOLDEN[f"irnet_act/{name}/grad_kt{pair}"])
+
+
+def test_sign_of_zero_is_one():
+    assert error_decay_sign(tf.constant([0.0, -0.0]), 1, 1).numpy().tolist() == [1, 1]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.sampled_from([(3, 2, 4, 5), (24, 5)]),
+    mean=st.floats(-1, 1),
+    deviation=st.floats(0.01, 10),
+    t=st.floats(0.01, 10),
+    k=st.floats(1, 100),
+)
+def test_kernel_equals_formula(gradient_of, seed, shape, mean, deviation, t, k):
+    kernel, upstream = np.random.default_rng(seed).normal(0, 1, (2, *shape))
+    kernel = mean + deviation * kernel**3  # cubes, so that scales differ from filter to filter
+    w, db = kernel.reshape(24, 5), upstream.reshape(24, 5)
+    sigma = np.sqrt(((w - w.mean(0)) ** 2).sum(0) / 23)
+    v = (w - w.mean(0)) / sigma
+    scale = 2 ** np.round(np.log2(np.abs(v).mean(0)))
+    dv = scale * db * k * t * (1 - np.tanh(t * v) ** 2)
+    dw = (dv - dv.mean(0) - v * (dv * v).sum(0) / 23) / sigma
+    binary, gradient = gradient_of(lambda x: balanced_scaled_sign(x, np.float64(t), np.float64(k)), kernel, upstream)
+    assert np.array_equal(binary.reshape(24, 5), scale * np.where(v >= 0, 1, -1))
+    np.testing.assert_allclose(gradient.reshape(24, 5), dw, rtol=1e-8, atol=1e-8 * np.abs(dw).max())
+
+
+@pytest.mark.xfail(strict=True, reason="error_decay_sign rounds Python's numbers to float32")
+def test_pythons_numbers_are_not_rounded(close, gradient_of):
+    x = np.array([0.0, 1.0])
+    _, gradient = gradient_of(lambda x: error_decay_sign(x, 0.1, 0.7), x, np.ones(2))
+    close(gradient, 0.7 * 0.1 * (1 - np.tanh(0.1 * x) ** 2))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "function"), [(ErrorDecaySign, error_decay_sign), (BalancedScaledSign, balanced_scaled_sign)]
+)
+def test_changed_values_act_on_the_next_gradient_without_retracing(quantizer, function):
+    x = tf.constant(np.random.default_rng(1).normal(0, 1, (24, 5)))
+    quantizer = quantizer(t=1.0, k=1.0, dtype=tf.float64)
+    traces = []
+
+    def gradient(function):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x, tf.cos(x))
+
+    @tf.function
+    def traced():
+        traces.append(1)
+        return gradient(quantizer)
+
+    for t, k in [(1.0, 1.0), (5.0, 1.0), (5.0, 7.0)]:
+        quantizer.annealed.assign(t=t, k=k)
+        expected = gradient(lambda x, t=t, k=k: function(x, t, k))
+        np.testing.assert_allclose(traced(), expected, rtol=1e-9)
+    assert len(traces) == 1
+
+
+def test_shared_values_change_for_all():
+    shared = Annealed(t=0.5, k=2.0)
+    one, other, own = ErrorDecaySign(annealed=shared), BalancedScaledSign(annealed=shared), BalancedScaledSign(t=3.0)
+    one.annealed.assign(t=4.0)
+    assert other.get_config().items() >= {"t": 4.0, "k": 2.0}.items()
+    assert own.annealed.values() == {"t": 3.0, "k": 10.0}
+
+
+@pytest.mark.parametrize("quantizer", [ErrorDecaySign, BalancedScaledSign])
+def test_values_of_the_moment_survive_serialization(quantizer):
+    quantizer = quantizer(t=0.5, k=2.0)
+    quantizer.annealed.assign(t=4.0)
+    copy = larq.quantizers.deserialize(larq.quantizers.serialize(quantizer))
+    assert copy.annealed.values() == {"t": 4.0, "k": 2.0}
+    assert copy.annealed is not quantizer.annealed
+
+
+def test_everything_that_anneals_in_a_model_is_found_once():
+    kernels, inputs, alone = Annealed(t=1.0, k=1.0), Annealed(t=2.0, k=1.0), Annealed(t=3.0, k=1.0)
+    arguments = {"kernel_constraint": "weight_clip"}
+    model = tf.keras.Sequential(
+        [
+            tf.keras.layers.Input((4,)),
+            larq.layers.QuantDense(3, kernel_quantizer=BalancedScaledSign(annealed=kernels), **arguments),
+            larq.layers.QuantDense(
+                3,
+                kernel_quantizer=BalancedScaledSign(annealed=kernels),
+                input_quantizer=Dropout(0.5, ErrorDecaySign(annealed=inputs)),
+                **arguments,
+            ),
+            Dropout(0.5, ErrorDecaySign(annealed=alone)),
+            tf.keras.layers.Dense(2),
+        ]
+    )
+    assert [id(found) for found in annealed_of(model)] == [id(kernels), id(inputs), id(alone)]
+    anneal(model, "t", 7.0)
+    assert all(found.values() == {"t": 7.0, "k": 1.0} for found in annealed_of(model))
+
+    # Three kernels with a bias, and two dropouts that count their steps.
+    assert len(model.weights) == 8
+    annealing = [variable for found in annealed_of(model) for variable in found.variables.values()]
+    assert not any(weight is variable for weight in model.weights for variable in annealing)
+
+
+def test_nothing_anneals_in_a_model_without_irnet():
+    model = tf.keras.Sequential([tf.keras.layers.Input((4,)), larq.layers.QuantDense(2, input_quantizer="xnor_sign")])
+    assert annealed_of(model) == []

@@ -1,0 +1,42 @@
+"""McDonnell's estimator against golden values of the reference and against the formula in NumPy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bnn_keras.quantizers import he_scaled_sign
+
+with np.load(Path(__file__).parents[1] / "golden" / "quantizers.npz") as values:
+    GOLDEN = dict(values)
+
+KERNELS = [key.split("/")[1] for key in GOLDEN if key.startswith("mcdonnell/") and key.endswith("/y")]
+
+
+def test_golden_values_are_there():
+    assert len(KERNELS) == 6
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernel_equals_reference(kernel, ours, theirs, close, gradient_of):
+    raw, upstream = (ours(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
+    binary, gradient = gradient_of(he_scaled_sign, raw, upstream)
+    assert np.all(raw != 0)  # the reference's sign(0) is 0, ours is +1
+    close(theirs(binary), GOLDEN[f"mcdonnell/{kernel}/y"])
+    assert np.array_equal(theirs(gradient), GOLDEN[f"mcdonnell/{kernel}/grad"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    both=arrays(
+        np.float64, st.sampled_from([(2, 3, 2, 4, 5), (2, 24, 5)]), elements=st.floats(-3, 3, allow_subnormal=False)
+    )
+)
+def test_kernel_equals_formula(gradient_of, both):
+    kernel, upstream = both
+    binary, gradient = gradient_of(he_scaled_sign, kernel, upstream)
+    np.testing.assert_allclose(binary, np.sqrt(2 / 24) * np.where(kernel >= 0, 1, -1), rtol=1e-12)
+    assert np.array_equal(gradient, upstream)
