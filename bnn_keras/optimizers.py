@@ -81,6 +81,7 @@ def set_hyperparameter(optimizer: tf.keras.optimizers.legacy.Optimizer, name: st
     """
     for part in getattr(optimizer, "optimizers", [optimizer]):
         if name in part._hyper:
-            setattr(part, name, value)
+            # Asking for the variable makes it, with what a checkpoint has for it: assigning it comes after that.
+            tf.keras.backend.set_value(getattr(part, name), value)
             return
     raise AttributeError(f"no hyper-parameter {name!r}")

@@ -94,7 +94,7 @@ class Scheme:
         return {
             "kernel_quantizer": larq.quantizers.NoOp(precision=1) if self._flips else self.kernel_quantizer(),
             "kernel_constraint": None if self._flips else self.kernel_constraint(),
-            "input_quantizer": quantizers.Dropout(dropout, quantizer) if dropout else quantizer,
+            "input_quantizer": quantizers.Dropout(dropout, quantizer, name="dropout") if dropout else quantizer,
         }
 
     @property

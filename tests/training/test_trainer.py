@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bnn_keras import resolve, runs, train
+from bnn_keras import catalog, load_run, resolve, runs, train
+from bnn_keras.build import build_model
+from bnn_keras.counts import binary_variables
 from bnn_keras.errors import BnnError
+from bnn_keras.quantizers import annealed_of
 from bnn_keras.runs import Run
-from bnn_keras.training import callbacks
+from bnn_keras.training import callbacks, checkpoints
 
 QUICK = {"epochs": 2, "batch_size": 500}
 
@@ -120,9 +124,23 @@ def test_another_experiment_is_refused_with_the_keys(trained, data_dir):
         train(resolve("lenet5", epochs=3).experiment, trained, data_dir=data_dir)
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 3])
-def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, data_dir, interrupt, monkeypatch, epoch):
-    experiment = quick(epochs=4)
+FALLING_GAMMA = "stages.0.optimizer.gamma={schedule='geometric', initial=1e-3, final=1e-5}"
+
+
+@pytest.mark.parametrize(
+    ("epoch", "options"),
+    [
+        (0, {}),
+        (1, {}),
+        (3, {}),
+        (1, {"scheme": "irnet"}),
+        (1, {"optimizer": "bop", "overrides": [FALLING_GAMMA]}),
+        (1, {"scheme": "bireal", "bits": "1/32"}),
+    ],
+    ids=str,
+)
+def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, data_dir, interrupt, monkeypatch, epoch, options):
+    experiment = quick(epochs=4, **options)
     train(experiment, tmp_path / "whole", data_dir=data_dir)
     interrupt(epoch)
     with pytest.raises(KeyboardInterrupt):
@@ -135,6 +153,49 @@ def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, data_dir, in
     rows = [Run(tmp_path / name).metrics for name in ("whole", "cut")]
     for key in ("epoch", "step", "loss", "val_loss", "val_top1", "flip_ratio"):
         assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
+
+
+def test_dropout_goes_on_where_it_was(tmp_path, data_dir, interrupt, monkeypatch):
+    few = dataclasses.replace(catalog.DATASETS["mnist_5k"], train="train[:64]", test="test[:16]")
+    monkeypatch.setitem(catalog.DATASETS, "mnist_5k", few)
+    experiment = resolve("nin", dataset="mnist_5k", epochs=2, batch_size=32).experiment
+    train(experiment, tmp_path / "whole", data_dir=data_dir)
+    with monkeypatch.context() as patch:
+        save = callbacks.SaveRun.on_epoch_end
+        patch.setattr(
+            callbacks.SaveRun, "on_epoch_end", lambda *args: save(*args) if args[1] == 0 else pytest.fail("cut")
+        )
+        with pytest.raises(pytest.fail.Exception, match="cut"):
+            train(experiment, tmp_path / "cut", data_dir=data_dir)
+    train(experiment, tmp_path / "cut", data_dir=data_dir)
+    assert same_weights(tmp_path / "whole" / "weights.h5", tmp_path / "cut" / "weights.h5")
+    steps = [value for name, value in weights(tmp_path / "cut" / "weights.h5").items() if "step" in name]
+    assert steps == [4, 4]
+
+
+def test_what_anneals_follows_its_schedule_over_all_stages(tmp_path, data_dir):
+    experiment = quick(scheme="irnet", epochs=1)
+    experiment = experiment.model_copy(update={"stages": experiment.stages * 2})
+    train(experiment, tmp_path / "run", data_dir=data_dir)
+    rows = Run(tmp_path / "run").metrics
+    assert [row["t"] for row in rows] == pytest.approx([0.1, 1.0])
+    assert [row["k"] for row in rows] == pytest.approx([10.0, 1.0])
+    checkpoint = checkpoints.latest(Run(tmp_path / "run"))
+    model = build_model(experiment)
+    checkpoint.restore(model, None)
+    (annealed,) = annealed_of(model)
+    assert annealed.values() == pytest.approx({"t": 1.0, "k": 1.0})
+
+
+def test_bop_keeps_kernels_at_one(tmp_path, data_dir):
+    train(quick(optimizer="bop", overrides=[FALLING_GAMMA]), tmp_path / "run", data_dir=data_dir)
+    rows = Run(tmp_path / "run").metrics
+    assert [row["gamma"] for row in rows] == pytest.approx([1e-3, 1e-4])
+    assert all(0 < row["flip_ratio"] < 1 for row in rows)
+    _, model = load_run(tmp_path / "run")
+    binary = binary_variables(model)
+    assert binary
+    assert all(np.array_equal(np.abs(variable), np.ones(variable.shape)) for variable in binary)
 
 
 def test_stages_follow_each_other_and_resume(tmp_path, data_dir, interrupt, monkeypatch):

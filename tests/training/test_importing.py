@@ -1,0 +1,329 @@
+"""A checkpoint of each repository becomes a run that predicts what the reference does, and trains on."""
+
+import shutil
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from bnn_keras import BnnError, evaluate, import_checkpoint, load_run, predict, resolve, runs, train
+from bnn_keras.interop import to_reference
+from bnn_keras.runs import Run
+from bnn_keras.training import checkpoints
+
+# Files as the four repositories write them: the golden whose weights they hold, what DataParallel puts before names
+# (XNOR-Net-PyTorch takes it out again), the file's name, what stands beside the state dict.
+CHECKPOINTS = {
+    "XNOR-Net-PyTorch": ("xnor_nin", "", "nin.pth.tar", {"best_acc": 86.28}),
+    "binary-wide-resnet": ("wrn_20_1_1bit_cifar100", "module.", "checkpoint.pth.tar", {"epoch": 254, "scheduler": {}}),
+    "Bi-Real-net": ("birealnet18", "module.", "model_best.pth.tar", {"epoch": 255, "best_top1_acc": np.float32(56.4)}),
+    "IR-Net": ("irnet_cifar_resnet20_1w1a", "module.", "model.th", {"best_prec1": np.float64(86.5)}),
+    "IR-Net 1/32": ("irnet_cifar_resnet20_1w32a", "module.", "checkpoint.th", {"best_prec1": np.float64(90.8)}),
+}
+# What is asked for, and what the run then says.
+ASKED = {
+    "xnor_nin": ("nin", {}),
+    "wrn_20_1_1bit_cifar100": ("wrn_20_1", {}),
+    "birealnet18": ("birealnet18", {}),
+    "irnet_cifar_resnet20_1w1a": ("resnet20", {}),
+    "irnet_cifar_resnet20_1w32a": ("resnet20", {"bits": "1/32"}),
+}
+FOUND = {  # data set, scheme, bits, structure
+    "xnor_nin": ("cifar10", "xnor", "1/1", None),
+    "wrn_20_1_1bit_cifar100": ("cifar100", "mcdonnell", "1/32", None),
+    "birealnet18": ("imagenet2012", "bireal", "1/1", None),
+    "irnet_cifar_resnet20_1w1a": ("cifar10", "irnet", "1/1", "bireal"),
+    "irnet_cifar_resnet20_1w32a": ("cifar10", "irnet", "1/32", "normal"),
+}
+# Only in a learning rate like this do the weights stay what they are.
+TINY = ("stages.0.optimizer.learning_rate=1e-9", "stages.0.epochs=1", "stages.0.batch_size=500")
+
+
+def save(path, tensors, prefix="", **beside):
+    """Writes a checkpoint as the references' trainers do."""
+    torch = pytest.importorskip("torch")
+    state = OrderedDict((prefix + name, torch.from_numpy(np.array(value))) for name, value in tensors.items())
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))])
+    torch.save({**beside, "state_dict": state, "optimizer": adam.state_dict()}, path)
+    return path
+
+
+def distance(logits, expected):
+    """The largest difference, relative to the largest logit."""
+    return np.abs(logits - expected).max() / np.abs(expected).max()
+
+
+def content(directory):
+    """Every file below a directory."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def golden(root, procedural):
+    return lambda name: procedural.load(root / "tests" / "golden" / f"{name}.npz")
+
+
+@pytest.fixture(scope="module")
+def lenet5(trained):
+    """The tensors of a trained LeNet-5, as XNOR-Net-PyTorch would store them."""
+    _, model = load_run(trained)
+    return {"bn_conv1.num_batches_tracked": np.array(64), **to_reference(model)}
+
+
+@pytest.fixture
+def checkpoint(lenet5, tmp_path):
+    return save(tmp_path / "LeNet_5.best.pth.tar", lenet5, acc=91.0)
+
+
+@pytest.fixture
+def without_torch(lenet5, tmp_path):
+    """The same tensors in a file that needs no PyTorch."""
+    np.savez(tmp_path / "lenet5.npz", **lenet5)
+    return tmp_path / "lenet5.npz"
+
+
+# --- what a run of a reference computes ---
+
+
+@pytest.mark.parametrize("repository", CHECKPOINTS)
+def test_run_predicts_what_the_reference_does(golden, tmp_path, repository):
+    """On images as they are, in float32; the reference's values are float64."""
+    name, prefix, file, beside = CHECKPOINTS[repository]
+    reference, _, _, weights, images, _ = golden(name)
+    network, choices = ASKED[name]
+    resolution = import_checkpoint(
+        save(tmp_path / file, weights, prefix, **beside), tmp_path / "run", network, **choices
+    )
+
+    experiment, model = load_run(tmp_path / "run")
+    assert experiment == resolution.experiment == Run(tmp_path / "run").experiment
+    assert experiment.network.rotated
+    scheme = experiment.scheme
+    assert (experiment.data.name, scheme.name, scheme.bits, experiment.network.structure) == FOUND[name]
+    images, expected = images.transpose(0, 2, 3, 1), reference["eval_out"]
+    assert distance(model(images, training=False), expected) <= 1e-5
+    assert distance(model(images[:, ::-1, ::-1], training=False), expected) > 1e-2
+
+
+def test_packed_checkpoint(golden, tmp_path):
+    """binary-wide-resnet publishes its signs packed, and the state dict on top."""
+    torch = pytest.importorskip("torch")
+    reference, _, _, weights, images, _ = golden("wrn_20_1_1bit_cifar100")
+    binary = [name for name in weights if name.startswith("group") and weights[name].ndim == 4]
+    assert len(binary) == 18
+    weights |= {name: np.packbits(weights[name] > 0, axis=1) for name in binary}
+    torch.save({f"module.{name}": torch.from_numpy(value) for name, value in weights.items()}, tmp_path / "x.pth.tar")
+    import_checkpoint(tmp_path / "x.pth.tar", tmp_path / "run", "wrn_20_1")
+    _, model = load_run(tmp_path / "run")
+    assert distance(model(images.transpose(0, 2, 3, 1), training=False), reference["eval_out"]) <= 1e-5
+
+
+def test_imported_latents_are_constrained(golden, tmp_path):
+    """XNOR-Net's latent weights as the optimizer left them, not centred and clipped yet."""
+    reference, _, _, weights, images, _ = golden("xnor_lenet5_clip")
+    import_checkpoint(save(tmp_path / "x.pth.tar", weights), tmp_path / "run", "lenet5")
+    experiment, model = load_run(tmp_path / "run")
+    assert not experiment.network.rotated
+    assert distance(model(images.transpose(0, 2, 3, 1), training=False), reference["eval_out"]) <= 1e-5
+
+
+# --- the run ---
+
+
+def test_run_directory(checkpoint, lenet5, tmp_path):
+    resolution = import_checkpoint(checkpoint, tmp_path / "run", "lenet5", command=["bnnk", "import"])
+    assert resolution.note is None
+    run = Run.read(tmp_path / "run")
+    assert {path.name for path in run.directory.iterdir()} == {
+        *("experiment.toml", "environment.json", "checkpoints", "weights.h5", "weights_best.h5", ".lock"),
+    }
+    assert run.experiment == resolve("lenet5").experiment
+    assert (run.environment["command"], run.environment["dataset"]["name"]) == (["bnnk", "import"], "mnist_5k")
+    assert (run.metrics, run.result) == ([], None)
+    _, model = load_run(run.directory)
+    for name, value in to_reference(model).items():
+        np.testing.assert_allclose(value, lenet5[name], atol=1e-6, err_msg=name)
+
+
+def test_run_evaluates_and_predicts(checkpoint, trained, tmp_path, data_dir):
+    import_checkpoint(checkpoint, tmp_path / "run", "lenet5")
+    measured, expected = (evaluate(run, data_dir=data_dir) for run in (tmp_path / "run", trained))
+    assert (measured["top1"], measured["images"]) == (expected["top1"], 1000)
+    assert measured["top1"] > 80
+    assert measured["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert evaluate(tmp_path / "run", best=True, data_dir=data_dir)["top1"] == measured["top1"]
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8))
+    logits = [predict(run, tmp_path / "x.npy").logits for run in (tmp_path / "run", trained)]
+    np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4)
+
+
+def test_run_trains_on_from_the_imported_weights(checkpoint, lenet5, tmp_path, data_dir):
+    """In steps of 1e-9 at most, so that nothing but the weights at the start can explain those at the end."""
+    import_checkpoint(checkpoint, tmp_path / "run", "lenet5", dataset="mnist_5k", overrides=TINY)
+    experiment = Run(tmp_path / "run").experiment
+    assert (experiment.epochs, experiment.data.name) == (1, "mnist_5k")
+    result = train(experiment, tmp_path / "run", data_dir=data_dir)
+    assert (result["epochs"], len(Run(tmp_path / "run").metrics)) == (1, 1)
+    assert checkpoints.latest(Run(tmp_path / "run")).state.step == 8
+    _, model = load_run(tmp_path / "run")
+    after = to_reference(model)
+    statistics = [name for name in after if "running" in name]
+    for name in set(after) - set(statistics):
+        np.testing.assert_allclose(after[name], lenet5[name], atol=1e-6, err_msg=name)
+    assert all(np.abs(after[name] - lenet5[name]).max() > 1e-3 for name in statistics)  # it did run
+    assert Run(tmp_path / "run").metrics[0]["flip_ratio"] < 1e-4
+    assert result["top1"] > 80
+
+
+def test_another_experiment_does_not_go_on(without_torch, tmp_path, data_dir):
+    import_checkpoint(without_torch, tmp_path / "run", "lenet5", overrides=TINY)
+    before = content(tmp_path / "run")
+    with pytest.raises(BnnError, match="holds a run of another experiment"):
+        train(resolve("lenet5", epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
+    assert content(tmp_path / "run") == before
+
+
+# --- which experiment ---
+
+
+def test_data_set_that_is_asked_for(golden, tmp_path):
+    """Then the classes of the checkpoint choose nothing."""
+    _, _, _, weights, _, _ = golden("wrn_20_1_1bit_cifar100")
+    np.savez(tmp_path / "x.npz", **weights)
+    with pytest.raises(BnnError, match=r"conv_last has shape \(100, 64, 1, 1\), expected \(10, 64, 1, 1\)"):
+        import_checkpoint(tmp_path / "x.npz", tmp_path / "run", "wrn_20_1", dataset="cifar10")
+    import_checkpoint(tmp_path / "x.npz", tmp_path / "run", "wrn_20_1", dataset="cifar100")
+    assert Run(tmp_path / "run").experiment.data.name == "cifar100"
+
+
+def test_fewer_classes_than_the_data_set_of_the_paper(golden, tmp_path):
+    """binary-wide-resnet's network at width 10 is CIFAR-100's; a file of CIFAR-10 makes it one of that."""
+    _, _, _, weights, _, _ = golden("wrn_20_1_1bit_cifar10")
+    np.savez(tmp_path / "x.npz", **weights)
+    import_checkpoint(tmp_path / "x.npz", tmp_path / "run", "wrn_20_10", overrides=["network.width=1"])
+    assert Run(tmp_path / "run").experiment.data.name == "cifar10"
+
+
+def test_scheme_that_is_asked_for(golden, tmp_path):
+    reference, _, _, weights, images, _ = golden("wrn_20_1_float_cifar10")
+    np.savez(tmp_path / "x.npz", **weights)
+    import_checkpoint(tmp_path / "x.npz", tmp_path / "run", "wrn_20_1", scheme="float")
+    experiment, model = load_run(tmp_path / "run")
+    assert (experiment.scheme.name, experiment.scheme.bits) == ("float", "32/32")
+    assert distance(model(images.transpose(0, 2, 3, 1), training=False), reference["eval_out"]) <= 1e-5
+
+
+def test_number_of_classes_that_no_data_set_has(lenet5, tmp_path):
+    tensors = {**lenet5, "ip2.weight": np.zeros((7, 500), np.float32), "ip2.bias": np.zeros(7, np.float32)}
+    np.savez(tmp_path / "x.npz", **tensors)
+    with pytest.raises(BnnError) as caught:
+        import_checkpoint(tmp_path / "x.npz", tmp_path / "runs" / "x", "lenet5")
+    assert str(caught.value) == (
+        "the checkpoint has 7 classes, and no data set with images like those of 'mnist_5k' has as many; "
+        "choose one with --dataset"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+# --- what cannot be imported leaves nothing behind ---
+
+
+@pytest.mark.parametrize("network", ["binarynet", "xnornet", "zoo/quicknet"])
+def test_network_without_a_reference(without_torch, tmp_path, network):
+    with pytest.raises(
+        BnnError, match=rf"network '{network}' has no reference in PyTorch; checkpoints are imported for"
+    ):
+        import_checkpoint(without_torch, tmp_path / "run", network)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "network", "choices", "message"),
+    [
+        ("nowhere.pth", "lenet5", {}, "no file"),
+        ("weights.h5", "lenet5", {}, r"ends in '\.h5'"),
+        ("damaged.npz", "lenet5", {}, "cannot read"),
+        ("lenet5.npz", "lenet", {}, "unknown network 'lenet'; did you mean 'lenet5'"),
+        ("lenet5.npz", "lenet5", {"scheme": "xnr"}, "unknown scheme 'xnr'"),
+        ("lenet5.npz", "lenet5", {"overrides": ["stages.0.epoch=1"]}, "stages.0.epoch: unknown key"),
+        ("lenet5.npz", "nin", {}, r"not the tensors of nin: xnor\.0\.weight is missing; .* and \d+ more; choose the"),
+        (
+            "partial.npz",
+            "lenet5",
+            {},
+            "not the tensors of lenet5: bin_conv2.conv.weight is missing; choose the network",
+        ),
+        ("wrong.npz", "lenet5", {}, r"ip2\.weight has shape \(10, 499\), expected \(10, 500\); choose the network"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)
+def test_what_does_not_fit(lenet5, without_torch, tmp_path, file, network, choices, message):
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    (tmp_path / "damaged.npz").write_bytes(without_torch.read_bytes()[:-1])
+    np.savez(tmp_path / "partial.npz", **{name: value for name, value in lenet5.items() if "conv2.conv.w" not in name})
+    np.savez(tmp_path / "wrong.npz", **{**lenet5, "ip2.weight": lenet5["ip2.weight"][:, :-1]})
+    with pytest.raises(BnnError, match=message):
+        import_checkpoint(tmp_path / file, tmp_path / "runs" / "a" / "run", network, **choices)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("function", ["write_text", "write_json"])
+@pytest.mark.parametrize("error", [BnnError("no space"), KeyboardInterrupt()], ids=["full", "interrupted"])
+def test_writing_fails(without_torch, tmp_path, monkeypatch, function, error):
+    written = []
+
+    def fail(path, value):
+        written.extend(path.name for path in (tmp_path / "runs" / "run").iterdir())
+        raise error
+
+    monkeypatch.setattr(runs, function, fail)
+    with pytest.raises(type(error)):
+        import_checkpoint(without_torch, tmp_path / "runs" / "run", "lenet5")
+    assert "weights.h5" in written
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.undo()
+    import_checkpoint(without_torch, tmp_path / "runs" / "run", "lenet5")
+    assert Run(tmp_path / "runs" / "run").begun
+
+
+def test_failure_in_a_folder_that_was_there(without_torch, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(runs, "write_text", lambda path, value: (tmp_path / "nowhere" / "x").touch())
+    with pytest.raises(OSError, match="nowhere"):
+        import_checkpoint(without_torch, tmp_path / "run", "lenet5")
+    assert set(content(tmp_path / "run")) <= {".lock"}
+
+
+def test_existing_run(without_torch, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    before = content(copy)
+    with pytest.raises(BnnError, match=r"copy' holds a run already; give another --run DIR"):
+        import_checkpoint(without_torch, copy, "lenet5")
+    assert content(copy) == before
+    import_checkpoint(without_torch, tmp_path / "run", "lenet5")
+    before = content(tmp_path / "run")
+    with pytest.raises(BnnError, match="holds a run already"):
+        import_checkpoint(without_torch, tmp_path / "run", "lenet5")
+    assert content(tmp_path / "run") == before
+
+
+def test_folder_with_other_files(without_torch, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("all of it")
+    with pytest.raises(BnnError, match=r"thesis' holds other files \(thesis.tex\) and no run; give a new --run DIR"):
+        import_checkpoint(without_torch, tmp_path / "thesis", "lenet5")
+    assert content(tmp_path / "thesis") == {"thesis.tex": b"all of it"}
+
+
+def test_run_in_use(without_torch, tmp_path):
+    with Run(tmp_path / "run").owned(), pytest.raises(BnnError, match="is in use by process"):
+        import_checkpoint(without_torch, tmp_path / "run", "lenet5")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_place_of_the_directory(without_torch, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(BnnError, match="cannot write"):
+        import_checkpoint(without_torch, tmp_path / "run", "lenet5")
+    assert (tmp_path / "run").read_text() == "mine"
