@@ -11,8 +11,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bnn_keras" / "__init__.py"
 EXTRAS = {
     "tflite": ["larq-compute-engine>=0.16,<0.17"],
     "openvino": ["openvino>=2026.1"],
-    "torch": ["torch>=2.4"],
-    "test": ["hypothesis>=6", "pytest>=8", "ruff>=0.9"],
+    "torch": ["torch>=2.5"],
+    "test": ["hypothesis>=6", "pytest>=8", "ruff>=0.9", "torch>=2.5"],
 }
 
 setup(
@@ -39,6 +39,7 @@ setup(
         "numpy>=1.26,<2.2",
         "pydantic>=2.7,<3",
         "rich>=13",
+        "safetensors>=0.5",
         "setuptools>=70.1,<81",  # TensorBoard 2.19 imports pkg_resources
         "tensorflow>=2.19,<2.20",
         "tensorflow-datasets>=4.8",

@@ -42,6 +42,10 @@ def _use_keras_2() -> None:
             "(tf-keras); import bnn_keras before the first use of tf.keras, or set TF_USE_LEGACY_KERAS=1 in the "
             "environment"
         )
+    # `tf.keras` is Keras 2 now, but TensorFlow settled where `import tensorflow.keras` looks when it was loaded.
+    keras_2 = os.path.join(os.path.dirname(sys.modules["tf_keras"].__file__ or ""), "api", "_v2")
+    if keras_2 not in tensorflow.__path__:
+        tensorflow.__path__.insert(0, keras_2)
 
 
 _use_keras_2()

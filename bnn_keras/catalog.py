@@ -148,7 +148,7 @@ def _wide_resnet(width: int, dataset: str = "cifar10", figures: tuple[Figure, ..
     return Network(
         name=f"wrn_20_{width}",
         builder="bnn_keras.networks.wide_resnet:wide_resnet",
-        description=f"McDonnell's wide residual network, 20 convolutions, {width} times as wide",
+        description=f"McDonnell's wide residual network of depth 20 and width {width}",
         input_shape=_CIFAR,
         classes=100 if dataset == "cifar100" else 10,
         scheme="mcdonnell",

@@ -6,6 +6,7 @@ one of a convolution or a dense layer, per image; biases, batch norm and pooling
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -32,11 +33,11 @@ def count(model: tf.keras.Model) -> dict[str, Any]:
 
     macs = {"macs": 0, "binary_macs": 0, "binary_weight_macs": 0}
     for layer in model.layers:
-        work = _macs(layer)
-        macs["macs"] += work
-        if work and id(layer.kernel) in binary:
-            quantizer = getattr(layer, "input_quantizer", None)
-            macs["binary_macs" if getattr(quantizer, "precision", None) == 1 else "binary_weight_macs"] += work
+        for variable, work in _work(layer):
+            macs["macs"] += work
+            if id(variable) in binary:
+                quantizer = getattr(layer, "input_quantizer", None)
+                macs["binary_macs" if getattr(quantizer, "precision", None) == 1 else "binary_weight_macs"] += work
     return {
         "parameters": parameters,
         "binary_parameters": binary_parameters,
@@ -50,8 +51,10 @@ def _size(variable: tf.Variable) -> int:
     return int(variable.shape.num_elements())
 
 
-def _macs(layer: tf.keras.layers.Layer) -> int:
-    if isinstance(layer, tf.keras.layers.Conv2D):
+def _work(layer: tf.keras.layers.Layer) -> Iterator[tuple[tf.Variable, int]]:
+    """Kernels of a convolution (depthwise and separable ones too) or a dense layer, and their multiply-accumulates."""
+    if hasattr(layer, "kernel_size"):
         height, width = layer.output_shape[1:3]
-        return _size(layer.kernel) * height * width
-    return _size(layer.kernel) if isinstance(layer, tf.keras.layers.Dense) else 0
+        yield from ((kernel, _size(kernel) * height * width) for kernel in layer.weights if len(kernel.shape) == 4)
+    elif isinstance(layer, tf.keras.layers.Dense):
+        yield layer.kernel, _size(layer.kernel)

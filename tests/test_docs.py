@@ -1,5 +1,6 @@
 """Documents that cannot lie: README's commands run, the commands' reference is theirs, public names are documented."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -104,9 +105,44 @@ def test_public_names_have_docstrings(name):
 
 
 def test_everything_in_the_catalog_is_named_in_a_document(root):
-    text = (root / "README.md").read_text()
+    text = "".join((root / name).read_text() for name in ("README.md", "docs/networks.md"))
     for name in (*catalog.NETWORKS, *catalog.SCHEMES):
         assert f"`{name}`" in text
+
+
+@pytest.fixture(scope="module")
+def networks(root):
+    """The command that makes docs/networks.md, and the lines of that document's tables as cells."""
+    spec = importlib.util.spec_from_file_location("networks", root / "docs" / "networks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (root / "docs" / "networks.md").read_text()
+    assert text.startswith(module.HEAD)
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return module, lines
+
+
+def test_table_of_networks_is_up_to_date_but_for_the_differences(networks, parity):
+    module, lines = networks
+    goldens = module.goldens(parity)
+    for golden, line in zip(goldens, lines, strict=False):
+        assert line[:-2] == module.row(parity, golden)
+        tf.keras.backend.clear_session()
+    assert len(lines) == len(goldens) + sum(name.startswith("zoo/") for name in catalog.NETWORKS)
+
+
+def test_table_of_networks_has_differences_within_tolerance(networks, parity):
+    module, lines = networks
+    for golden, line in zip(module.goldens(parity), lines, strict=False):
+        assert float(line[-2]) <= parity.tolerances(golden)["output"]
+        assert line[-1] == "–" or float(line[-1]) <= parity.tolerances(golden)["steps"]
+
+
+@pytest.mark.slow
+def test_table_of_larq_zoo_is_up_to_date(networks):
+    module, lines = networks
+    zoo = [line.strip("| \n").split(" | ") for line in module.zoo()]
+    assert lines[-len(zoo) :] == zoo
 
 
 def test_links_lead_somewhere(root):

@@ -118,3 +118,5 @@ def test_keras_3_already_loaded_is_one_clear_error():
 def test_tensorflow_imported_before_is_fine(python):
     code = f"{UNSET}; import tensorflow as tf; import bnn_keras; print(tf.keras.layers.Layer.__module__)"
     assert python(code).startswith("tf_keras")
+    code = f"{UNSET}; import tensorflow; import bnn_keras, larq; print(larq.optimizers.Bop.__mro__[1].__module__)"
+    assert python(code).startswith("tf_keras")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 
 import larq_zoo
@@ -32,16 +33,27 @@ def zoo(
 
     Source: larq_zoo.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # QuickNet shares initializers, and has functions for some
+        original = _made(function, images, classes, None if weights == "none" else weights)
+        # Larq Zoo takes no Keras tensor, and a model inside a model would hide its layers: the same ones on our images.
+        model = tf.keras.models.clone_model(original, input_tensors=images)
+    model.set_weights(original.get_weights())
+    return model.layers[-1].input
+
+
+def _made(
+    function: Callable[..., tf.keras.Model], images: tf.Tensor, classes: int, weights: str | None
+) -> tf.keras.Model:
     try:
-        model = function(input_tensor=images, num_classes=classes, weights=None if weights == "none" else weights)
-    except (OSError, ValueError) as error:
-        if weights == "none":
+        return function(input_shape=tuple(images.shape[1:]), num_classes=classes, weights=weights)
+    except Exception as error:  # Keras raises just that where a download fails
+        if weights is None:
             raise
         raise BnnError(
             f"cannot load Larq Zoo's weights {weights!r} ({error}); expected 'none' or 'imagenet', and for the latter "
             "images 224×224×3, 1,000 classes and a network or a filled Keras cache"
         ) from error
-    return model.layers[-1].input
 
 
 quicknet_small = functools.partial(zoo, larq_zoo.sota.QuickNetSmall)

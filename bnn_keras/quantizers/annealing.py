@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import tensorflow as tf
 
 
@@ -39,13 +37,6 @@ def anneal(model: tf.keras.Model, name: str, value: float) -> None:
 
 
 def annealed_of(model: tf.keras.Model) -> list[Annealed]:
-    """Everything that anneals in a model, each once."""
-    return list({id(found): found for layer in model.layers for found in _annealed_in(layer)}.values())
-
-
-def _annealed_in(layer: tf.keras.layers.Layer) -> Iterator[Annealed]:
-    for holder in (layer, getattr(layer, "kernel_quantizer", None), getattr(layer, "input_quantizer", None)):
-        while holder is not None:
-            if isinstance(getattr(holder, "annealed", None), Annealed):
-                yield holder.annealed
-            holder = getattr(holder, "quantizer", None)
+    """Everything that anneals in a model and in models inside it, each once."""
+    found = (getattr(part, "annealed", None) for part in model.submodules)
+    return list({id(each): each for each in found if isinstance(each, Annealed)}.values())

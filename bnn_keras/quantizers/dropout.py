@@ -8,6 +8,8 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+from bnn_keras.errors import BnnError
+
 
 @larq.utils.register_keras_custom_object
 class Dropout(larq.quantizers.Quantizer):
@@ -23,10 +25,15 @@ class Dropout(larq.quantizers.Quantizer):
         rate: Share that is dropped, 0 ≤ rate < 1.
         quantizer: Comes before it: a layer whose inputs are quantized, then dropped. None for dropout alone.
         seed: Drawn from Python's generator where absent.
+
+    Raises:
+        BnnError: The rate is out of its bounds.
     """
 
     def __init__(self, rate: float, quantizer: Any = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise BnnError(f"dropout rate is {rate!r}; expected 0 ≤ rate < 1, such as 0.5")
         self.rate = rate
         self.quantizer = larq.quantizers.get(quantizer)
         self.seed = random.randrange(2**31) if seed is None else seed

@@ -34,7 +34,9 @@ def error_decay_sign(x: tf.Tensor, t: Any, k: Any) -> tf.Tensor:
     @tf.custom_gradient
     def _call(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def grad(dy: tf.Tensor) -> tf.Tensor:
-            steepness, scale = (tf.cast(tf.convert_to_tensor(value), dy.dtype) for value in (t, k))
+            steepness, scale = (
+                tf.cast(tf.convert_to_tensor(value, dtype_hint=tf.float64), dy.dtype) for value in (t, k)
+            )
             return scale * steepness * (1 - tf.square(tf.tanh(steepness * x))) * dy
 
         return larq.math.sign(x), grad
@@ -53,7 +55,8 @@ def balanced_scaled_sign(kernel: tf.Tensor, t: Any, k: Any) -> tf.Tensor:
     Backward: v receives s · db through `error_decay_sign`; from v to w the gradient takes mean and deviation along.
     s has none.
 
-    The paper divides by the deviation with n; the code by that with n − 1, which we follow.
+    The paper divides by the deviation with n; the code by that with n − 1, which we follow. A filter whose weights are
+    all equal, or that has only one, has no deviation: the result is NaN, there as here.
 
     Args:
         kernel: HWIO (or IO) kernel; a filter is one index of the last axis.

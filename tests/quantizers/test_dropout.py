@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bnn_keras.errors import BnnError
 from bnn_keras.layers import ScaledConv2D
 from bnn_keras.quantizers import Dropout, XnorSign
 
@@ -148,3 +149,9 @@ def test_absent_seeds_come_from_pythons_generator():
     random.seed(4)
     assert seeds == [Dropout(0.5).seed for _ in range(2)]
     assert seeds[0] != seeds[1]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5])
+def test_rate_out_of_bounds(rate):
+    with pytest.raises(BnnError, match=rf"dropout rate is {rate!r}; expected 0 ≤ rate < 1"):
+        Dropout(rate)

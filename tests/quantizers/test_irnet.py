@@ -78,12 +78,11 @@ def test_kernel_equals_formula(gradient_of, seed, shape, mean, deviation, t, k):
     scale = 2 ** np.round(np.log2(np.abs(v).mean(0)))
     dv = scale * db * k * t * (1 - np.tanh(t * v) ** 2)
     dw = (dv - dv.mean(0) - v * (dv * v).sum(0) / 23) / sigma
-    binary, gradient = gradient_of(lambda x: balanced_scaled_sign(x, np.float64(t), np.float64(k)), kernel, upstream)
+    binary, gradient = gradient_of(lambda x: balanced_scaled_sign(x, t, k), kernel, upstream)
     assert np.array_equal(binary.reshape(24, 5), scale * np.where(v >= 0, 1, -1))
     np.testing.assert_allclose(gradient.reshape(24, 5), dw, rtol=1e-8, atol=1e-8 * np.abs(dw).max())
 
 
-@pytest.mark.xfail(strict=True, reason="error_decay_sign rounds Python's numbers to float32")
 def test_pythons_numbers_are_not_rounded(close, gradient_of):
     x = np.array([0.0, 1.0])
     _, gradient = gradient_of(lambda x: error_decay_sign(x, 0.1, 0.7), x, np.ones(2))
@@ -163,3 +162,9 @@ def test_everything_that_anneals_in_a_model_is_found_once():
 def test_nothing_anneals_in_a_model_without_irnet():
     model = tf.keras.Sequential([tf.keras.layers.Input((4,)), larq.layers.QuantDense(2, input_quantizer="xnor_sign")])
     assert annealed_of(model) == []
+
+
+def test_what_anneals_in_a_model_inside_a_model():
+    annealed = Annealed(t=0.5, k=2.0)
+    inner = tf.keras.Sequential([ErrorDecaySign(annealed=annealed)])
+    assert annealed_of(tf.keras.Sequential([tf.keras.layers.Dense(2), inner])) == [annealed]
