@@ -1,8 +1,11 @@
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnn_keras.data import evaluation_batches, normalise, open_dataset, training_batches
+from bnn_keras import catalog
+from bnn_keras.data import Images, evaluation_batches, fit, normalise, open_dataset, training_batches
 from bnn_keras.data.pipelines import augment
 from bnn_keras.experiment import resolve
 
@@ -97,3 +100,67 @@ def test_augmentation_is_a_function_of_seed_epoch_and_example(images, moving):
 def test_evaluation_is_not_augmented(images, moving, experiment):
     one, other = (np.concatenate([batch for batch, _ in evaluation_batches(images, e)]) for e in (moving, experiment))
     assert np.array_equal(one, other)
+
+
+# --- images of any size, still encoded ---
+
+
+class Encoded:
+    """A stand-in for TFDS's builder of ImageNet: encoded images of several sizes, labelled with their number."""
+
+    sizes = ((300, 400), (500, 260), (120, 90), (256, 256), (224, 224))
+
+    def __init__(self):
+        split = types.SimpleNamespace(num_examples=len(self.sizes))
+        self.info = types.SimpleNamespace(splits={"train": split, "validation": split})
+
+    def as_dataset(self, split, decoders, **kwargs):
+        assert split in self.info.splits
+        assert set(decoders) == {"image"}
+        images = [np.full((*size, 3), 40 * number, np.uint8) for number, size in enumerate(self.sizes)]
+        encoded = [tf.io.encode_png(image).numpy() for image in images]
+        return tf.data.Dataset.from_tensor_slices((encoded, np.arange(len(images))))
+
+
+@pytest.fixture
+def imagenet():
+    return Images(catalog.DATASETS["imagenet2012"], Encoded())
+
+
+def test_images_of_any_size_come_in_the_networks(imagenet):
+    experiment = resolve("resnet18").experiment
+    ((images, labels),) = evaluation_batches(imagenet, experiment)
+    assert images.shape == (5, 224, 224, 3)
+    assert labels.numpy().tolist() == [0, 1, 2, 3, 4]
+    grey = 40 * np.arange(5) / 255
+    expected = (grey[:, None] - experiment.data.mean) / experiment.data.std
+    np.testing.assert_allclose(images.numpy()[:, 100, 100], expected, rtol=1e-5, atol=1e-6)
+    assert np.ptp(images.numpy(), (1, 2)).max() == 0
+
+
+def test_each_epoch_of_encoded_images_has_each_once(imagenet):
+    batches = list(training_batches(imagenet, resolve("alexnet").experiment, 2, 0, 2))
+    assert {tuple(images.shape[1:]) for images, _ in batches} == {(227, 227, 3)}
+    first, second = (np.concatenate([labels for _, labels in epoch]) for epoch in (batches[:3], batches[3:]))
+    assert sorted(first) == sorted(second) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_middle_is_cut_out_of_the_shorter_side(turned):
+    """512 × 1024 becomes 256 × 512, of which the middle 224 × 224 are left."""
+    columns = np.broadcast_to(np.arange(1024)[None, :, None] // 4, (512, 1024, 3)).astype(np.uint8)
+    image = columns.transpose(1, 0, 2) if turned else columns
+    fitted = fit(tf.constant(image), resolve("resnet18").experiment).numpy()
+    fitted = fitted.transpose(1, 0, 2) if turned else fitted
+    expected = (2 * (np.arange(224) + (512 - 224) // 2) + 0.5) / 4
+    assert fitted.shape == (224, 224, 3)
+    assert np.abs(fitted[100, :, 0] - expected).max() <= 1
+
+
+def test_images_of_a_set_with_one_size_are_resized_as_a_whole(experiment):
+    image = np.zeros((56, 14, 1), np.uint8)
+    image[:28] = 200
+    fitted = fit(tf.constant(image), experiment).numpy()
+    assert fitted.shape == (28, 28, 1)
+    assert fitted[:13].min() == 200
+    assert fitted[15:].max() == 0
