@@ -57,7 +57,7 @@ def test_readme_commands_run(root, shell, tmp_path):
     output = shell(script)
     assert "top-1" in output
     assert "my.toml: ok" in output
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"quick", "mine"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"quick", "mine", "irnet", "bop"}
 
 
 @pytest.mark.slow
