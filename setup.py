@@ -11,8 +11,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bnn_keras" / "__init__.py"
 EXTRAS = {
     "tflite": ["larq-compute-engine>=0.16,<0.17"],
     "openvino": ["openvino>=2026.1"],
-    "torch": ["torch>=2.5"],
-    "test": ["hypothesis>=6", "pytest>=8", "ruff>=0.9", "torch>=2.5"],
+    "torch": ["torch>=2.6"],
+    "test": ["hypothesis>=6", "pytest>=8", "ruff>=0.9", "torch>=2.6"],
 }
 
 setup(

@@ -192,6 +192,7 @@ class Run:
     @contextlib.contextmanager
     def owned(self) -> Iterator[Run]:
         """Owns the directory while in the context; it is made where it is missing, and removed again if left empty.
+        Where no run is begun in it, no trace stays.
 
         Raises:
             BnnError: Another process owns it, or it cannot be written.
@@ -205,10 +206,11 @@ class Run:
             try:
                 yield self
             finally:
-                if made and {path.name for path in self.directory.iterdir()} == {LOCK}:
-                    (self / LOCK).unlink()
-                    for folder in made:
-                        folder.rmdir()
+                if not self.begun:
+                    (self / LOCK).unlink(missing_ok=True)
+                    if made and not any(self.directory.iterdir()):
+                        for folder in made:
+                            folder.rmdir()
 
     def _lock(self, lock: Any) -> None:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,12 @@ def read_checkpoint(file: str | Path) -> dict[str, np.ndarray]:
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors, **dict.fromkeys(TORCH_SUFFIXES, _read_torch)}
     if suffix not in readers:
         raise BnnError(f"{str(path)!r} ends in {suffix!r}; expected a checkpoint named {KNOWN}")
-    tensors = readers[suffix](path)
+    try:
+        tensors = readers[suffix](path)
+    except BnnError:
+        raise
+    except Exception as error:  # a damaged file may break its reader anywhere
+        raise _damaged(path, error) from error
     if not tensors:
         raise BnnError(f"{str(path)!r} holds no tensors; expected the state dict of a network")
     return {".".join(part for part in name.split(".") if part != "module"): value for name, value in tensors.items()}
@@ -56,20 +62,17 @@ def _damaged(path: Path, error: Exception) -> BnnError:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise _damaged(path, error) from error
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        tensors = dict(arrays)
+    if not all(isinstance(value, np.ndarray) for value in tensors.values()):
+        raise ValueError("an archive of something else than arrays")
+    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     import safetensors.numpy
 
-    try:
-        return safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _damaged(path, error) from error
+    return safetensors.numpy.load_file(path)
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -81,32 +84,34 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             "`pip install 'bnn-keras[torch]'`, or save the tensors as .npz or .safetensors"
         ) from error
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickles that others wrote
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # what PyTorch says of damaged files advises to read them without protection
+        asked_for = _ASKED_FOR.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if not asked_for:
+            raise ValueError("not written by torch.save, or cut off") from error
         raise BnnError(
-            f"refused to read {str(path)!r}: it asks for more than tensors and numbers ({_asked_for(error)}), and "
+            f"refused to read {str(path)!r}: it asks for more than tensors and numbers ({asked_for[1]}), and "
             "could run any program; save its state dict alone with torch.save"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
-    return {name: value.numpy() for name, value in _state_dict(content, torch.Tensor).items()}
+    return {name: _array(value) for name, value in _state_dict(content, torch.Tensor).items()}
+
+
+# How PyTorch names what it does not allow: a global, or the class of something it was to build.
+_ASKED_FOR = re.compile(r"(?:GLOBAL |<class ')([\w.]+\w)")
+
+
+def _array(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
 
 def _numpy_scalars() -> list[Any]:
     """What a pickled NumPy number is made of, under the names that old and new versions of NumPy write."""
-    scalar = np.core.multiarray.scalar
-    dtypes = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
+    scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [*((scalar, name) for name in names), np.dtype, *dtypes]
-
-
-def _asked_for(error: Exception) -> str:
-    for line in str(error).splitlines():
-        if "GLOBAL" in line or "global" in line:
-            words = [word.strip("'`,.") for word in line.split()]
-            return next((word for word in words if "." in word and word[0].isalpha()), "an unknown object")
-    return "an unknown object"
+    return [*((scalar, name) for name in names), np.dtype, *{type(np.dtype(kind)) for kind in "efdbhilqBHILQ?"}]
 
 
 def _state_dict(content: Any, tensor: type) -> Mapping[str, Any]:

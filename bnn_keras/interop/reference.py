@@ -32,7 +32,7 @@ class Tensor:
         name: The reference's name.
         variable: Ours (the latent weights, where it is quantized).
         keras: Whether the reference is written in Keras: its layout is ours.
-        turned: Whether the reference's kernel is ours turned by 180°.
+        turned: Whether the reference is our network turned by 180°.
         flat: Whether it is stored as a column.
         flattened: (height, width, channels) of the map whose flattened form this tensor meets; Keras flattens it as
             HWC, PyTorch as CHW. None where there is none.
@@ -49,10 +49,11 @@ class Tensor:
         """A value in our layout (HWIO, IO), in the reference's (OIHW, OI)."""
         if self.keras:
             return value
-        if self.turned:
-            value = value[::-1, ::-1]
         if self.flattened:
-            value = value.reshape(*self.flattened, -1).transpose(2, 0, 1, 3).reshape(value.shape)
+            maps = self._turned(value.reshape(*self.flattened, -1))
+            value = maps.transpose(2, 0, 1, 3).reshape(value.shape)
+        elif value.ndim == 4:
+            value = self._turned(value)
         value = value.transpose(_AXES_TO_REFERENCE[value.ndim])
         return value.reshape(-1, 1) if self.flat else value
 
@@ -64,8 +65,13 @@ class Tensor:
         value = value.reshape([self.variable.shape[axis] for axis in axes]).transpose(np.argsort(axes))
         if self.flattened:
             height, width, channels = self.flattened
-            value = value.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(value.shape)
-        return value[::-1, ::-1] if self.turned else value
+            maps = value.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
+            return self._turned(maps).reshape(value.shape)
+        return self._turned(value) if value.ndim == 4 else value
+
+    def _turned(self, maps: np.ndarray) -> np.ndarray:
+        """Turned by 180° in its first two axes, where the reference is."""
+        return maps[::-1, ::-1] if self.turned else maps
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,13 +108,13 @@ def _tensor(layer: tf.keras.layers.Layer, variable: tf.Variable, reference: cata
         return Tensor(f"{layer.name}/{kind}", variable, keras=True)
     if kind != "kernel":
         flattened = None if isinstance(layer, tf.keras.layers.Dense) else _flattened_map(layer)
-        return Tensor(f"{layer.name}.{_NAMES[kind]}", variable, flattened=flattened)
+        return Tensor(f"{layer.name}.{_NAMES[kind]}", variable, turned=rotated, flattened=flattened)
     # The name follows from the kind of layer, not from its quantizer: a float network has the same.
     binary = hasattr(layer, "kernel_quantizer")
     return Tensor(
         (reference.binary_kernel if binary else reference.kernel).format(layer.name),
         variable,
-        turned=rotated and len(variable.shape) == 4,
+        turned=rotated,
         flat=binary and reference.flat,
         flattened=_flattened_map(layer),
     )
@@ -155,7 +161,8 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
     binary-wide-resnet publishes them: bit 1 is +√(2/n), bit 0 −√(2/n), n = weights of a filter.
 
     Raises:
-        BnnError: A tensor of the model is missing or has another shape, or there is one that the model does not have.
+        BnnError: A tensor of the model is missing, has another shape or no real numbers, or there is one that the model
+            does not have.
     """
     unused = _reference_of(model).unused
     given = {name: np.asarray(value) for name, value in tensors.items() if not _surplus(name, unused)}
@@ -167,6 +174,11 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
     problems = [
         *(f"{name} is missing" for name in wanted if name not in given),
         *(f"{name} is unknown" for name in given if name not in wanted),
+        *(
+            f"{name} holds {value.dtype}, expected real numbers"
+            for name, value in given.items()
+            if name in wanted and value.dtype.kind not in "fiu"
+        ),
         *(
             f"{name} has shape {given[name].shape}, expected {tensor.shape}"
             for name, tensor in wanted.items()

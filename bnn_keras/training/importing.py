@@ -58,7 +58,7 @@ def import_checkpoint(
     resolution = resolve(network, overrides=overrides, **choices)
     model = build_model(resolution.experiment)
     classes = interop.classes_of(model, tensors)
-    if classes not in (None, model.output_shape[-1]) and not choices.get("dataset"):
+    if classes not in (None, model.output_shape[-1]) and not (choices.get("dataset") or choices.get("experiment")):
         dataset = _dataset_with(classes, resolution.experiment)
         resolution = resolve(network, overrides=overrides, **{**choices, "dataset": dataset})
         model = build_model(resolution.experiment)

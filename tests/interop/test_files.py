@@ -203,9 +203,8 @@ def test_tensors_that_are_no_arrays(torch, save):
 
 
 def test_nothing_stays_allowed(torch, save, state):
-    before = set(torch.serialization.get_safe_globals())
     read_checkpoint(save({"state_dict": state, "best_acc": np.float64(1)}))
-    assert set(torch.serialization.get_safe_globals()) == before
+    assert not {np.dtype, type(np.dtype("f8"))} & set(torch.serialization.get_safe_globals())
 
 
 # --- what is refused ---
@@ -352,8 +351,8 @@ def reads(path, content):
 @OTHER_PICKLES
 def test_truncated(path):
     content = path.read_bytes()
-    step = len(content) // 100
-    for length in sorted({*range(0, len(content), step), *range(50), *range(len(content) - 50, len(content))}):
+    step = len(content) // 60
+    for length in sorted({*range(0, len(content), step), *range(30), *range(len(content) - 30, len(content))}):
         assert not reads(path, content[:length]), length
 
 
@@ -361,7 +360,7 @@ def test_truncated(path):
 def test_one_byte_is_another(path):
     content, chance = path.read_bytes(), random.Random(1)
     outcomes = set()
-    for place in range(0, len(content), len(content) // 300):
+    for place in range(0, len(content), len(content) // 200):
         damaged = bytearray(content)
         damaged[place] ^= chance.randrange(1, 256)
         outcomes.add(reads(path, damaged))
@@ -371,7 +370,7 @@ def test_one_byte_is_another(path):
 @OTHER_PICKLES
 def test_random_bytes(path):
     chance = random.Random(1)
-    for length in (1, 2, 3, 4, 8, 16, 64, 256, 4096) * 10:
+    for length in (1, 2, 3, 4, 8, 16, 64, 256, 4096) * 7:
         assert not reads(path, chance.randbytes(length))
 
 
