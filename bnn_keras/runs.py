@@ -191,8 +191,9 @@ class Run:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[Run]:
-        """Owns the directory while in the context; it is made where it is missing, and removed again if left empty.
-        Where no run is begun in it, no trace stays.
+        """Owns the directory while in the context.
+
+        It is made where it is missing. Where no run is begun in it, no trace of this stays.
 
         Raises:
             BnnError: Another process owns it, or it cannot be written.
