@@ -1,5 +1,6 @@
 """Bi-Real Net's estimators against golden values of the reference and against the formula in NumPy."""
 
+import os
 from pathlib import Path
 
 import larq
@@ -11,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from bnn_keras.quantizers import RealActivation, detached_scaled_sign
 
-with np.load(Path(__file__).parents[1] / "golden" / "quantizers.npz") as values:
+OWN = Path(__file__).parents[1] / "golden"
+with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", OWN)) / "quantizers.npz") as values:
     GOLDEN = dict(values)
 
 KERNELS = [key.split("/")[1] for key in GOLDEN if key.startswith("bireal_weight/") and key.endswith("/y")]

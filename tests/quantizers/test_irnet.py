@@ -1,5 +1,6 @@
 """IR-Net's estimators against golden values of the reference and against the formula in NumPy; annealing."""
 
+import os
 from pathlib import Path
 
 import larq
@@ -20,7 +21,8 @@ from bnn_keras.quantizers import (
     error_decay_sign,
 )
 
-with np.load(Path(__file__).parents[1] / "golden" / "quantizers.npz") as values:
+OWN = Path(__file__).parents[1] / "golden"
+with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", OWN)) / "quantizers.npz") as values:
     GOLDEN = dict(values)
 
 KERNELS = [key.split("/")[1] for key in GOLDEN if key.startswith("irnet_weight/") and key.endswith("/y")]

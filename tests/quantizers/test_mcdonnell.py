@@ -1,5 +1,6 @@
 """McDonnell's estimator against golden values of the reference and against the formula in NumPy."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from bnn_keras.quantizers import he_scaled_sign
 
-with np.load(Path(__file__).parents[1] / "golden" / "quantizers.npz") as values:
+OWN = Path(__file__).parents[1] / "golden"
+with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", OWN)) / "quantizers.npz") as values:
     GOLDEN = dict(values)
 
 KERNELS = [key.split("/")[1] for key in GOLDEN if key.startswith("mcdonnell/") and key.endswith("/y")]

@@ -1,5 +1,6 @@
 """XNOR-Net's estimators against golden values of the reference and against the formula in NumPy."""
 
+import os
 from pathlib import Path
 
 import larq
@@ -13,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from bnn_keras.constraints import CentreAndClip
 from bnn_keras.quantizers import XnorScaledSign, xnor_scaled_sign, xnor_sign
 
-with np.load(Path(__file__).parents[1] / "golden" / "quantizers.npz") as values:
+OWN = Path(__file__).parents[1] / "golden"
+with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", OWN)) / "quantizers.npz") as values:
     GOLDEN = dict(values)
 
 SCALES = {"mnist": 1.0, "cifar": 1.0, "imagenet": 1e9}
