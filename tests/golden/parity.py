@@ -46,9 +46,9 @@ NETWORKS = {
 }
 ROTATED = ("xnor_nin", "wrn_", "birealnet", "irnet_cifar_resnet", "irnet_imagenet")  # where strides meet padding
 LOOSE = {"irnet_imagenet_resnet34_1w32a": 1e-5}  # its training steps are chaotic
-# With t = 5 each of IR-Net's signs multiplies gradients by up to 5. In ResNet-34 they reach 3e10 and kernels grow to 7e6:
-# what rounding leaves of the other weights differs by 6e-6, and the output after the steps is another. In ResNet-20 one
-# rounding of the input (2e-16) moves weights by 1e-8. Gradients and losses stand; with t = 0.1 and 1 all agree to 1e-14.
+# With t = 5 each of IR-Net's signs multiplies gradients by up to 5. In ResNet-34 they reach 3e10 and kernels grow to
+# 7e6: what rounding leaves of other weights differs by 6e-6, and the output after the steps is another. In ResNet-20
+# one rounding of the input (2e-16) moves weights by 1e-8. Gradients and losses stand; with t = 0.1 and 1 all agree.
 CHAOTIC = "t5/"
 STEP_SIZE = 0.01
 
