@@ -1,5 +1,6 @@
 """Fixtures for every test: golden values, float64, prepared data, the command line."""
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -39,6 +40,17 @@ def procedural():
 def parity():
     """The comparison of a network with its golden file."""
     return _golden_module("parity")
+
+
+@pytest.fixture(autouse=True)
+def _no_models_of_other_tests():
+    """Keras keeps what a test built, gigabytes in the end, until it is told not to."""
+    yield
+    if "tensorflow" in sys.modules:
+        import tensorflow as tf
+
+        tf.keras.backend.clear_session()
+        gc.collect()
 
 
 @pytest.fixture
