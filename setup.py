@@ -12,7 +12,7 @@ EXTRAS = {
     "tflite": ["larq-compute-engine>=0.16,<0.17"],
     "openvino": ["openvino>=2026.1"],
     "torch": ["torch>=2.6"],
-    "test": ["hypothesis>=6", "pytest>=8", "ruff>=0.9", "torch>=2.6"],
+    "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "torch>=2.6"],
 }
 
 setup(

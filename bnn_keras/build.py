@@ -59,10 +59,10 @@ def build_network(
             scheme, Rotate180(name="rotate180")(images) if rotated else images, classes, **options
         )
     except ValueError as error:
-        smallest = " × ".join(map(str, catalog.NETWORKS[name].input_shape))
+        own = " × ".join(map(str, catalog.NETWORKS[name].input_shape))
         raise BnnError(
             f"cannot build network {name!r} for images {' × '.join(map(str, input_shape))} ({error}); it is made for "
-            f"{smallest}: choose a data set with such images"
+            f"{own}: choose a data set with such images"
         ) from error
     return tf.keras.Model(images, logits, name=name.replace("/", "-"))
 

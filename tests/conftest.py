@@ -44,12 +44,15 @@ def parity():
 
 @pytest.fixture(autouse=True)
 def _no_models_of_other_tests():
-    """Keras keeps what a test built, gigabytes in the end, until it is told not to."""
+    """Keras keeps what a test built until told not to, TensorFlow a copy of each kernel that has a custom gradient."""
     yield
     if "tensorflow" in sys.modules:
         import tensorflow as tf
+        from tensorflow.python.framework.ops import gradient_registry
 
         tf.keras.backend.clear_session()
+        for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient")]:
+            del gradient_registry._registry[name]
         gc.collect()
 
 

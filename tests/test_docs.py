@@ -46,7 +46,7 @@ def shell(tmp_path, data_dir, root):
 def test_readme_begins_with_the_two_commands(root):
     first, second, *_ = blocks((root / "README.md").read_text(), "sh")
     assert first.rstrip().endswith("-e . && .venv/bin/bnnk train lenet5")
-    assert second.rstrip().endswith('-e ".[test]" && .venv/bin/pytest')
+    assert second.rstrip().endswith('-e ".[test]" && .venv/bin/pytest -n 2')
 
 
 def test_readme_commands_run(root, shell, tmp_path):

@@ -145,6 +145,23 @@ def test_a_network_without_experiments_gets_a_plain_recipe():
     assert parse(resolution.experiment.to_toml(), "again") == resolution.experiment
 
 
+def test_an_experiment_that_is_given_is_not_announced_as_plain(tmp_path):
+    file = tmp_path / "experiment.toml"
+    file.write_text(resolve("resnet20", epochs=3).experiment.to_toml())
+    resolution = resolve("resnet20", experiment=file)
+    assert (resolution.experiment.name, resolution.note) == ("plain/resnet20_cifar10", None)
+
+
+@pytest.mark.parametrize("one", [one for one in all_experiments() if one.published], ids=lambda one: one.name)
+def test_published_figures_are_those_of_the_catalog(one):
+    asked = (one.data.name, one.scheme.name, one.scheme.bits)
+    figures = {
+        (figure.dataset, figure.scheme, figure.bits): (figure.top1, figure.top5)
+        for figure in catalog.NETWORKS[one.network.name].figures
+    }
+    assert figures[asked] == (one.published.top1, one.published.top5)
+
+
 @pytest.mark.parametrize("network", list(catalog.NETWORKS))
 def test_every_network_resolves(network):
     experiment = resolve(network).experiment

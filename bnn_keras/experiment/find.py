@@ -204,7 +204,7 @@ def resolve(
         wanted = ", ".join(value for option, value in changes.items() if option != "network") or "this experiment"
         note = f"no recipe for {network or base.network.name} with {wanted}; based on {base.name} with {changed}"
         document = _renamed(document, base)
-    elif base.name.startswith(f"{_PLAIN}/"):
+    elif experiment is None and base.name.startswith(f"{_PLAIN}/"):
         note = f"no recipe for {network}; a plain one instead, {base.name}: Adam at 0.001 for 100 epochs"
     if epochs is not None:
         if len(document["stages"]) > 1:
@@ -229,9 +229,8 @@ def _base(network: str | None, experiment: str | Path | None, choices: Mapping[s
         return load_experiment(experiment)
     if network is None:
         raise BnnError("neither a network nor an experiment is given; expected one of the two")
-    if any(one.network.name == network for one in all_experiments()):
-        return find_experiment(network, choices)
-    return plain(network)
+    candidates = [one for one in all_experiments() if one.network.name == network]
+    return find_experiment(network, choices, candidates) if candidates else plain(network)
 
 
 def _renamed(document: Document, base: Experiment) -> Document:

@@ -50,9 +50,8 @@ def import_checkpoint(
     """
     row = catalog.find("network", network)
     if row.reference is None:
-        raise BnnError(
-            f"network {network!r} has no reference in PyTorch; checkpoints are imported for those that have one"
-        )
+        known = ", ".join(other.name for other in catalog.NETWORKS.values() if other.reference)
+        raise BnnError(f"network {network!r} has no reference in PyTorch to import from; those that have one: {known}")
     tensors = interop.read_checkpoint(file)
     overrides = [f"network.rotated={str(row.reference.turned).lower()}", *overrides]
     resolution = resolve(network, overrides=overrides, **choices)

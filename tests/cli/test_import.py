@@ -96,7 +96,7 @@ def test_an_experiment_that_is_no_recipe_is_announced(invoke, procedural, root, 
         ("text.txt", ["--network", "lenet5"], "'{file}' ends in '.txt'; expected a checkpoint named .npz"),
         ("text.npz", ["--network", "lenet5"], "cannot read '{file}' as a checkpoint ("),
         ("lenet5.npz", ["--network", "lenet"], "unknown network 'lenet'; did you mean 'lenet5'?"),
-        ("lenet5.npz", ["--network", "binarynet"], "network 'binarynet' has no reference in PyTorch; checkpoints are"),
+        ("lenet5.npz", ["--network", "binarynet"], "network 'binarynet' has no reference in PyTorch to import"),
         ("lenet5.npz", ["--network", "nin"], "these are not the tensors of nin: xnor.0.weight is missing; xnor.0.bias"),
         (
             "lenet5.npz",
