@@ -17,6 +17,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--update", action="store_true", help="rewrite the golden copies of experiments, and skip their test"
+    )
+
+
 @pytest.fixture(scope="session")
 def root():
     """The checkout."""

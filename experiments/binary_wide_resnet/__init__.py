@@ -1,0 +1,1 @@
+"""McDonnell's wide residual networks, as binary-wide-resnet trains them."""

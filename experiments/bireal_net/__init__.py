@@ -1,0 +1,1 @@
+"""Bi-Real Net, as Bi-Real-net trains it."""

@@ -1,0 +1,1 @@
+"""IR-Net, as its repository trains it."""

@@ -1,0 +1,1 @@
+"""Bop, as rethinking-bnn-optimization trains with it."""
