@@ -26,6 +26,7 @@ def _experiment_row(one: Experiment) -> dict[str, Any]:
         "optimizer": one.optimizer,
         "epochs": one.epochs,
         "published": one.published.model_dump(exclude_none=True) if one.published else None,
+        "reconstructed": bool(one.source and one.source.reconstructed),
         "default": one.default,
     }
 
@@ -91,13 +92,18 @@ def list_(what: str, as_json: bool) -> None:
 @click.command()
 @click.argument("experiment", metavar="EXPERIMENT")
 @options.overrides
+@click.option("--plot", metavar="FILE", help="Draw its schedules over the epochs, too: a PNG, SVG or PDF.")
 @options.as_json
-def show(experiment: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def show(experiment: str, overrides: tuple[str, ...], plot: str | None, as_json: bool) -> None:
     """Show an experiment, a name or a file, in full.
 
     What it prints is an experiment again, called after the file you put it in.
     """
     shown = resolve(experiment=experiment, overrides=overrides).experiment
+    if plot:
+        with quiet_tensorflow():
+            from bnn_keras.plots import plot_schedules
+        plot_schedules(shown, plot)
     if as_json:
         print_json(shown.to_document())
     else:

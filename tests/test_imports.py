@@ -10,13 +10,14 @@ import pytest
 # From the top down, as in docs/architecture.md. A module imports only from lines below its own, or from its own name.
 LAYERS = [
     {"cli"},
+    {"reproduce"},
     {"evaluation", "training", "doctor"},
-    {"interop"},
+    {"interop", "models", "plots"},
     {"build"},
     {"networks"},
     {"schemes"},
     {"layers"},
-    {"quantizers", "constraints", "optimizers", "schedules", "counts", "data"},
+    {"quantizers", "constraints", "optimizers", "losses", "schedules", "counts", "data"},
     {"runs"},
     {"experiment", "experiments"},
     {"catalog"},

@@ -15,7 +15,7 @@ from typing import Any
 import pydantic
 
 from bnn_keras.errors import BnnError, nearest, unknown
-from bnn_keras.experiment.schema import Experiment, Table
+from bnn_keras.experiment.schema import SCHEDULES, Experiment, Table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,11 +40,13 @@ def _models_in(annotation: Any) -> Iterator[type[Table]]:
         yield from _models_in(inner)
 
 
-def _keys_at(location: list[str | int]) -> list[str]:
-    """The keys that the schema knows in the table at `location`."""
+def _keys_at(location: tuple[str | int, ...]) -> list[str]:
+    """The keys that the schema knows in the table at pydantic's `location`."""
     tables: list[type[Table]] = [Experiment]
     for part in location:
-        if isinstance(part, str):
+        if isinstance(part, str) and part.startswith("<"):
+            tables = [table for table in tables if table is SCHEDULES.get(part[1:-1])]
+        elif isinstance(part, str):
             fields = [table.model_fields[part] for table in tables if part in table.model_fields]
             tables = [model for field in fields for model in _models_in(field.annotation)]
     return [key for table in tables for key in table.model_fields]
@@ -68,7 +70,7 @@ def _problem(error: Any, document: Document) -> str:
     location = _without_tags(error["loc"], document)
     where = ".".join(map(str, location)) or "the file"
     if error["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
+        known = _keys_at(error["loc"][:-1])
         guess = nearest(str(location[-1]), known)
         hint = f"did you mean {guess!r}? " if guess else ""
         return f"{where}: unknown key; {hint}known: {', '.join(known)}"

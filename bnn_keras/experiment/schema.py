@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import pydantic
 import tomli_w
@@ -38,6 +40,9 @@ Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 Percent = Annotated[float, pydantic.Field(ge=0, le=100)]
+Range = Annotated[list[Positive], pydantic.Field(min_length=2, max_length=2)]
+Size = Annotated[int, pydantic.Field(ge=0)]
+FAKE = "fake"
 
 
 class Paper(Table):
@@ -58,15 +63,62 @@ class Source(Table):
 
 
 class Published(Table):
-    """Published accuracy in percent, and that of the float network beside it."""
+    """Published accuracy in percent, its deviation over `runs` of them, and that of the float network beside it."""
 
     top1: Percent
+    top1_deviation: NotNegative | None = None
+    runs: Count | None = None
     top5: Percent | None = None
     float_top1: Percent | None = None
     float_top5: Percent | None = None
 
 
-class MultiStep(Table):
+def _rising(epochs: list[float]) -> list[float]:
+    if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
+        raise ValueError("expected epochs in rising order")
+    return epochs
+
+
+class WarmUp(Table):
+    """A straight line from `initial` to what the schedule has after so many epochs; the schedule goes on from there."""
+
+    initial: NotNegative
+    epochs: Positive
+
+
+class _Changing(Table):
+    """A value as a function of the epochs since its stage began.
+
+    It changes from epoch to epoch, or from step to step with `every = "step"`. It is `ahead` of the stage by so many
+    epochs: 1 where a reference steps its scheduler before the first epoch.
+    """
+
+    every: Literal["epoch", "step"] = "epoch"
+    ahead: NotNegative = 0.0
+    warm_up: WarmUp | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those of the schedule's own function."""
+        common = {"schedule", *_Changing.model_fields}
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
+
+    @property
+    def lead(self) -> float:
+        """Epochs by which the function's clock is ahead."""
+        return self.ahead
+
+
+class Step(_Changing):
+    """A value multiplied by `factor` every `period` epochs."""
+
+    schedule: Literal["step"]
+    initial: Positive
+    factor: Positive
+    period: Positive
+
+
+class MultiStep(_Changing):
     """A value multiplied by `factor` at each of the `boundaries` (in epochs since the stage began)."""
 
     schedule: Literal["multi_step"]
@@ -74,15 +126,20 @@ class MultiStep(Table):
     factor: Positive
     boundaries: list[NotNegative]
 
-    @pydantic.field_validator("boundaries")
-    @classmethod
-    def _rising(cls, boundaries: list[float]) -> list[float]:
-        if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
-            raise ValueError("expected epochs in rising order")
-        return boundaries
+    _rising = pydantic.field_validator("boundaries")(_rising)
 
 
-class Geometric(Table):
+class Exponential(_Changing):
+    """A value multiplied by `factor` in `period` epochs, smoothly, or all at once after them (`staircase`)."""
+
+    schedule: Literal["exponential"]
+    initial: Positive
+    factor: Positive
+    period: Positive
+    staircase: bool = False
+
+
+class Geometric(_Changing):
     """A value that goes from `initial` to `final` by the same factor in each epoch; it is there after the last one."""
 
     schedule: Literal["geometric"]
@@ -90,15 +147,67 @@ class Geometric(Table):
     final: Positive
 
 
-Schedule = MultiStep | Geometric
-_SCHEDULES = ("multi_step", "geometric")
+class Linear(_Changing):
+    """A value that goes from `initial` to `final` in a straight line; it is there after the last epoch."""
+
+    schedule: Literal["linear"]
+    initial: NotNegative
+    final: NotNegative
+
+
+class Polynomial(_Changing):
+    """A value that goes from `initial` to `final` as the remaining share of the stage to the `power`."""
+
+    schedule: Literal["polynomial"]
+    initial: NotNegative
+    final: NotNegative
+    power: Positive
+
+
+class Cosine(_Changing):
+    """A value that goes from `initial` to `final` as half a cosine; it is there after the last epoch."""
+
+    schedule: Literal["cosine"]
+    initial: NotNegative
+    final: NotNegative
+
+
+class CosineRestarts(_Changing):
+    """Half a cosine from `initial` to `final` in each cycle; a new one starts at each epoch of `restarts`.
+
+    Only the first cycle is ever `ahead`: a restart sets the clock.
+    """
+
+    schedule: Literal["cosine_restarts"]
+    initial: NotNegative
+    final: NotNegative
+    restarts: list[Positive]
+
+    _rising = pydantic.field_validator("restarts")(_rising)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Its function's, which sets the clock itself."""
+        return {**super().arguments, "ahead": self.ahead}
+
+    @property
+    def lead(self) -> float:
+        """None: its function sets the clock itself."""
+        return 0.0
+
+
+SCHEDULES = {
+    get_args(model.model_fields["schedule"].annotation)[0]: model
+    for model in (Step, MultiStep, Exponential, Geometric, Linear, Polynomial, Cosine, CosineRestarts)
+}
+Schedule = _Changing
 
 
 def _kind_of_schedule(value: Any) -> str:
     if not isinstance(value, dict | Table):
         return "<number>"
     name = value.get("schedule") if isinstance(value, dict) else value.schedule
-    return f"<{name}>" if name in _SCHEDULES else "<schedule>"
+    return f"<{name}>" if isinstance(name, str) and name in SCHEDULES else "<schedule>"
 
 
 class UnknownSchedule(Table):
@@ -111,17 +220,21 @@ class UnknownSchedule(Table):
     @pydantic.field_validator("schedule")
     @classmethod
     def _unknown(cls, name: str) -> str:
-        raise ValueError(unknown("schedule", name, _SCHEDULES))
+        raise ValueError(unknown("schedule", name, SCHEDULES))
 
 
-# The tags stand in the locations of pydantic's errors; no key can be spelt so, which is how they are told apart.
-Scheduled = Annotated[
-    Annotated[Positive, pydantic.Tag("<number>")]
-    | Annotated[MultiStep, pydantic.Tag("<multi_step>")]
-    | Annotated[Geometric, pydantic.Tag("<geometric>")]
-    | Annotated[UnknownSchedule, pydantic.Tag("<schedule>")],
-    pydantic.Discriminator(_kind_of_schedule),
-]
+def _scheduled(number: Any) -> Any:
+    """Such a number, or a schedule.
+
+    The tags stand in the locations of pydantic's errors; no key can be spelt so, which is how they are told apart.
+    """
+    tagged = {"number": number, **SCHEDULES, "schedule": UnknownSchedule}
+    members = [Annotated[member, pydantic.Tag(f"<{name}>")] for name, member in tagged.items()]
+    return Annotated[functools.reduce(operator.or_, members), pydantic.Discriminator(_kind_of_schedule)]
+
+
+Scheduled = _scheduled(Positive)
+ScheduledOrNothing = _scheduled(NotNegative)
 
 
 class Chosen(Table):
@@ -187,8 +300,9 @@ class Network(Chosen):
 class Scheme(Chosen):
     """How the network is binarized, at how many bits for weights / activations.
 
-    `activation` stands in the place of the signs where activations have 32 bits. `t` and `k` are IR-Net's, as functions
-    of the epoch over all stages; k is max(1/t, 1) where it is left out.
+    `activation` stands in the place of the signs where activations have 32 bits. `gradient_scale` is XNOR-Net's.
+    `scaled` is Bi-Real Net's: false leaves kernels at ±1. `t` and `k` are IR-Net's, as functions of the epoch over all
+    stages; k is max(1/t, 1) where it is left out.
     """
 
     kind = "scheme"
@@ -198,8 +312,16 @@ class Scheme(Chosen):
     bits: str
     activation: Literal["relu", "leaky_clip", "clip"] | None = None
     gradient_scale: Positive | None = None
+    scaled: bool | None = None
     t: Scheduled | None = None
     k: Scheduled | None = None
+
+    @pydantic.field_validator("t")
+    @classmethod
+    def _never_zero(cls, t: Any) -> Any:
+        if isinstance(t, Schedule) and 0 in (t.initial, getattr(t, "final", None), t.warm_up and t.warm_up.initial):
+            raise ValueError("expected values greater than 0, of which k = max(1/t, 1) can be had")
+        return t
 
     @pydantic.field_validator("bits")
     @classmethod
@@ -217,59 +339,154 @@ class Scheme(Chosen):
 
 
 class Augmentation(Table):
-    """What happens to each training image before normalisation.
+    """What happens to each training image before normalisation, in this order.
 
-    `pad` black pixels are added on every side and the image's own size is cut out at a random place: it moves by up to
-    `pad` pixels.
+    `crop` cuts a place of the image at random: "random", of the network's size, out of the image as `data.resize` makes
+    it; "random_area", of a share `area` of its pixels with width / height in `aspect`, resized to the network's size;
+    without it the middle is cut out, of images whose sizes differ. `pad` pixels are added on every side and the image's
+    own size is cut out at a random place: it moves by up to `pad` pixels. `flip` mirrors every other image.
+    `brightness`, `contrast`, `saturation` and `hue` jitter colours in random order, `lighting` adds colour noise along
+    the principal components of ImageNet's colours, with this deviation.
     """
 
-    pad: Count
+    crop: Literal["random", "random_area"] | None = None
+    area: Range = [0.08, 1.0]
+    aspect: Range = [3 / 4, 4 / 3]
+    pad: Annotated[int, pydantic.Field(ge=0)] = 0
+    padding: Literal["zero", "reflect"] = "zero"
+    flip: bool = False
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    hue: Annotated[float, pydantic.Field(ge=0, le=0.5)] = 0.0
+    lighting: NotNegative = 0.0
+
+    @pydantic.field_validator("area", "aspect")
+    @classmethod
+    def _ordered(cls, values: list[float]) -> list[float]:
+        if values[0] > values[1]:
+            raise ValueError("expected the smaller of the two first")
+        return values
 
 
 class Data(Table):
-    """Which images, and their normalisation (x / 255 − mean) / std, with one value or one per channel."""
+    """Which images, and their normalisation (x / 255 − mean) / std, with one value or one per channel.
 
-    name: Annotated[str, _known("data set")]
+    `shape` (0 where sizes differ) and `classes` describe a data set that the catalog does not have; --dataset fills
+    them in. The name "fake" makes images up, `examples` of them, two batches where that is left out, with the shape and
+    classes of the data set `like`.
+
+    Images whose sizes differ have their shorter side resized to `resize` pixels (256 / 224 of the network's where it is
+    left out), or both with `keep_aspect = false`, and their middle cut out.
+    """
+
+    like: str | None = None
+    shape: Annotated[list[Size], pydantic.Field(min_length=3, max_length=3)] | None = None
+    classes: Count | None = None
+    name: str
+    examples: Count | None = None
     mean: list[float]
     std: list[Positive]
+    resize: Count | None = None
+    keep_aspect: bool = True
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     augmentation: Augmentation | None = None
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _described(cls, name: str, info: pydantic.ValidationInfo) -> str:
+        like = info.data.get("like")
+        if (like is None) == (name == FAKE):
+            raise ValueError(
+                "like belongs to the name 'fake', which takes the shape and classes of the data set `like`"
+            )
+        source = like or name
+        if source not in catalog.DATASETS and not (info.data.get("shape") and info.data.get("classes")):
+            raise ValueError(
+                f"{unknown('data set', source, catalog.DATASETS)}; another one of TFDS needs shape and classes, "
+                "which --dataset fills in"
+            )
+        return name
 
     @pydantic.field_validator("mean", "std")
     @classmethod
     def _per_channel(cls, values: list[float], info: pydantic.ValidationInfo) -> list[float]:
-        row = catalog.DATASETS.get(info.data.get("name", ""))
-        allowed = sorted({1, row.input_shape[-1]}) if row else [len(values)]
-        if len(values) not in allowed:
-            raise ValueError(f"expected {' or '.join(map(str, allowed))} value(s), one for each channel")
+        shape = info.data.get("shape")
+        row = catalog.DATASETS.get(info.data.get("like") or info.data.get("name", ""))
+        channels = shape[-1] if shape else row.input_shape[-1] if row else len(values)
+        if len(values) not in (1, channels):
+            allowed = " or ".join(map(str, sorted({1, channels})))
+            raise ValueError(f"expected {allowed} value(s), one for each channel")
         return values
+
+    @property
+    def source(self) -> str:
+        """The data set whose shape and classes these are."""
+        return self.like or self.name
+
+    @property
+    def row(self) -> catalog.Dataset:
+        """What is known of the data set."""
+        if self.shape is None or self.classes is None:
+            return catalog.DATASETS[self.source]
+        height, width, channels = self.shape
+        return catalog.Dataset.other(self.source, (height or None, width or None, channels), self.classes)
 
 
 class Optimizer(Chosen):
     """An optimizer by name; hyper-parameters that are left out take the defaults of its row in the catalog.
 
-    `weight_decay` is coupled L2 as in PyTorch: the gradient becomes g + weight_decay · w before anything else. Binary
-    weights that Bop flips have none.
+    `weight_decay` is coupled L2 as in PyTorch: the gradient becomes g + weight_decay · w before anything else; for
+    "adamw" it is decoupled: w ← w − learning_rate · weight_decay · w. It falls on `weight_decay_of`: everything, or
+    kernels alone (weights with two axes or more). Binary weights that Bop flips have none. `clip_norm` is the largest
+    norm of all gradients together; larger ones are scaled down to it before anything else.
     """
 
     kind = "optimizer"
-    common = frozenset({"name", "learning_rate", "weight_decay"})
+    common = frozenset({"name", "learning_rate", "weight_decay", "weight_decay_of"})
 
     name: Annotated[str, _known("optimizer")]
     learning_rate: Scheduled
     weight_decay: NotNegative = 0.0
+    weight_decay_of: Literal["everything", "kernels"] = "everything"
+    clip_norm: Positive | None = None
+    momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = None
+    nesterov: bool | None = None
     beta_1: NotNegative | None = None
     beta_2: NotNegative | None = None
     epsilon: Positive | None = None
-    threshold: NotNegative | None = None
+    threshold: ScheduledOrNothing | None = None
     gamma: Scheduled | None = None
 
 
+class Distillation(Table):
+    """A teacher whose logits a stage learns from.
+
+    Loss: (1 − weight) · loss + weight · temperature² · KL(softmax(teacher / temperature) ‖ softmax(logits /
+    temperature)). The teacher is a run directory, or a network of Larq Zoo with its weights for ImageNet.
+    """
+
+    teacher: str
+    temperature: Positive = 1.0
+    weight: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+
+
 class Stage(Table):
-    """One training stage. Durations are in epochs; the number of steps follows from data and batch size."""
+    """One training stage. Durations are in epochs; the number of steps follows from data and batch size.
+
+    A stage starts from the weights of the one before. It may have another `scheme` than the experiment's, and train
+    batch norms alone while all other weights stand still. `drop_last` leaves out an epoch's last batch where it is
+    smaller than the others.
+    """
 
     epochs: Count
     batch_size: Count
+    drop_last: bool = False
+    trains: Literal["everything", "batch_norm"] = "everything"
     loss: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    scheme: Scheme | None = None
+    distillation: Distillation | None = None
     optimizer: Optimizer
 
 
@@ -277,15 +494,18 @@ class Experiment(Table):
     """A whole training: a scheme × a network × a recipe, with what it reproduces.
 
     `name` is the file's place below the experiments, "<paper>/<network>_<dataset>". `default = true` marks the one
-    experiment of a network that is taken where several match.
+    experiment of a network that is taken where several match; one with `by_name = true` is found by its name alone.
+    `cost` says what it takes, for those who choose.
     """
 
     name: str
     default: bool = False
+    by_name: bool = False
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 1
     paper: Paper | None = None
     source: Source | None = None
     published: Published | None = None
+    cost: str | None = None
     network: Network
     scheme: Scheme
     data: Data
@@ -312,15 +532,20 @@ class Experiment(Table):
         kinds = {catalog.OPTIMIZERS[stage.optimizer.name].latent_free for stage in self.stages}
         if len(kinds) > 1:
             raise ValueError("stages with Bop and stages with latent weights do not go together; use one of the two")
-        if True in kinds and self.scheme.name in ("float", "zoo"):
-            raise ValueError(f"Bop has nothing to flip with scheme {self.scheme.name!r}; choose another of the two")
+        real = [scheme.name for scheme in map(self.scheme_of, self.stages) if scheme.name in ("float", "zoo")]
+        if True in kinds and real:
+            raise ValueError(f"Bop has nothing to flip with scheme {real[0]!r}; choose another of the two")
         return self
+
+    def scheme_of(self, stage: Stage) -> Scheme:
+        """The scheme that a stage trains with."""
+        return stage.scheme or self.scheme
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Height, width, channels of what the network takes: the data set's, or its own where images differ."""
         own = catalog.NETWORKS[self.network.name].input_shape
-        height, width, channels = catalog.DATASETS[self.data.name].input_shape
+        height, width, channels = self.data.row.input_shape
         return (height or own[0], width or own[1], channels)
 
     @property

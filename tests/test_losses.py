@@ -1,0 +1,188 @@
+"""Losses against NumPy and PyTorch."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnn_keras.build import build_loss
+from bnn_keras.experiment import Optimizer, Stage
+from bnn_keras.losses import Distillation, SmoothedCrossEntropy
+
+BATCH, FEATURES, CLASSES = 6, 5, 4
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(8)
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+# --- smoothed labels ---
+
+
+def cross_entropy(logits, labels, smoothing):
+    targets = np.full((len(labels), CLASSES), smoothing / CLASSES)
+    targets[np.arange(len(labels)), labels] += 1 - smoothing
+    return -(targets * log_softmax(logits)).sum(-1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("column", [False, True], ids=["labels (batch,)", "labels (batch, 1)"])
+def test_smoothed_cross_entropy_equals_the_formula(smoothing, column, random, float64):
+    logits, labels = random.normal(0, 3, (BATCH, CLASSES)), random.integers(0, CLASSES, BATCH)
+    given = tf.constant(labels[:, None] if column else labels)
+    found = SmoothedCrossEntropy(smoothing)(given, tf.constant(logits)).numpy()
+    assert found == pytest.approx(cross_entropy(logits, labels, smoothing).mean(), rel=1e-12)
+    weights = np.arange(BATCH) / 3
+    weighted = SmoothedCrossEntropy(smoothing)(given, tf.constant(logits), sample_weight=weights).numpy()
+    assert weighted == pytest.approx((weights * cross_entropy(logits, labels, smoothing)).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_smoothed_cross_entropy_and_its_gradient_equal_those_of_torch(smoothing, random, float64):
+    torch = pytest.importorskip("torch")
+    values, labels = random.normal(0, 3, (BATCH, CLASSES)), random.integers(0, CLASSES, BATCH)
+    logits = tf.constant(values)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = SmoothedCrossEntropy(smoothing)(labels, logits)
+    theirs = torch.tensor(values, requires_grad=True)
+    expected = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)(theirs, torch.tensor(labels))
+    expected.backward()
+    assert loss.numpy() == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(tape.gradient(loss, logits), theirs.grad, rtol=1e-12, atol=1e-15)
+
+
+def test_smoothed_cross_entropy_survives_its_configuration():
+    loss = SmoothedCrossEntropy(0.1)
+    again = SmoothedCrossEntropy.from_config(loss.get_config())
+    assert (again.smoothing, again.name) == (0.1, "smoothed_cross_entropy")
+
+
+def test_loss_of_a_stage():
+    stage = Stage(epochs=1, batch_size=1, optimizer=Optimizer(name="sgd", learning_rate=0.1))
+    smoothed = build_loss(stage.model_copy(update={"label_smoothing": 0.2}))
+    assert (type(smoothed), smoothed.smoothing) == (SmoothedCrossEntropy, 0.2)
+    for plain in (build_loss(stage), build_loss()):
+        assert type(plain) is tf.keras.losses.SparseCategoricalCrossentropy
+
+
+def test_without_smoothing_both_losses_are_the_same(random, float64):
+    logits, labels = tf.constant(random.normal(0, 3, (BATCH, CLASSES))), random.integers(0, CLASSES, BATCH)
+    assert float(build_loss()(labels, logits)) == pytest.approx(
+        float(SmoothedCrossEntropy(0.0)(labels, logits)), rel=1e-12
+    )
+
+
+# --- distillation ---
+
+TEMPERATURE, WEIGHT = 2.5, 0.3
+
+
+def dense_model(name, batch_norm=False):
+    inputs = tf.keras.layers.Input((FEATURES,))
+    outputs = tf.keras.layers.Dense(CLASSES, name=f"{name}_dense")(inputs)
+    if batch_norm:
+        outputs = tf.keras.layers.BatchNormalization(name=f"{name}_norm")(outputs)
+    return tf.keras.Model(inputs, outputs, name=name)
+
+
+def distilled(student, teacher, temperature=TEMPERATURE, weight=WEIGHT):
+    logits = Distillation(teacher, temperature, weight)((student.input, student.output))
+    return tf.keras.Model(student.input, logits)
+
+
+def divergence(teacher, student, temperature=TEMPERATURE):
+    """The mean over the batch of T² · KL(softmax(teacher / T) ‖ softmax(student / T))."""
+    expected, found = log_softmax(teacher / temperature), log_softmax(student / temperature)
+    return temperature**2 * (np.exp(expected) * (expected - found)).sum(-1).mean()
+
+
+@pytest.mark.parametrize(("temperature", "weight"), [(1.0, 1.0), (TEMPERATURE, WEIGHT), (20.0, 0.9)])
+def test_distillation_equals_the_formula_and_torch(temperature, weight, random, float64):
+    torch = pytest.importorskip("torch")
+    images, logits = random.normal(0, 1, (BATCH, FEATURES)), random.normal(0, 3, (BATCH, CLASSES))
+    said = random.normal(0, 3, (BATCH, CLASSES))
+    student = tf.constant(logits)
+    layer = Distillation(lambda _: tf.constant(said), temperature, weight)
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        output = layer((tf.constant(images), student))
+        (loss,) = layer.losses
+    assert np.array_equal(output, logits)
+    assert loss.numpy() == pytest.approx(weight * divergence(said, logits, temperature), rel=1e-12)
+    shares = [np.exp(log_softmax(values / temperature)) for values in (logits, said)]
+    gradient = tape.gradient(loss, student)
+    np.testing.assert_allclose(gradient, weight * temperature * (shares[0] - shares[1]) / BATCH, rtol=1e-10, atol=1e-15)
+
+    theirs = torch.tensor(logits, requires_grad=True)
+    soft = [torch.log_softmax(values / temperature, -1) for values in (theirs, torch.tensor(said))]
+    expected = weight * temperature**2 * torch.nn.KLDivLoss(reduction="batchmean", log_target=True)(*soft)
+    expected.backward()
+    assert loss.numpy() == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(gradient, theirs.grad, rtol=1e-10, atol=1e-15)
+
+
+def test_equal_logits_have_no_divergence(random, float64):
+    logits = tf.constant(random.normal(0, 30, (BATCH, CLASSES)))
+    layer = Distillation(lambda images: logits, TEMPERATURE, 1.0)
+    layer((tf.zeros((BATCH, FEATURES)), logits))
+    assert layer.losses[0].numpy() == pytest.approx(0, abs=1e-14)
+
+
+def test_no_gradient_reaches_the_teacher(random):
+    student, teacher = dense_model("student"), dense_model("teacher")
+    model = distilled(student, teacher)
+    with tf.GradientTape() as tape:
+        model(tf.constant(random.normal(0, 1, (BATCH, FEATURES)), tf.float32), training=True)
+        (loss,) = model.losses
+    gradients = tape.gradient(loss, [*student.trainable_weights, *teacher.trainable_weights])
+    assert [gradient is None for gradient in gradients] == [False, False, True, True]
+    assert np.abs(gradients[0]).max() > 0
+
+
+def test_weights_of_the_teacher_are_not_the_students(tmp_path):
+    student, teacher = dense_model("student"), dense_model("teacher", batch_norm=True)
+    model = distilled(student, teacher)
+    own = [weight.name for weight in student.weights]
+    assert [weight.name for weight in model.weights] == [weight.name for weight in model.trainable_weights] == own
+    assert not model.layers[-1].variables
+    model.save_weights(tmp_path / "weights.h5", save_format="h5")
+    before = student.get_weights()
+    student.set_weights([np.zeros_like(weight) for weight in before])
+    student.load_weights(tmp_path / "weights.h5", by_name=True)
+    for one, other in zip(before, student.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_loss_of_a_training_includes_what_the_teacher_says(eagerly, random):
+    student, teacher = dense_model("student"), dense_model("teacher")
+    model = distilled(student, teacher)
+    images, labels = random.normal(0, 1, (BATCH, FEATURES)).astype(np.float32), random.integers(0, CLASSES, BATCH)
+    logits, said = student(images).numpy(), teacher(images).numpy()
+    model.compile("sgd", build_loss(), loss_weights=[1 - WEIGHT], run_eagerly=eagerly)
+    expected = (1 - WEIGHT) * cross_entropy(logits, labels, 0).mean() + WEIGHT * divergence(said, logits)
+    assert model.evaluate(images, labels, verbose=0) == pytest.approx(expected, rel=1e-5)
+    history = model.fit(images, labels, batch_size=BATCH, epochs=20, verbose=0).history["loss"]
+    assert history[0] == pytest.approx(expected, rel=1e-5)
+    assert history[-1] < history[0]
+
+
+def test_a_teacher_with_batch_norm_stands_still(random):
+    """It says what it says in evaluation, though the student trains."""
+    student, teacher = dense_model("student"), dense_model("teacher", batch_norm=True)
+    teacher.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in teacher.get_weights()])
+    before = teacher.get_weights()
+    model = distilled(student, teacher)
+    images, labels = random.normal(2, 3, (BATCH, FEATURES)).astype(np.float32), random.integers(0, CLASSES, BATCH)
+    expected = divergence(teacher(images, training=False).numpy(), student(images).numpy())
+    model.compile("sgd", build_loss(), loss_weights=[0.0])
+    history = model.fit(images, labels, batch_size=BATCH, verbose=0).history["loss"]
+    assert history[0] == pytest.approx(WEIGHT * expected, rel=1e-5)
+    for one, other in zip(before, teacher.get_weights(), strict=True):
+        assert np.array_equal(one, other)
