@@ -36,6 +36,7 @@ setup(
         "click>=8.1",
         "larq>=0.14,<0.15",
         "larq-zoo>=2.4,<3",
+        "matplotlib>=3.8",
         "numpy>=1.26,<2.2",
         "pydantic>=2.7,<3",
         "rich>=13",

@@ -1,14 +1,18 @@
-"""Data sets (all of them TFDS builders) and the pipelines that feed a network with them."""
+"""Data sets (TFDS builders, folders of images, made-up ones) and the pipelines that feed a network with them."""
 
-from bnn_keras.data.datasets import Images, find_dataset, open_dataset
-from bnn_keras.data.pipelines import evaluation_batches, fit, normalise, training_batches
+from bnn_keras.data.datasets import Images, describe, find_dataset, open_data, open_dataset
+from bnn_keras.data.pictures import fit
+from bnn_keras.data.pipelines import evaluation_batches, normalise, steps_per_epoch, training_batches
 
 __all__ = [
     "Images",
+    "describe",
     "evaluation_batches",
     "find_dataset",
     "fit",
     "normalise",
+    "open_data",
     "open_dataset",
+    "steps_per_epoch",
     "training_batches",
 ]

@@ -1,24 +1,26 @@
-"""Data sets by name: prepared by TFDS once, found in its folder from then on."""
+"""Data sets by name: prepared by TFDS once, found in its folder from then on; a folder of images; or made up."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import importlib
-import sys
-import threading
-import urllib.error
-import urllib.request
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bnn_keras import catalog
-from bnn_keras.errors import BnnError
+from bnn_keras.data.preparing import prepare
+from bnn_keras.data.sources import MadeUp, Prepared, Source
+from bnn_keras.errors import BnnError, nearest
+from bnn_keras.experiment import Experiment
+from bnn_keras.experiment.schema import FAKE
 
-SECONDS_TO_REACH = 4.0
+IMAGE_FOLDER = "image_folder"
+_TESTS = ("test", "validation", "val")
+# Of a data set with one split: TFDS shuffles what it prepares, so that the last tenth is as good as any.
+_PARTS = ("train[:90%]", "train[90%:]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,135 +28,186 @@ class Images:
     """An image classification data set.
 
     Attributes:
-        row: What the catalog says about it.
-        builder: TFDS's builder.
+        row: What is known of it; its splits are those that are there.
+        source: Reads it.
     """
 
     row: catalog.Dataset
-    builder: tfds.core.DatasetBuilder
+    source: Source
 
     @property
     def labels(self) -> list[str]:
         """Names of the classes, in the order of the logits."""
-        return list(self.builder.info.features["label"].names)
+        return self.source.labels
+
+    @property
+    def version(self) -> str:
+        """The version of the data."""
+        return self.source.version
 
     @property
     def encoded(self) -> bool:
-        """Whether images differ in size, and are read one by one instead of held in memory."""
-        return self.row.input_shape[0] is None
+        """Whether images are read and decoded one by one, instead of held in memory."""
+        return self.source.encoded
 
     def examples(self, split: str) -> int:
         """Number of images in a split; what is known of it where it is not prepared."""
-        prepared = self.builder.info.splits
         known = {self.row.train: self.row.train_examples, self.row.test: self.row.test_examples}
-        return prepared[split].num_examples if prepared else known[split]
+        return self.source.count(split) if self.source.splits else known[split]
+
+    def pairs(self, split: str) -> tf.data.Dataset:
+        """(image, label) in an order that never changes; images are files where `encoded`, else pixels as uint8."""
+        return self.source.read(split)
 
 
-def find_dataset(name: str, data_dir: str | None = None) -> Images:
-    """A data set as TFDS describes it, prepared or not.
+def open_data(experiment: Experiment, data_dir: str | None = None, manual_dir: str | None = None) -> Images:
+    """The data set of an experiment, ready to read.
 
     Args:
-        name: A data set of the catalog.
-        data_dir: Where prepared data sets are; TFDS's own folder where absent.
+        experiment: Names it: one of the catalog, any other image classification set of TFDS, "image_folder", "fake".
+        data_dir: Where prepared data sets are, TFDS's own folder where absent; the folder of "image_folder".
+        manual_dir: A folder with the files that TFDS would download, under the same names.
 
     Raises:
-        BnnError: The name is unknown.
+        BnnError: As `open_dataset`; or the data set has other images or classes than the experiment says.
     """
-    row = catalog.find("data set", name)
-    if row.module:
-        importlib.import_module(row.module)
-    return Images(row, tfds.builder(name, data_dir=data_dir))
+    expected = experiment.data.row
+    if experiment.data.name == FAKE:
+        examples = experiment.data.examples or 2 * max(stage.batch_size for stage in experiment.stages)
+        row = dataclasses.replace(expected, name=FAKE, train_examples=examples, test_examples=examples)
+        return Images(row, MadeUp(row, examples, experiment.seed))
+    images = open_dataset(experiment.data.name, data_dir, manual_dir)
+    if (images.row.input_shape, images.row.classes) != (expected.input_shape, expected.classes):
+        raise BnnError(
+            f"data set {experiment.data.name!r} has images {shape_text(images.row.input_shape)} in "
+            f"{images.row.classes} classes; the experiment says {shape_text(expected.input_shape)} in "
+            f"{expected.classes}; correct data.shape and data.classes, or leave them to --dataset"
+        )
+    return images
 
 
 def open_dataset(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Images:
     """A data set ready to read; it is downloaded and prepared where that was not done before.
 
     Args:
-        name: A data set of the catalog.
-        data_dir: Where prepared data sets are; TFDS's own folder where absent.
+        name: A data set of the catalog, any other image classification set of TFDS, or "image_folder".
+        data_dir: Where prepared data sets are, TFDS's own folder where absent; the folder of "image_folder".
         manual_dir: A folder with the files that TFDS would download, under the same names.
 
     Raises:
         BnnError: The name is unknown, the files can neither be downloaded nor found in `manual_dir`, or TFDS fails on
-            them. Nothing half-prepared stays behind.
+            them; nothing half-prepared stays behind. The data set has no split "train".
     """
-    images = find_dataset(name, data_dir)
-    if not images.builder.info.splits:
-        _prepare(images.builder, Path(manual_dir).expanduser() if manual_dir else None)
-    return images
+    found = find_dataset(name, data_dir)
+    if not found.source.splits:
+        prepare(found.source.builder, manual_dir)
+    train, test = _splits(name, found.source.splits)
+    return Images(dataclasses.replace(found.row, train=train, test=test), found.source)
 
 
-def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:
-    if manual_dir and not manual_dir.is_dir():
-        raise BnnError(f"--manual-dir {str(manual_dir)!r} is no folder; give the one that holds the downloaded files")
-    missing = _missing_files(builder, manual_dir)
-    if missing and not _reachable(next(iter(missing))):
-        files = ", ".join(sorted(missing.values()))
-        where = "; ".join(sorted({url.rsplit("/", 1)[0] for url in missing}))
+def find_dataset(name: str, data_dir: str | None = None) -> Images:
+    """A data set as TFDS describes it, prepared or not.
+
+    Args:
+        name: As for `open_dataset`.
+        data_dir: Where prepared data sets are, TFDS's own folder where absent; the folder of "image_folder".
+
+    Raises:
+        BnnError: The name is unknown, or the data set is not one for image classification.
+    """
+    source = Prepared(_image_folder(data_dir) if name == IMAGE_FOLDER else _builder(name, data_dir))
+    row = catalog.DATASETS.get(name) or _row(name, source)
+    return Images(row, source)
+
+
+def describe(name: str, data_dir: str | None = None) -> catalog.Dataset:
+    """What is known of a data set, in the catalog or outside of it, without downloading it.
+
+    Args:
+        name: As for `open_dataset`.
+        data_dir: Where prepared data sets are, TFDS's own folder where absent; the folder of "image_folder".
+
+    Returns:
+        A row: height and width None where images differ in size, 0 examples where TFDS does not know yet.
+
+    Raises:
+        BnnError: The name is unknown, or the data set is not one for image classification.
+    """
+    return find_dataset(name, data_dir).row
+
+
+def shape_text(shape: tuple[int | None, ...]) -> str:
+    """Height, width and channels for people."""
+    return " × ".join("any" if size is None else str(size) for size in shape)
+
+
+def _row(name: str, source: Prepared) -> catalog.Dataset:
+    row = catalog.Dataset.other(name, source.shape, source.classes)
+    if not source.splits:
+        return row
+    train, test = _splits(name, source.splits)
+    counts = {"train_examples": source.count(train), "test_examples": source.count(test)}
+    return dataclasses.replace(row, train=train, test=test, **counts)
+
+
+def _splits(name: str, splits: Mapping[str, int]) -> tuple[str, str]:
+    """Those to train on and to test on: "test", else "validation"; the last tenth of "train" where it is alone."""
+    row = catalog.DATASETS.get(name)
+    wanted = (row.test,) if row else _TESTS
+    test = next((split for split in wanted if splits.get(split)), None)
+    if splits.get("train") and test:
+        return "train", test
+    if splits.get("train") and not row and name != IMAGE_FOLDER:
+        return _PARTS
+    there = ", ".join(split for split, examples in splits.items() if examples) or "none"
+    raise BnnError(
+        f"data set {name!r} has images in the splits {there}; expected train and {' or '.join(wanted)}; "
+        "prepare it again from all of its files"
+    )
+
+
+def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """TFDS's builder by name.
+
+    Raises:
+        BnnError: There is none.
+    """
+    if name == FAKE:
+        raise BnnError("data set 'fake' takes shape and classes from another one; set data.name=fake in an experiment")
+    row = catalog.DATASETS.get(name)
+    if row and row.module:
+        importlib.import_module(row.module)
+    known = tfds.list_builders(with_community_datasets=False)
+    if name.split("/")[0].split(":")[0] not in known:
+        guess = nearest(name, [*catalog.DATASETS, IMAGE_FOLDER, FAKE]) or nearest(name, known)
+        hint = f"did you mean {guess!r}? " if guess else ""
         raise BnnError(
-            f"data set {builder.name!r} is not prepared in {str(builder.data_path)!r} and cannot be downloaded "
-            f"(no answer from {where}); put {files} into a folder and give it with --manual-dir DIR, "
-            "or give the folder where it is prepared with --data-dir DIR"
+            f"unknown data set {name!r}; {hint}known: {', '.join([*catalog.DATASETS, IMAGE_FOLDER, FAKE])}, "
+            "and every image classification set of TFDS"
         )
-    _warn_of_other_files(builder, manual_dir)
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            builder.download_and_prepare(download_config=config)
-    except Exception as error:  # TFDS lets through whatever its builders, decompressors and file systems raise
-        reason = f"{type(error).__name__}: {error}".strip()[:300]
+        return tfds.builder(name, data_dir=str(Path(data_dir).expanduser()) if data_dir else None)
+    except (ValueError, ImportError, AttributeError) as error:
+        reason = str(error)[:300]
+        raise BnnError(f"TFDS cannot open data set {name!r} ({reason}); expected NAME or NAME/CONFIG") from error
+
+
+def _image_folder(data_dir: str | None) -> tfds.ImageFolder:
+    """A folder with images in train/<class>/, and in test, validation or val."""
+    expected = "expected DIR/train/<class>/*.jpg (or .png), and DIR/test, validation or val alike"
+    if not data_dir:
+        raise BnnError(f"data set 'image_folder' needs its folder; give it with --data-dir DIR; {expected}")
+    folder = Path(data_dir).expanduser()
+    if not (folder / "train").is_dir():
+        raise BnnError(f"--data-dir {str(folder)!r} has no folder 'train'; {expected}")
+    builder = tfds.ImageFolder(str(folder))
+    if not Prepared(builder).splits.get("train"):
+        raise BnnError(f"--data-dir {str(folder)!r} has no images in 'train'; {expected}")
+    classes = {path.name for path in (folder / "train").iterdir() if path.is_dir()}
+    strangers = sorted(set(builder.info.features["label"].names) - classes)
+    if strangers:
         raise BnnError(
-            f"cannot prepare data set {builder.name!r} in {str(builder.data_path)!r} ({reason}); "
-            "check the files and the free space there, or choose another folder with --data-dir DIR"
-        ) from error
-
-
-def _warn_of_other_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:
-    """TFDS takes any file of `manual_dir` that has the right name: Fashion-MNIST's are named as MNIST's."""
-    paths = {info.filename: manual_dir / info.filename for info in (builder.url_infos or {}).values() if manual_dir}
-    checksums = {info.filename: info.checksum for info in (builder.url_infos or {}).values()}
-    others = [
-        name
-        for name, path in paths.items()
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != checksums[name]
-    ]
-    if others:
-        warnings.warn(
-            f"in {str(manual_dir)!r}, {', '.join(sorted(others))} differ from the files that TFDS downloads for "
-            f"{builder.name!r}; taken as they are, check that they hold this data set",
-            stacklevel=2,
+            f"--data-dir {str(folder)!r} has folders {', '.join(strangers[:5])} that 'train' does not have; "
+            "expected the classes of 'train' in every folder beside it"
         )
-
-
-def _missing_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> dict[str, str]:
-    """The files that would be downloaded, {URL: file name}."""
-    downloads = Path(str(builder.data_path)).parents[1] / "downloads"
-    present = [*(manual_dir.iterdir() if manual_dir else ()), *(downloads.glob("*") if downloads.is_dir() else ())]
-    names = {path.name for path in present}
-    return {
-        url: info.filename
-        for url, info in (builder.url_infos or {}).items()
-        if not {info.filename, tfds.core.download.resource.get_dl_fname(url, info.checksum)} & names
-    }
-
-
-def _reachable(url: str) -> bool:
-    """Whether the server of a URL answers at all, within seconds: TFDS itself tries for minutes."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=SECONDS_TO_REACH):
-                answered.set()
-        except urllib.error.HTTPError:
-            answered.set()
-        except OSError:
-            return
-
-    # In a thread: a name server that is silent blocks for longer than any time-out of a socket.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(SECONDS_TO_REACH)
-    return answered.is_set()
+    return builder

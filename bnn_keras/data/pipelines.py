@@ -1,4 +1,4 @@
-"""From a prepared data set to batches.
+"""From a data set to batches.
 
 Order is a pure function of (seed, epoch), augmentation one of (seed, epoch, example).
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from bnn_keras import catalog
+from bnn_keras.data.augmentation import augment, check_augmentation, cropped
 from bnn_keras.data.datasets import Images
-from bnn_keras.experiment import Experiment
+from bnn_keras.data.pictures import fitted, picture_of
+from bnn_keras.errors import BnnError
+from bnn_keras.experiment import Experiment, Stage
 
 EVALUATION_BATCH = 128
-MARGIN = 256 / 224  # of the shorter side round the part that is cut out
 SHUFFLED = 8_192  # encoded images held for shuffling, of a data set too large for memory
+
+Pair = tuple[tf.Tensor, tf.Tensor]
 
 
 def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -26,107 +28,157 @@ def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     return lambda images: (tf.cast(images, tf.float32) / 255 - mean) / std
 
 
-def fit(image: tf.Tensor, experiment: Experiment) -> tf.Tensor:
-    """An image of any size, in the size that the network takes.
+def denormalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What `normalise` gives back to pixels, as float32: 255 · (x · std + mean)."""
+    mean = tf.constant(experiment.data.mean, tf.float32)
+    std = tf.constant(experiment.data.std, tf.float32)
+    return lambda images: 255 * (images * std + mean)
 
-    Where the data set's own images differ in size, the shorter side becomes 256 / 224 of the network's, and its middle
-    is cut out; else the image is resized as a whole.
+
+def steps_per_epoch(images: Images, stage: Stage, replicas: int = 1, static: bool = False) -> int:
+    """Batches of a training epoch, over all input pipelines: those that `training_batches` gives.
+
+    Raises:
+        BnnError: The batch does not divide among the replicas, or there are fewer images than one batch has.
+    """
+    return -(-_images_used(images, stage, replicas, static) // stage.batch_size)
+
+
+def _images_used(images: Images, stage: Stage, replicas: int, static: bool) -> int:
+    """Images of an epoch that are trained on: all, or those of whole batches."""
+    if stage.batch_size % replicas:
+        raise BnnError(
+            f"a batch of {stage.batch_size} images does not divide among {replicas} replicas; "
+            f"set --batch-size to a multiple of {replicas}"
+        )
+    examples = images.examples(images.row.train)
+    rest = examples % stage.batch_size
+    used = examples - rest if stage.drop_last or static or rest % replicas else examples
+    if not used:
+        raise BnnError(
+            f"{examples} training images of {images.row.name!r} do not make one batch of {stage.batch_size}; "
+            f"set --batch-size to at most {examples}"
+        )
+    return used
+
+
+def training_pairs(
+    images: Images, experiment: Experiment, epoch: tf.Tensor, indexed: tf.data.Dataset
+) -> tf.data.Dataset:
+    """(image, label) as the network will see them in an epoch, before normalisation.
 
     Args:
-        image: Pixels 0…255, (height, width, channels).
-        experiment: Says the data set and the network.
-
-    Returns:
-        Pixels 0…255 as uint8.
+        images: The data set.
+        experiment: Says seed and augmentation.
+        epoch: Number of the epoch, int64.
+        indexed: (number of the example, (image, label)) in any order, of `images.pairs`.
     """
-    height, width, _ = experiment.input_shape
-    if image.shape[:2] == (height, width):
-        return image
-    size = tf.constant([height, width])
-    if catalog.DATASETS[experiment.data.name].input_shape[0] is None:
-        sides = tf.cast(tf.shape(image)[:2], tf.float32)
-        scale = tf.reduce_max(tf.cast(size, tf.float32) / sides) * MARGIN
-        enlarged = tf.cast(tf.round(sides * scale), tf.int32)
-        image = tf.image.resize(image, enlarged, antialias=True)
-        top, left = tf.unstack((enlarged - size) // 2)
-        image = tf.image.crop_to_bounding_box(image, top, left, height, width)
-    else:
-        image = tf.image.resize(image, size, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+    place = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
+    channels = experiment.input_shape[-1]
+
+    def augmented(index: tf.Tensor, pair: Pair) -> Pair:
+        data, label = pair
+        place_of_image = tf.random.experimental.stateless_fold_in(place, index)
+        image = cropped(picture_of(data, channels), experiment, place_of_image) if cuts else data
+        return augment(image, experiment, place_of_image), label
+
+    cuts = images.encoded or (experiment.data.augmentation and experiment.data.augmentation.crop)
+    return indexed.map(augmented, tf.data.AUTOTUNE)
 
 
-def augment(image: tf.Tensor, experiment: Experiment, place: tf.Tensor) -> tf.Tensor:
-    """An image (height, width, channels) as the experiment's augmentation turns it.
-
-    Args:
-        image: Pixels 0…255.
-        experiment: Says what is done.
-        place: Two int64 that stand for (seed, epoch, example): the same, the same outcome.
-    """
-    augmentation = experiment.data.augmentation
-    if augmentation is None:
-        return image
-    margin = [[augmentation.pad, augmentation.pad]] * 2
-    return tf.image.stateless_random_crop(tf.pad(image, [*margin, [0, 0]]), image.shape, place)
-
-
-def _pairs(images: Images, split: str) -> tf.data.Dataset:
-    """(image, label) pairs in TFDS's own order: decoded once and held in memory, or still encoded where too large."""
-    config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
-    arguments = {"as_supervised": True, "shuffle_files": False, "read_config": config}
-    if images.encoded:
-        return images.builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()}, **arguments)
-    return images.builder.as_dataset(split, **arguments).cache()
-
-
-def _prepared(images: Images, experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
-    """From what `_pairs` gives to an image of the network's size."""
-    if not images.encoded:
-        return lambda image: image
-    channels = images.row.input_shape[-1]
-
-    def decode(data: tf.Tensor) -> tf.Tensor:
-        image = fit(tf.io.decode_image(data, channels=channels, expand_animations=False), experiment)
-        return tf.ensure_shape(image, experiment.input_shape)
-
-    return decode
-
-
-def _batches(pairs: tf.data.Dataset, batch_size: int, experiment: Experiment) -> tf.data.Dataset:
+def _batches(pairs: tf.data.Dataset, batch_size: int, experiment: Experiment, static: bool = False) -> tf.data.Dataset:
     prepare = normalise(experiment)
-    return pairs.batch(batch_size).map(lambda images, labels: (prepare(images), labels), tf.data.AUTOTUNE)
+    return pairs.batch(batch_size, static).map(lambda images, labels: (prepare(images), labels), tf.data.AUTOTUNE)
+
+
+def _for_replicas(replicas: int) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+    """Batches of several replicas to as many batches, of which none is smaller than the others."""
+
+    def split(part: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(part, tf.concat([[replicas, tf.shape(part)[0] // replicas], tf.shape(part)[1:]], 0))
+
+    def parts(images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
+        shape = [None, *images.shape[1:]]
+        dataset = tf.data.Dataset.from_tensor_slices((split(images), split(labels)))
+        return dataset.map(lambda some, their: (tf.ensure_shape(some, shape), their))
+
+    return parts
 
 
 def training_batches(
-    images: Images, experiment: Experiment, batch_size: int, first_epoch: int, epochs: int
+    images: Images,
+    experiment: Experiment,
+    stage: Stage,
+    first_epoch: int,
+    epochs: int,
+    context: tf.distribute.InputContext | None = None,
+    static: bool = False,
 ) -> tf.data.Dataset:
-    """Augmented batches of the epochs `first_epoch` … `epochs` − 1, one epoch after the other.
+    """Augmented batches for one replica each, of the epochs `first_epoch` … `epochs` − 1, one after the other.
 
     Each epoch has every training image once, in an order that depends on (seed, epoch) alone: a training that is
-    resumed sees what one that was never interrupted sees. The last batch of an epoch may be smaller.
+    resumed sees what one that was never interrupted sees. Of N input pipelines the one numbered i has the images at the
+    places p of that order with p % N == i, so that a step sees the same images whatever their number.
+
+    The last batch of an epoch may be smaller. It is left out with `stage.drop_last`, or where the replicas cannot share
+    it evenly.
+
+    Args:
+        images: The data set.
+        experiment: Says seed, augmentation, normalisation.
+        stage: Says the batch size, of all replicas together.
+        first_epoch: The first epoch, of those of all stages.
+        epochs: The one after the last.
+        context: Which input pipeline of how many this is, and for how many replicas in all; by default the only one.
+        static: Give batches of one size, which the graph knows, and leave out a smaller one: for TPUs.
+
+    Raises:
+        BnnError: As `steps_per_epoch`; or the augmentation does not fit the images.
     """
-    pairs = _pairs(images, images.row.train)
-    prepare = _prepared(images, experiment)
+    check_augmentation(experiment)
+    context = context or tf.distribute.InputContext()
+    replicas, pipelines = context.num_replicas_in_sync, context.num_input_pipelines
+    used = _images_used(images, stage, replicas, static)
+    pairs = images.pairs(images.row.train)
     held = SHUFFLED if images.encoded else images.examples(images.row.train)
+    # A smaller batch is cut for the replicas of this pipeline after it is made: cut by number, one would get it all.
+    share = used % stage.batch_size and replicas // pipelines > 1
+    here = replicas // pipelines if share else 1
+    batch_size = stage.batch_size * here // replicas
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(1)  # of this function's graph alone: `shuffle` mixes in the global seed otherwise
         place = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
         seed = tf.random.stateless_uniform([], place, minval=None, maxval=None, dtype=tf.int64)
-        order = pairs.enumerate().shuffle(held, seed=seed, reshuffle_each_iteration=False)
-
-        def augmented(index: tf.Tensor, pair: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            image, label = pair
-            place_of_image = tf.random.experimental.stateless_fold_in(place, index)
-            return augment(prepare(image), experiment, place_of_image), label
-
-        return _batches(order.map(augmented, tf.data.AUTOTUNE), batch_size, experiment)
+        order = pairs.enumerate().shuffle(held, seed=seed, reshuffle_each_iteration=False).take(used)
+        own = order.shard(pipelines, context.input_pipeline_id)
+        batches = _batches(training_pairs(images, experiment, epoch, own), batch_size, experiment, static)
+        return batches.flat_map(_for_replicas(here)) if here > 1 else batches
 
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(images: Images, experiment: Experiment, batch_size: int = EVALUATION_BATCH) -> tf.data.Dataset:
-    """Batches of the test split, every image once, in TFDS's own order."""
-    prepare = _prepared(images, experiment)
-    pairs = _pairs(images, images.row.test).map(lambda image, label: (prepare(image), label), tf.data.AUTOTUNE)
+def evaluation_batches(
+    images: Images,
+    experiment: Experiment,
+    batch_size: int = EVALUATION_BATCH,
+    context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+    """Batches of the test split, in an order that never changes.
+
+    Args:
+        images: The data set.
+        experiment: Says size and normalisation.
+        batch_size: Images of a batch, for one replica.
+        context: Which input pipeline of how many this is; all together have every image once.
+
+    Raises:
+        BnnError: `data.resize` is less than the network's size.
+    """
+    check_augmentation(experiment)
+    context = context or tf.distribute.InputContext()
+    pairs = images.pairs(images.row.test).shard(context.num_input_pipelines, context.input_pipeline_id)
+    channels = experiment.input_shape[-1]
+    if images.encoded:
+        pairs = pairs.map(lambda data, label: (fitted(picture_of(data, channels), experiment), label), tf.data.AUTOTUNE)
     return _batches(pairs, batch_size, experiment).prefetch(tf.data.AUTOTUNE)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from bnn_keras.data import datasets, open_dataset
+from bnn_keras.data import open_dataset, preparing
 from bnn_keras.data.mnist_5k import FILE
 from bnn_keras.errors import BnnError
 
@@ -41,14 +41,12 @@ def test_shipped_digits_are_those_described(root):
 def test_mnist_5k_splits_every_fifth_row(data_dir):
     opened = open_dataset("mnist_5k", data_dir)
     assert opened.labels == [str(digit) for digit in range(10)]
+    assert opened.version == "1.0.0"
     with np.load(FILE) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     for split, chosen in (("train", np.arange(5000) % 5 != 4), ("test", np.arange(5000) % 5 == 4)):
         assert opened.examples(split) == chosen.sum()
-        pairs = [
-            (image.tobytes(), int(label))
-            for image, label in opened.builder.as_dataset(split, as_supervised=True).as_numpy_iterator()
-        ]
+        pairs = [(image.tobytes(), int(label)) for image, label in opened.pairs(split).as_numpy_iterator()]
         assert sorted(pairs) == sorted(
             zip((image.tobytes() for image in images[chosen]), labels[chosen].tolist(), strict=True)
         )
@@ -60,7 +58,7 @@ def test_unknown_name():
 
 
 def test_no_network_fails_at_once_and_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "_reachable", lambda url: False)
+    monkeypatch.setattr(preparing, "_reachable", lambda url: False)
     with pytest.raises(BnnError) as error:
         open_dataset("mnist", str(tmp_path))
     assert "cannot be downloaded (no answer from https://storage.googleapis.com/cvdf-datasets/mnist)" in str(
@@ -74,8 +72,8 @@ def test_no_network_fails_at_once_and_says_what_to_do(tmp_path, monkeypatch):
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/file", "http://no-such-host.invalid/file"])
 def test_unreachable_server_is_found_out_in_seconds(address):
     started = time.monotonic()
-    assert not datasets._reachable(address)
-    assert time.monotonic() - started < 2 * datasets.SECONDS_TO_REACH
+    assert not preparing._reachable(address)
+    assert time.monotonic() - started < 2 * preparing.SECONDS_TO_REACH
 
 
 def test_manual_dir_that_is_none(tmp_path):
@@ -84,7 +82,7 @@ def test_manual_dir_that_is_none(tmp_path):
 
 
 def test_manual_dir_that_lacks_a_file(tmp_path, fashion, monkeypatch):
-    monkeypatch.setattr(datasets, "_reachable", lambda url: False)
+    monkeypatch.setattr(preparing, "_reachable", lambda url: False)
     (fashion / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(BnnError, match=r"put t10k-labels-idx1-ubyte.gz into a folder"):
         open_dataset("fashion_mnist", str(tmp_path / "data"), str(fashion))
@@ -107,5 +105,5 @@ def test_manual_dir_prepares_a_whole_data_set(tmp_path, fashion):
         opened = open_dataset("fashion_mnist", str(tmp_path / "data"), str(fashion))
     assert (opened.examples("train"), opened.examples("test")) == (60_000, 10_000)
     assert opened.labels[0] == "T-shirt/top"
-    image, label = next(iter(opened.builder.as_dataset("test", as_supervised=True)))
+    image, label = next(iter(opened.pairs("test")))
     assert np.all(image.numpy() == label.numpy())

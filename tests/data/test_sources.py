@@ -1,0 +1,333 @@
+"""Data sets outside the catalog: made up, a folder of images, any of TFDS; and ImageNet from its archives."""
+
+import dataclasses
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from bnn_keras import catalog
+from bnn_keras.data import (
+    describe,
+    evaluation_batches,
+    open_data,
+    open_dataset,
+    preparing,
+    sources,
+    training_batches,
+)
+from bnn_keras.errors import BnnError
+from bnn_keras.experiment import resolve
+
+
+def epoch_of(images, experiment, batch_size):
+    stage = experiment.stages[0].model_copy(update={"batch_size": batch_size, "drop_last": False})
+    return list(training_batches(images, experiment, stage, 0, 1))
+
+
+def picture(height, width, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+# --- made up ---
+
+
+def test_fake_arrays_have_the_shape_and_classes_of_what_they_stand_for():
+    experiment = resolve("lenet5", dataset="fake").experiment
+    images = open_data(experiment)
+    assert (images.row.input_shape, images.row.classes, images.encoded) == ((28, 28, 1), 10, False)
+    size = experiment.stages[0].batch_size
+    assert [images.examples(split) for split in (images.row.train, images.row.test)] == [2 * size] * 2
+    assert len(images.labels) == 10
+    batches = epoch_of(images, experiment, size)
+    assert [batch.shape for batch, _ in batches] == [(size, 28, 28, 1)] * 2
+    assert len(np.unique(np.concatenate([labels for _, labels in batches]))) == 10
+
+
+def test_fake_images_depend_on_the_seed_alone():
+    def pixels(split, **options):
+        images = open_data(resolve("nin", dataset="fake", overrides=["data.examples=3"], **options).experiment)
+        return [(image.tobytes(), int(label)) for image, label in images.pairs(split).as_numpy_iterator()]
+
+    assert pixels("train") == pixels("train")
+    assert len({*pixels("train"), *pixels("test"), *pixels("train", seed=5)}) == 9
+
+
+def test_fake_images_of_any_size_are_jpeg_files():
+    experiment = resolve("resnet18", dataset="fake", overrides=["data.examples=3"]).experiment
+    images = open_data(experiment)
+    assert images.encoded
+    files = [data for data, _ in images.pairs(images.row.train)]
+    assert all(tf.io.is_jpeg(data) for data in files)
+    assert {tuple(tf.io.decode_jpeg(data).shape) for data in files} == {(375, 500, 3)}
+    ((batch, _),) = evaluation_batches(images, experiment)
+    assert batch.shape == (3, 224, 224, 3)
+
+
+def test_many_fake_images_repeat_those_in_memory(monkeypatch):
+    monkeypatch.setattr(sources, "MADE_UP", 4)
+    images = open_data(resolve("nin", dataset="fake", overrides=["data.examples=10"]).experiment)
+    found = [image.tobytes() for image, _ in images.pairs("train").as_numpy_iterator()]
+    assert len(found) == 10
+    assert len(set(found)) == 4
+    assert found[:4] == found[4:8]
+
+
+def test_fake_without_an_experiment():
+    with pytest.raises(BnnError, match=r"data set 'fake' takes shape and classes from another one; set data.name=fake"):
+        open_dataset("fake")
+
+
+# --- a folder of images ---
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, four and two images each, of several sizes, JPEG and PNG."""
+    for split, number in (("train", 4), ("val", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(number):
+                file, encode = (("jpg", tf.io.encode_jpeg), ("PNG", tf.io.encode_png))[index % 2]
+                image = np.full((240 + 40 * index, 300, 3), 100 * label + 10 * index, np.uint8)
+                (tmp_path / split / name / f"{index}.{file}").write_bytes(encode(image).numpy())
+    return tmp_path
+
+
+def test_a_folder_is_described(folder):
+    row = describe("image_folder", str(folder))
+    assert (row.input_shape, row.classes) == ((None, None, 3), 2)
+    assert (row.train, row.test, row.train_examples, row.test_examples) == ("train", "val", 8, 4)
+
+
+def test_a_folder_trains_and_evaluates(folder):
+    row = describe("image_folder", str(folder))
+    experiment = resolve("resnet18", dataset=row).experiment
+    images = open_data(experiment, str(folder))
+    assert images.labels == ["cat", "dog"]
+    assert images.version == "1.0.0"
+    labels = np.concatenate([labels for _, labels in epoch_of(images, experiment, 3)])
+    assert np.bincount(labels).tolist() == [4, 4]
+    ((batch, labels),) = evaluation_batches(images, experiment)
+    assert batch.shape == (4, 224, 224, 3)
+    shade = np.round(255 * (batch.numpy() * experiment.data.std + experiment.data.mean)).mean((1, 2, 3))
+    assert sorted(zip(labels.numpy().tolist(), np.round(shade), strict=True)) == [(0, 0), (0, 10), (1, 100), (1, 110)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, r"data set 'image_folder' needs its folder; give it with --data-dir DIR; expected DIR/train/<class>/"),
+        ("train", r"--data-dir '.*' has no folder 'train'; expected DIR/train/<class>/\*.jpg"),
+        ("train/*", r"--data-dir '.*' has no images in 'train'; expected"),
+        ("train/*/*", r"--data-dir '.*' has no images in 'train'; expected"),
+        ("train/dog", r"has folders dog that 'train' does not have; expected the classes of 'train' in every folder"),
+        ("val", r"'image_folder' has images in the splits train; expected train and test or validation or val"),
+    ],
+)
+def test_folders_that_are_none(folder, change, message):
+    for path in folder.glob(change) if change else ():
+        path.rename(folder.with_name(f"{folder.name}-{path.parent.name}-{path.name}"))
+    with pytest.raises(BnnError, match=message):
+        open_dataset("image_folder", str(folder) if change else None)
+
+
+def test_a_folder_with_other_classes_than_the_experiments(folder):
+    experiment = resolve("resnet18", dataset=catalog.Dataset.other("image_folder", (None, None, 3), 5)).experiment
+    message = r"data set 'image_folder' has images any × any × 3 in 2 classes; the experiment says any × any × 3 in 5"
+    with pytest.raises(BnnError, match=message):
+        open_data(experiment, str(folder))
+
+
+# --- any other of TFDS ---
+
+
+class TinySquares(tfds.core.GeneratorBasedBuilder):
+    """Sixty squares of one grey each, in one split, with keys of their own."""
+
+    VERSION = tfds.core.Version("2.1.0")
+    code_path = None  # TFDS looks for it in an installed package
+
+    def _info(self):
+        features = {
+            "photo": tfds.features.Image(shape=(8, 8, 3)),
+            "kind": tfds.features.ClassLabel(names=["dark", "light"]),
+            "note": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("photo", "kind")
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index in range(60):
+            yield index, {"photo": np.full((8, 8, 3), 4 * index, np.uint8), "kind": index // 30, "note": "a square"}
+
+
+class TinyNumbers(tfds.core.GeneratorBasedBuilder):
+    """No images."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+            "label": tfds.features.Scalar(np.int64),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+        )
+
+    def _split_generators(self, dl_manager):
+        return {}
+
+    def _generate_examples(self):
+        return iter(())
+
+
+def test_another_set_of_tfds_is_described_before_it_is_there(tmp_path):
+    row = describe("tiny_squares", str(tmp_path))
+    expected = catalog.Dataset("tiny_squares", "", (8, 8, 3), 2, "train", "test", 0, 0)
+    assert row == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("held", [2**31, 0])
+def test_another_set_of_tfds_trains_and_evaluates(tmp_path, held, monkeypatch):
+    """Held in memory, or decoded as it is read; it has one split, of which the last tenth is for tests."""
+    monkeypatch.setattr(sources, "HELD", held)
+    experiment = resolve("nin", dataset=describe("tiny_squares", str(tmp_path))).experiment
+    assert experiment.input_shape == (8, 8, 3)
+    images = open_data(experiment, str(tmp_path))
+    assert (images.encoded, images.version, images.labels) == (held == 0, "2.1.0", ["dark", "light"])
+    assert (images.examples(images.row.train), images.examples(images.row.test)) == (54, 6)
+    assert describe("tiny_squares", str(tmp_path)) == dataclasses.replace(
+        images.row, train_examples=54, test_examples=6
+    )
+    batches = [*epoch_of(images, experiment, 20), *evaluation_batches(images, experiment)]
+    assert [len(labels) for _, labels in batches] == [20, 20, 14, 6]
+    shades = [
+        round(255 * float(image[4, 4, 0] * experiment.data.std[0] + experiment.data.mean[0]))
+        for batch, _ in batches
+        for image in batch
+    ]
+    assert sorted(shades) == [4 * index for index in range(60)]
+    assert np.concatenate([labels for _, labels in batches]).tolist() == [int(shade >= 120) for shade in shades]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar11", r"unknown data set 'cifar11'; did you mean 'cifar10'\? known: mnist_5k, .*, fake, and every image"),
+        ("tiny_square", r"unknown data set 'tiny_square'; did you mean 'tiny_squares'\?"),
+        ("tiny_numbers", r"data set 'tiny_numbers' has image, label; expected 8-bit images with one label each"),
+        ("imdb_reviews", r"data set 'imdb_reviews' has .*; choose a data set for image classification"),
+        (
+            "cifar10/grey",
+            r"TFDS cannot open data set 'cifar10/grey' \(.*grey not found.*\); expected NAME or NAME/CONFIG",
+        ),
+    ],
+)
+def test_names_that_are_no_image_classification_set(tmp_path, name, message):
+    with pytest.raises(BnnError, match=message):
+        describe(name, str(tmp_path))
+
+
+def test_another_set_fails_at_once_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "_reachable", lambda url: False)
+    with pytest.raises(
+        BnnError, match=r"data set 'stl10' is not prepared in .* cannot be downloaded .*--manual-dir DIR"
+    ):
+        open_dataset("stl10", str(tmp_path))
+
+
+def test_a_set_that_the_user_downloads(tmp_path):
+    message = r"data set 'resisc45' is not prepared in .*nobody may download it for you.*--manual-dir DIR"
+    with pytest.raises(BnnError, match=message):
+        open_dataset("resisc45", str(tmp_path))
+
+
+# --- ImageNet, from archives as ImageNet has them ---
+
+SYNSETS = ("n01440764", "n01443537", "n02105855")
+PNG = "n02105855_2933.JPEG"  # the one of ImageNet's that is a PNG
+
+
+def jpeg(height, width, channels=3, seed=0):
+    return tf.io.encode_jpeg(picture(height, width, channels, seed)).numpy()
+
+
+def archive(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture
+def archives(tmp_path):
+    """Three classes of ImageNet with two images each, one of them grey, one a PNG; six images to test."""
+    manual = tmp_path / "manual"
+    manual.mkdir()
+    images = {
+        "n01440764": {"n01440764_10026.JPEG": jpeg(250, 300), "n01440764_10027.JPEG": jpeg(500, 333, seed=1)},
+        "n01443537": {"n01443537_2.JPEG": jpeg(375, 500, 1, 2), "n01443537_3.JPEG": jpeg(64, 480, seed=3)},
+        "n02105855": {PNG: tf.io.encode_png(picture(300, 400, seed=4)).numpy(), "n02105855_1.JPEG": jpeg(90, 80)},
+    }
+    for synset, files in images.items():
+        archive(tmp_path / f"{synset}.tar", files)
+    inner = {f"{synset}.tar": (tmp_path / f"{synset}.tar").read_bytes() for synset in SYNSETS}
+    archive(manual / "ILSVRC2012_img_train.tar", inner)
+    archive(
+        manual / "ILSVRC2012_img_val.tar",
+        {f"ILSVRC2012_val_{index:08d}.JPEG": jpeg(300 + 20 * index, 400, seed=index) for index in range(1, 7)},
+    )
+    return manual
+
+
+@pytest.mark.filterwarnings("ignore:in '.*', ILSVRC2012:UserWarning")
+def test_imagenet_is_prepared_from_its_archives(tmp_path, archives):
+    experiment = resolve("resnet18").experiment
+    assert experiment.data.name == "imagenet2012"
+    images = open_data(experiment, str(tmp_path / "data"), str(archives))
+    assert [images.examples(split) for split in (images.row.train, images.row.test)] == [6, 6]
+    assert len(images.labels) == 1000
+    assert images.labels[0] == "n01440764"
+    batches = epoch_of(images, experiment, 4)
+    assert [batch.shape for batch, _ in batches] == [(4, 224, 224, 3), (2, 224, 224, 3)]
+    names = [images.labels[label] for _, labels in batches for label in labels]
+    assert sorted(names) == sorted(2 * SYNSETS)
+    ((batch, labels),) = evaluation_batches(images, experiment)
+    assert batch.shape == (6, 224, 224, 3)
+    assert np.isfinite(batch).all()
+    # The first of the labels that TFDS has for the images in their alphabetic order.
+    known = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()[:6]
+    assert sorted(images.labels[label] for label in labels) == sorted(known)
+    # Prepared is prepared: no archive is needed any more.
+    assert open_dataset("imagenet2012", str(tmp_path / "data")).examples("train") == 6
+
+
+def test_imagenet_without_its_archives(tmp_path):
+    with pytest.raises(BnnError) as error:
+        open_dataset("imagenet2012", str(tmp_path / "data"))
+    message = str(error.value)
+    assert (
+        "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (from https://image-net.org/download-images" in message
+    )
+    assert message.endswith("into a folder and give it with --manual-dir DIR")
+    assert not (tmp_path / "data").exists()
+
+
+def test_imagenet_without_one_of_its_archives(tmp_path, archives):
+    (archives / "ILSVRC2012_img_val.tar").unlink()
+    with pytest.raises(
+        BnnError, match=r"\(ILSVRC2012_img_val.tar missing in '.*manual'\); put ILSVRC2012_img_train.tar"
+    ):
+        open_dataset("imagenet2012", str(tmp_path / "data"), str(archives))
+    assert not (tmp_path / "data").exists()
