@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from bnn_keras import catalog, constraints, schedules
+from bnn_keras import catalog, constraints, losses, schedules
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, Geometric, MultiStep, Optimizer, Schedule, Stage
+from bnn_keras.experiment import Experiment, Optimizer, Schedule, Stage
 from bnn_keras.layers import Rotate180
 from bnn_keras.schemes import Scheme
 
@@ -20,11 +21,15 @@ def _builder(reference: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 
-def build_scheme(experiment: Experiment) -> Scheme:
-    """The experiment's scheme at its bits, without latent weights where its optimizer flips binary ones."""
-    row = catalog.SCHEMES[experiment.scheme.name]
-    options = {key: value for key, value in experiment.scheme.choices.items() if key not in row.anneals}
-    scheme = _builder(row.builder)(**options).with_bits(experiment.scheme.bits)
+def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
+    """The scheme of a stage at its bits, without latent weights where its optimizer flips binary ones.
+
+    The last stage's where none is given: what a training ends with.
+    """
+    chosen = experiment.scheme_of(stage or experiment.stages[-1])
+    row = catalog.SCHEMES[chosen.name]
+    options = {key: value for key, value in chosen.choices.items() if key not in row.anneals}
+    scheme = _builder(row.builder)(**options).with_bits(chosen.bits)
     return scheme.without_latents() if experiment.latent_free else scheme
 
 
@@ -67,10 +72,14 @@ def build_network(
     return tf.keras.Model(images, logits, name=name.replace("/", "-"))
 
 
-def build_model(experiment: Experiment) -> tf.keras.Model:
+def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.Model:
     """The experiment's network, with fresh weights drawn with its seed and constrained once.
 
     Where the images of the data set differ in size, the network has its own input shape.
+
+    Args:
+        experiment: Says network, scheme, classes.
+        stage: The stage that it shall train in; the last one where absent.
 
     Returns:
         A model from normalised images (batch, height, width, channels) to logits (batch, classes).
@@ -79,9 +88,9 @@ def build_model(experiment: Experiment) -> tf.keras.Model:
     network = experiment.network
     model = build_network(
         network.name,
-        build_scheme(experiment),
+        build_scheme(experiment, stage),
         experiment.input_shape,
-        catalog.DATASETS[experiment.data.name].classes,
+        experiment.data.row.classes,
         rotated=network.rotated,
         **network.choices,
         **({"structure": network.structure} if network.structure else {}),
@@ -90,49 +99,74 @@ def build_model(experiment: Experiment) -> tf.keras.Model:
     return model
 
 
+# What a schedule's table is made from: its function, and whether that needs to know how long the stage is.
+_SCHEDULES: dict[str, tuple[Callable[..., schedules.Schedule], bool]] = {
+    "step": (functools.partial(schedules.exponential, staircase=True), False),
+    "multi_step": (schedules.multi_step, False),
+    "exponential": (schedules.exponential, False),
+    "geometric": (schedules.geometric, True),
+    "linear": (schedules.polynomial, True),
+    "polynomial": (schedules.polynomial, True),
+    "cosine": (schedules.cosine, True),
+    "cosine_restarts": (schedules.cosine_restarts, True),
+}
+
+
 def build_schedule(value: float | Schedule, epochs: int) -> schedules.Schedule:
-    """A hyper-parameter as a function of the epoch, over so many epochs."""
-    if isinstance(value, Geometric):
-        return schedules.geometric(value.initial, value.final, epochs)
-    if isinstance(value, MultiStep):
-        return schedules.multi_step(**value.model_dump(exclude={"schedule"}))
-    return schedules.constant(value)
+    """A hyper-parameter as a function of the epochs since its stage, of so many epochs, began.
+
+    Fractions of an epoch count where the schedule changes with every step; else it stands still within each epoch.
+    """
+    if not isinstance(value, Schedule):
+        return schedules.constant(value)
+    function, needs_length = _SCHEDULES[value.schedule]
+    found = function(**value.arguments, **({"epochs": epochs} if needs_length else {}))
+    if value.lead:
+        found = schedules.ahead(found, value.lead)
+    if value.warm_up:
+        found = schedules.warmed_up(found, value.warm_up.initial, value.warm_up.epochs)
+    return found if value.every == "step" else schedules.by_epoch(found)
 
 
-def build_annealing(experiment: Experiment) -> dict[str, schedules.Schedule]:
-    """What anneals in the experiment's scheme, as functions of the epoch over all stages."""
-    values = {name: getattr(experiment.scheme, name) for name in catalog.SCHEMES[experiment.scheme.name].anneals}
+def build_annealing(experiment: Experiment, stage: Stage) -> dict[str, schedules.Schedule]:
+    """What anneals in a stage's scheme, as functions of the epoch over all stages."""
+    scheme = experiment.scheme_of(stage)
+    values = {name: getattr(scheme, name) for name in catalog.SCHEMES[scheme.name].anneals}
     found = {name: build_schedule(value, experiment.epochs) for name, value in values.items() if value is not None}
     if "t" in found and "k" not in found:
         found["k"] = schedules.error_decay_scale(found["t"])
     return found
 
 
-def build_optimizer(optimizer: Optimizer, epochs: int) -> tf.keras.optimizers.legacy.Optimizer:
-    """The optimizer, with the hyper-parameters of the first epoch of a stage of so many epochs."""
-    values = {"learning_rate": optimizer.learning_rate, **optimizer.choices}
-    first = {name: build_schedule(value, epochs)(0) for name, value in values.items()}
-    return _builder(catalog.OPTIMIZERS[optimizer.name].builder)(weight_decay=optimizer.weight_decay, **first)
-
-
 def build_schedules(optimizer: Optimizer, epochs: int) -> dict[str, schedules.Schedule]:
-    """Learning rate, and what else changes in a stage of so many epochs, as functions of the epoch since it began."""
+    """Learning rate, and what else changes in a stage of so many epochs, as functions of the epochs since it began."""
     values = {"learning_rate": optimizer.learning_rate, **optimizer.choices}
     return {
         name: build_schedule(value, epochs)
         for name, value in values.items()
-        if name == "learning_rate" or isinstance(value, MultiStep | Geometric)
+        if name == "learning_rate" or isinstance(value, Schedule)
     }
 
 
-def build_loss(stage: Stage) -> tf.keras.losses.Loss:
-    """The loss of a stage, on logits and labels."""
-    return {"cross_entropy": tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)}[stage.loss]
+def build_optimizer(optimizer: Optimizer, epochs: int) -> tf.keras.optimizers.legacy.Optimizer:
+    """The optimizer, with the hyper-parameters of the first step of a stage of so many epochs."""
+    first = {name: schedule(0) for name, schedule in build_schedules(optimizer, epochs).items()}
+    decay = {"weight_decay": optimizer.weight_decay, "weight_decay_of": optimizer.weight_decay_of}
+    return _builder(catalog.OPTIMIZERS[optimizer.name].builder)(**{**decay, **optimizer.choices, **first})
+
+
+def build_loss(stage: Stage | None = None) -> tf.keras.losses.Loss:
+    """The loss of a stage on logits and labels, or cross-entropy as it is, which evaluation measures."""
+    smoothing = stage.label_smoothing if stage else 0.0
+    if not smoothing:
+        return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return losses.SmoothedCrossEntropy(smoothing)
 
 
 def build_metrics(model: tf.keras.Model) -> list[tf.keras.metrics.Metric]:
-    """Top-1 and top-5 accuracy (of as many classes as there are, where there are fewer)."""
+    """Top-1 and top-5 accuracy (of as many classes as there are, where there are fewer), and cross-entropy as it is."""
     return [
+        tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
         tf.keras.metrics.SparseCategoricalAccuracy(name="top1"),
         tf.keras.metrics.SparseTopKCategoricalAccuracy(min(5, model.output_shape[-1]), name="top5"),
     ]

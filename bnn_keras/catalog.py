@@ -33,18 +33,6 @@ class Reference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
-    """A published accuracy in percent."""
-
-    dataset: str
-    scheme: str
-    bits: str
-    top1: float
-    top5: float | None = None
-    optimizer: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Network:
     """A topology. `builder` is `f(scheme, images, classes, **options) -> logits`.
 
@@ -57,7 +45,6 @@ class Network:
         options: Further keys of the table `network` in an experiment, with their defaults.
         structures: The structure it has by default, by bits; empty where it has only one.
         reference: How PyTorch's code stores it; None where it is not from PyTorch.
-        figures: Published accuracies.
     """
 
     name: str
@@ -74,7 +61,6 @@ class Network:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     structures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reference: Reference | None = None
-    figures: tuple[Figure, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +93,7 @@ class Optimizer:
     name: str
     builder: str
     description: str
-    options: Mapping[str, float]
+    options: Mapping[str, Any]
     latent_free: bool = False
 
 
@@ -130,6 +116,11 @@ class Dataset:
     test_examples: int
     module: str | None = None
 
+    @classmethod
+    def other(cls, name: str, input_shape: tuple[int | None, int | None, int], classes: int) -> Dataset:
+        """One that the catalog does not have, with splits of the usual names."""
+        return cls(name, "", input_shape, classes, "train", "test", 0, 0)
+
 
 Row = TypeVar("Row", Network, Scheme, Optimizer, Dataset)
 
@@ -144,7 +135,7 @@ _IMAGENET_NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 
 _TURNED = Reference(turned=True)
 
 
-def _wide_resnet(width: int, dataset: str = "cifar10", figures: tuple[Figure, ...] = ()) -> Network:
+def _wide_resnet(width: int, dataset: str = "cifar10") -> Network:
     return Network(
         name=f"wrn_20_{width}",
         builder="bnn_keras.networks.wide_resnet:wide_resnet",
@@ -159,12 +150,10 @@ def _wide_resnet(width: int, dataset: str = "cifar10", figures: tuple[Figure, ..
         std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
         options={"depth": 20, "width": float(width)},
         reference=Reference(kernel="{}", binary_kernel="{}", turned=True),
-        figures=figures,
     )
 
 
-def _bireal(depth: int, top1: float, top5: float, reference: Reference, **kwargs: Any) -> Network:
-    figures = (Figure("imagenet2012", "bireal", "1/1", top1, top5), *kwargs.pop("figures", ()))
+def _bireal(depth: int, reference: Reference, **kwargs: Any) -> Network:
     return Network(
         name=f"birealnet{depth}",
         builder=f"bnn_keras.networks.birealnet:birealnet{depth}",
@@ -175,7 +164,6 @@ def _bireal(depth: int, top1: float, top5: float, reference: Reference, **kwargs
         bits="1/1",
         dataset="imagenet2012",
         reference=reference,
-        figures=figures,
         **_IMAGENET_NORMALISATION,
         **kwargs,
     )
@@ -199,7 +187,7 @@ def _irnet(name: str, function: str, description: str, **kwargs: Any) -> Network
     )
 
 
-def _irnet_for_imagenet(depth: int, *figures: Figure) -> Network:
+def _irnet_for_imagenet(depth: int) -> Network:
     return _irnet(
         f"resnet{depth}",
         f"resnet:resnet{depth}",
@@ -210,11 +198,10 @@ def _irnet_for_imagenet(depth: int, *figures: Figure) -> Network:
         structures={"1/1": "bireal", "1/32": "normal", "32/32": "normal"},
         reference=Reference(turned=True, unused=("bn3",)),
         source=f"IR-Net, ImageNet/ResNet{depth}",
-        figures=figures,
     )
 
 
-def _rethinking(name: str, description: str, top1: float, file: str, **kwargs: Any) -> Network:
+def _rethinking(name: str, description: str, file: str, **kwargs: Any) -> Network:
     return Network(
         **{
             "name": name,
@@ -226,7 +213,6 @@ def _rethinking(name: str, description: str, top1: float, file: str, **kwargs: A
             "bits": "1/1",
             "dataset": "imagenet2012",
             "source": f"rethinking-bnn-optimization, models/{file}",
-            "figures": (Figure(kwargs.get("dataset", "imagenet2012"), "binarynet", "1/1", top1, optimizer="bop"),),
             **_IMAGENET_NORMALISATION,
             **kwargs,
         }
@@ -280,7 +266,6 @@ NETWORKS = _table(
         std=(0.3081,),
         source="XNOR-Net-PyTorch, MNIST/models/LeNet_5.py",
         reference=Reference(),
-        figures=(Figure("mnist", "xnor", "1/1", 99.23),),
     ),
     Network(
         name="nin",
@@ -294,7 +279,6 @@ NETWORKS = _table(
         source="XNOR-Net-PyTorch, CIFAR_10/models/nin.py",
         options={"dropout": 0.5},
         reference=_TURNED,
-        figures=(Figure("cifar10", "xnor", "1/1", 86.28),),
     ),
     Network(
         name="alexnet",
@@ -310,17 +294,13 @@ NETWORKS = _table(
         source="XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py",
         options={"dropout": 0.5},
         reference=Reference(),
-        figures=(Figure("imagenet2012", "xnor", "1/1", 44.87, 69.70),),
     ),
     _wide_resnet(1),
     _wide_resnet(2),
-    _wide_resnet(
-        10, "cifar100", (Figure("cifar100", "mcdonnell", "1/32", 80.0), Figure("cifar100", "float", "32/32", 80.5))
-    ),
+    _wide_resnet(10, "cifar100"),
     _rethinking(
         "binarynet",
         "BinaryNet: six convolutions, three dense layers, all binary",
-        91.3,
         "binarynet.py",
         input_shape=_CIFAR,
         classes=10,
@@ -329,31 +309,22 @@ NETWORKS = _table(
         std=(0.5,),
     ),
     _rethinking(
-        "binary_alexnet", "Binary AlexNet: five convolutions, three dense layers, all binary", 41.1, "binary_alexnet.py"
+        "binary_alexnet", "Binary AlexNet: five convolutions, three dense layers, all binary", "binary_alexnet.py"
     ),
-    _rethinking(
-        "xnornet", "XNOR-Net's AlexNet made for Bop: all but the first and the last layer binary", 45.9, "xnor.py"
-    ),
+    _rethinking("xnornet", "XNOR-Net's AlexNet made for Bop: all but the first and the last layer binary", "xnor.py"),
     _bireal(
         18,
-        56.4,
-        79.5,
         Reference(binary_kernel="{}.weights", flat=True, turned=True),
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
         options={"variant": "bireal"},
-        figures=(Figure("imagenet2012", "bireal", "1/1", 56.6, optimizer="bop"),),
     ),
     _bireal(
         34,
-        62.2,
-        83.9,
         Reference(binary_kernel="{}.weights", flat=True, turned=True),
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
     ),
     _bireal(
         50,
-        62.6,
-        83.9,
         Reference(turned=True, unused=("layers.0.down_conv1x1",)),
         source="Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py",
     ),
@@ -363,7 +334,6 @@ NETWORKS = _table(
         "IR-Net's ResNet-20 for CIFAR-10",
         structures={"1/1": "bireal", "1/32": "normal", "32/32": "normal"},
         source="IR-Net, CIFAR-10/ResNet20",
-        figures=(Figure("cifar10", "irnet", "1/1", 86.5), Figure("cifar10", "irnet", "1/32", 90.8)),
     ),
     _irnet(
         "vgg_small",
@@ -371,7 +341,6 @@ NETWORKS = _table(
         "IR-Net's VGG-Small: six convolutions, all but the first binary, and a dense layer",
         reference=Reference(),
         source="IR-Net, CIFAR-10/VGG-Small/vgg.py",
-        figures=(Figure("cifar10", "irnet", "1/1", 90.4),),
     ),
     _irnet(
         "resnet18_cifar",
@@ -379,14 +348,9 @@ NETWORKS = _table(
         "IR-Net's ResNet-18 for CIFAR-10",
         structures={"1/1": "normal", "1/32": "normal", "32/32": "normal"},
         source="IR-Net, CIFAR-10/ResNet18/resnet.py",
-        figures=(Figure("cifar10", "irnet", "1/1", 91.5),),
     ),
-    _irnet_for_imagenet(
-        18, Figure("imagenet2012", "irnet", "1/1", 58.1, 80.0), Figure("imagenet2012", "irnet", "1/32", 66.5, 86.8)
-    ),
-    _irnet_for_imagenet(
-        34, Figure("imagenet2012", "irnet", "1/1", 62.9, 84.1), Figure("imagenet2012", "irnet", "1/32", 70.4, 89.5)
-    ),
+    _irnet_for_imagenet(18),
+    _irnet_for_imagenet(34),
     *map(_zoo, _ZOO),
 )
 
@@ -433,7 +397,7 @@ SCHEMES = _table(
         description="Bi-Real Net: scaled sign without a gradient through the scale, approximate sign of activations",
         bits=_BINARY_BITS,
         source="Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation",
-        options=_REAL_ACTIVATION,
+        options={**_REAL_ACTIVATION, "scaled": True},
     ),
     Scheme(
         name="irnet",
@@ -455,18 +419,32 @@ SCHEMES = _table(
 
 _ADAM = {"beta_1": 0.9, "beta_2": 0.999}
 
+_CLIPPED = {"clip_norm": None}
+
 OPTIMIZERS = _table(
+    Optimizer(
+        name="sgd",
+        builder="bnn_keras.optimizers:sgd",
+        description="Stochastic gradient descent, with momentum, plain or Nesterov's",
+        options={"momentum": 0.0, "nesterov": False, **_CLIPPED},
+    ),
     Optimizer(
         name="adam",
         builder="bnn_keras.optimizers:adam",
         description="Adam as Keras has it: epsilon before bias correction",
-        options={**_ADAM, "epsilon": 1e-7},
+        options={**_ADAM, "epsilon": 1e-7, **_CLIPPED},
     ),
     Optimizer(
         name="adam_torch",
         builder="bnn_keras.optimizers:adam_torch",
         description="Adam as PyTorch has it: epsilon after bias correction",
-        options={**_ADAM, "epsilon": 1e-8},
+        options={**_ADAM, "epsilon": 1e-8, **_CLIPPED},
+    ),
+    Optimizer(
+        name="adamw",
+        builder="bnn_keras.optimizers:adamw",
+        description="Adam as PyTorch has it, with decoupled weight decay",
+        options={**_ADAM, "epsilon": 1e-8, **_CLIPPED},
     ),
     Optimizer(
         name="bop",

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 
 def binary_variables(model: tf.keras.Model) -> list[tf.Variable]:
-    """The trainable variables whose quantizer has precision 1; facts, not names, tell them."""
-    return [variable for variable in model.trainable_variables if getattr(variable, "precision", None) == 1]
+    """The variables whose quantizer has precision 1; facts, not names, tell them."""
+    return [variable for variable in model.variables if getattr(variable, "precision", None) == 1]
 
 
 def count(model: tf.keras.Model) -> dict[str, Any]:

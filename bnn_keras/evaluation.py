@@ -11,34 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from bnn_keras import catalog, runs
-from bnn_keras.build import build_loss, build_metrics, build_model, percent
+from bnn_keras.build import build_loss, build_metrics, percent
 from bnn_keras.data import evaluation_batches, fit, normalise, open_dataset
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment
+from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-
-
-def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.keras.Model]:
-    """A run's experiment, and its network with the weights of the last epoch, or of the best one.
-
-    Raises:
-        BnnError: There is no run, it has finished no epoch, or its weights are damaged.
-    """
-    run = Run.read(directory)
-    path = run / (runs.BEST_WEIGHTS if best else runs.WEIGHTS)
-    if not path.is_file():
-        raise BnnError(f"{str(run.directory)!r} has no {path.name}: no epoch is finished; train it first")
-    experiment = run.experiment
-    model = build_model(experiment)
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise BnnError(
-            f"cannot read {str(path)!r} as the weights of {experiment.network.name} ({error}); train again with --fresh"
-        ) from error
-    return experiment, model
 
 
 def evaluate(
@@ -66,14 +45,15 @@ def evaluate(
     """
     experiment, model = load_run(directory, best)
     name = dataset or experiment.data.name
-    own, row = catalog.DATASETS[experiment.data.name], catalog.find("data set", name)
+    own = experiment.data.row
+    row = catalog.find("data set", name) if dataset else own
     if (row.input_shape, row.classes) != (own.input_shape, own.classes):
         raise BnnError(
             f"data set {name!r} has images {_shape(row)} in {row.classes} classes; the run expects {_shape(own)} in "
             f"{own.classes}; choose a data set of that shape"
         )
     images = open_dataset(name, data_dir, manual_dir)
-    model.compile(loss=build_loss(experiment.stages[-1]), metrics=build_metrics(model))
+    model.compile(loss=build_loss(), metrics=build_metrics(model))
     measured = model.evaluate(evaluation_batches(images, experiment), verbose=0, return_dict=True)
     return {
         "run": str(directory),

@@ -180,15 +180,19 @@ def mcdonnell(activation: str = "relu") -> Scheme:
     )
 
 
-def bireal(activation: str = "relu") -> Scheme:
+def bireal(activation: str = "relu", scaled: bool = True) -> Scheme:
     """Bi-Real Net: kernels α · sign without a gradient through α, activations with the approximate sign's gradient.
+
+    Args:
+        activation: What stands in the place of the signs where activations have 32 bits.
+        scaled: Without it kernels are ±1, as where the first paper retrains batch norms to take the scales over.
 
     Source: Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation.
     """
     return Scheme(
         "bireal",
         "1/1",
-        kernel_quantizer=quantizers.DetachedScaledSign,
+        kernel_quantizer=quantizers.DetachedScaledSign if scaled else larq.quantizers.SteSign,
         input_quantizer=larq.quantizers.ApproxSign,
         real_activation=activation,
     )

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from bnn_keras.cli.output import complain
+from bnn_keras import catalog
+from bnn_keras.cli.output import complain, quiet_tensorflow
 from bnn_keras.experiment import Experiment, Resolution, resolve
+from bnn_keras.experiment.schema import FAKE
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 data_dir = click.option(
@@ -24,6 +26,13 @@ overrides = click.option(
     metavar="KEY=VALUE",
     help="Override a key of the experiment, such as stages.0.epochs=3; may be repeated.",
 )
+strategy = click.option(
+    "--strategy",
+    default="auto",
+    metavar="S",
+    help="Devices: single, mirrored (all GPUs here), multiworker (TF_CONFIG), tpu, or auto, which finds out (default).",
+)
+quiet = click.option("--quiet", is_flag=True, help="Plain lines instead of a progress bar.")
 best = click.option("--best", is_flag=True, help="Take the weights of the best epoch instead of the last.")
 run = click.argument("run", metavar="RUN")
 
@@ -49,9 +58,18 @@ def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("network")(choices(function))
 
 
-def resolved(network: str, **options: Any) -> Experiment:
+def resolved(network: str, data_dir: str | None = None, **options: Any) -> Experiment:
     """The experiment that the options of `recipe` mean; says so where it is no recipe as it stands."""
-    return announced(resolve(network, **options))
+    return announced(resolve(network, **{**options, "dataset": _described(options.get("dataset"), data_dir)}))
+
+
+def _described(dataset: str | None, data_dir: str | None) -> str | catalog.Dataset | None:
+    """A data set that the catalog does not have, as TFDS knows it; others by their names."""
+    if dataset is None or dataset == FAKE or dataset in catalog.DATASETS:
+        return dataset
+    with quiet_tensorflow():
+        from bnn_keras.data import describe
+    return describe(dataset, data_dir)
 
 
 def announced(resolution: Resolution) -> Experiment:

@@ -33,12 +33,14 @@ Examples:
     default=True,
     help="Go on where an unfinished run in the directory stopped (default), or remove that run and start over.",
 )
-@click.option("--quiet", is_flag=True, help="Plain lines instead of a progress bar.")
+@options.strategy
+@options.quiet
 @options.as_json
 def train(
     directory: str | None,
     data_dir: str | None,
     manual_dir: str | None,
+    strategy: str,
     resume: bool,
     quiet: bool,
     as_json: bool,
@@ -50,7 +52,7 @@ def train(
     """
     from bnn_keras.runs import default_directory
 
-    experiment = options.resolved(**recipe)
+    experiment = options.resolved(data_dir=data_dir, **recipe)
     directory = directory or str(default_directory(experiment))
     click.echo(f"{experiment.name} → {directory}", err=True)
     with quiet_tensorflow():
@@ -60,6 +62,7 @@ def train(
         directory,
         data_dir=data_dir,
         manual_dir=manual_dir,
+        strategy=strategy,
         fresh=not resume,
         plain=quiet,
         command=["bnnk", *sys.argv[1:]],

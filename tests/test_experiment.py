@@ -13,7 +13,7 @@ from bnn_keras.experiment import (
     resolve,
 )
 
-EXPERIMENTS = 45
+EXPERIMENTS = 46
 
 
 @pytest.fixture
@@ -136,20 +136,19 @@ def test_unknown_network():
 
 
 def test_a_network_without_experiments_gets_a_plain_recipe():
-    resolution = resolve("wrn_20_2")
-    assert resolution.experiment.name == "plain/wrn_20_2_cifar10"
+    resolution = resolve("zoo/quicknet")
+    assert resolution.experiment.name == "plain/zoo-quicknet_imagenet2012"
     assert resolution.note == (
-        "no recipe for wrn_20_2; a plain one instead, plain/wrn_20_2_cifar10: Adam at 0.001 for 100 epochs"
+        "no recipe for zoo/quicknet; a plain one instead, plain/zoo-quicknet_imagenet2012: Adam at 0.001 for 100 epochs"
     )
-    assert resolution.experiment.network.width == 2
     assert parse(resolution.experiment.to_toml(), "again") == resolution.experiment
 
 
 def test_an_experiment_that_is_given_is_not_announced_as_plain(tmp_path):
     file = tmp_path / "experiment.toml"
-    file.write_text(resolve("wrn_20_2", epochs=3).experiment.to_toml())
-    resolution = resolve("wrn_20_2", experiment=file)
-    assert (resolution.experiment.name, resolution.note) == ("plain/wrn_20_2_cifar10", None)
+    file.write_text(resolve("zoo/quicknet", epochs=3).experiment.to_toml())
+    resolution = resolve("zoo/quicknet", experiment=file)
+    assert (resolution.experiment.name, resolution.note) == ("plain/zoo-quicknet_imagenet2012", None)
 
 
 def test_the_structure_is_that_of_the_bits():
@@ -267,7 +266,7 @@ def test_epochs_of_several_stages_are_unclear(base, tmp_path):
         ("stages.0=3", "stages.0: got 3; expected a table"),
         ("stages=[]", "stages: got []"),
         ("network.name=lenet", "network.name: unknown network 'lenet'; did you mean 'lenet5'?"),
-        ("data.name=mnst", "data: unknown data set 'mnst'; did you mean 'mnist'?"),
+        ("data.name=mnst", "data.name: unknown data set 'mnst'; did you mean 'mnist'?"),
         ("data.mean=[1, 2]", "data.mean: got [1, 2]; expected 1 value(s), one for each channel"),
         ("data.std=[0]", "data.std.0: got 0; expected greater than 0"),
         ("scheme.bits=2/2", "scheme.bits: got '2/2'; scheme 'xnor' has bits (weights/activations) 1/1, 1/32"),

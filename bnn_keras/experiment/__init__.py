@@ -11,16 +11,16 @@ from bnn_keras.experiment.files import (
     parse,
 )
 from bnn_keras.experiment.find import Resolution, find_experiment, resolve
-from bnn_keras.experiment.schema import Experiment, Geometric, MultiStep, Optimizer, Schedule, Stage
+from bnn_keras.experiment.schema import Data, Experiment, Optimizer, Schedule, Scheme, Stage
 
 __all__ = [
+    "Data",
     "Experiment",
     "ExperimentError",
-    "Geometric",
-    "MultiStep",
     "Optimizer",
     "Resolution",
     "Schedule",
+    "Scheme",
     "Stage",
     "all_experiments",
     "experiment_names",

@@ -10,7 +10,7 @@ from typing import Any
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment.files import Document, all_experiments, load_experiment, toml_value, validate
-from bnn_keras.experiment.schema import Experiment
+from bnn_keras.experiment.schema import FAKE, Experiment
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -70,36 +70,55 @@ def _keys(option: str, stages: int) -> list[str]:
     return list(dict.fromkeys(pattern.format(stage=stage) for stage in range(stages)))
 
 
-def _choose(document: Document, changes: Mapping[str, str]) -> dict[str, Any]:
+def _choose(document: Document, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Puts choices into a document, and takes out what belonged to the names they replace.
 
     Returns:
         What is set, by dotted key.
     """
-    keys = {key: value for option, value in changes.items() for key in _keys(option, len(document["stages"]))}
+    stages = document["stages"]
+    keys = {key: value for option, value in changes.items() for key in _keys(option, len(stages))}
     if "network" in changes:
         document["network"] = {}
-    if "scheme" in changes:
-        document["scheme"] = {"bits": document["scheme"]["bits"]}
-        offered = catalog.SCHEMES[changes["scheme"]].bits
+    if "scheme" in changes or "bits" in changes:
+        _forget_scheme(document, replaced="scheme" in changes)
+        offered = catalog.SCHEMES[changes.get("scheme", document["scheme"].get("name"))].bits
         if "bits" not in changes and document["scheme"]["bits"] not in offered:
             keys["scheme.bits"] = offered[0]
-    if "scheme" in changes or "bits" in changes:
-        document["scheme"].pop("activation", None)
-        document["network"].pop("structure", None)
     if "dataset" in changes:
-        channels = catalog.DATASETS[changes["dataset"]].input_shape[-1]
-        for name in ("mean", "std"):
-            values = document["data"][name]
-            if len(values) not in (1, channels):
-                keys[f"data.{name}"] = [round(sum(values) / len(values), 4)]
+        keys |= _forget_dataset(document, changes["dataset"])
     if "optimizer" in changes:
-        for stage in document["stages"]:
-            kept = ("learning_rate", "weight_decay")
+        for stage in stages:
+            kept = ("learning_rate", "weight_decay", "weight_decay_of")
             stage["optimizer"] = {key: stage["optimizer"][key] for key in kept if key in stage["optimizer"]}
     for key, value in keys.items():
         _override(document, key, value)
     return keys
+
+
+def _forget_scheme(document: Document, replaced: bool) -> None:
+    """Takes out what is the scheme's own, or only what depends on its bits; stages have it too."""
+    name = document["scheme"]["name"]
+    for stage in document["stages"]:
+        if stage.get("scheme", {}).get("name") == name:
+            del stage["scheme"]
+    if replaced:
+        document["scheme"] = {"bits": document["scheme"]["bits"]}
+    document["scheme"].pop("activation", None)
+    document["network"].pop("structure", None)
+
+
+def _forget_dataset(document: Document, name: str) -> dict[str, Any]:
+    """Takes out what described the old data set, and makes the normalisation one of the new one's channels."""
+    data = document["data"]
+    old = validate(document, document["name"]).data
+    described = {key: data.pop(key, None) for key in ("like", "examples", "shape", "classes")}
+    if name == FAKE:
+        kept = {key: described[key] for key in ("shape", "classes") if described[key]}
+        return {"data.like": old.source, **{f"data.{key}": value for key, value in kept.items()}}
+    channels = catalog.DATASETS[name].input_shape[-1] if name in catalog.DATASETS else None
+    averages = {key: [round(sum(data[key]) / len(data[key]), 4)] for key in ("mean", "std")}
+    return {f"data.{key}": value for key, value in averages.items() if len(data[key]) not in (1, channels)}
 
 
 def plain(network: str) -> Experiment:
@@ -132,8 +151,9 @@ def find_experiment(
 ) -> Experiment:
     """The experiment of a network that fits the choices best.
 
-    Candidates are the network's experiments; each choice keeps those that have its value. One left: it. Several
-    left: the default one. None left: the network's default, though it does not have them all (see `unmet`).
+    Candidates are the network's experiments but for those found by name alone; each choice keeps those that have its
+    value. One left: it. Several left: the default one. None left: the network's default, though it does not have them
+    all (see `unmet`).
 
     Args:
         network: Name of a network.
@@ -144,7 +164,7 @@ def find_experiment(
         BnnError: Several fit and none of them is the default, or the network has no experiment at all.
     """
     known = all_experiments() if candidates is None else list(candidates)
-    of_network = [one for one in known if one.network.name == network]
+    of_network = [one for one in known if one.network.name == network and not one.by_name]
     if not of_network:
         raise BnnError(f"no experiment trains network {network!r}; give a file with --experiment FILE")
     fitting = [one for one in of_network if not unmet(one, choices)]
@@ -160,7 +180,7 @@ def resolve(
     network: str | None = None,
     *,
     experiment: str | Path | None = None,
-    dataset: str | None = None,
+    dataset: str | catalog.Dataset | None = None,
     scheme: str | None = None,
     bits: str | None = None,
     optimizer: str | None = None,
@@ -174,7 +194,8 @@ def resolve(
     Args:
         network: Name of the network; may be left out where `experiment` is given.
         experiment: Name or file; found from the other options (`find_experiment`) where absent.
-        dataset: Data set; this and the next three choose between recipes, and override one where no recipe has them.
+        dataset: Data set of the catalog, "fake", or what `bnn_keras.data.describe` says of another one; this and the
+            next three choose between recipes, and override one where no recipe has them.
         scheme: Scheme.
         bits: Bits of weights / activations, "1/1".
         optimizer: Optimizer, in every stage.
@@ -188,11 +209,13 @@ def resolve(
     Raises:
         BnnError: An unknown name, several experiments, an override that does not fit.
     """
-    options = {"network": network, "dataset": dataset, "scheme": scheme, "bits": bits, "optimizer": optimizer}
+    described = dataset if isinstance(dataset, catalog.Dataset) else None
+    name = described.name if described else dataset
+    options = {"network": network, "dataset": name, "scheme": scheme, "bits": bits, "optimizer": optimizer}
     choices = {option: value for option, value in options.items() if value is not None}
     for option, value in choices.items():
         _, table = _KEYS[option]
-        if table:
+        if table and not (option == "dataset" and (described or value == FAKE)):
             catalog.find(table, value)
 
     base = _base(network, experiment, choices)
@@ -206,6 +229,22 @@ def resolve(
         document = _renamed(document, base)
     elif experiment is None and base.name.startswith(f"{_PLAIN}/"):
         note = f"no recipe for {network}; a plain one instead, {base.name}: Adam at 0.001 for 100 epochs"
+    if described:
+        shape = [size or 0 for size in described.input_shape]
+        document["data"] |= {"shape": shape, "classes": described.classes}
+    _apply(document, base, overrides, epochs, batch_size, seed)
+    return Resolution(validate(document, document["name"]), note)
+
+
+def _apply(
+    document: Document,
+    base: Experiment,
+    overrides: Iterable[str],
+    epochs: int | None,
+    batch_size: int | None,
+    seed: int | None,
+) -> None:
+    """Puts what is not a choice between recipes into a document."""
     if epochs is not None:
         if len(document["stages"]) > 1:
             raise BnnError(
@@ -219,8 +258,10 @@ def resolve(
     if seed is not None:
         _override(document, "seed", seed)
     for text in overrides:
-        _override(document, *parse_override(text))
-    return Resolution(validate(document, document["name"]), note)
+        key, value = parse_override(text)
+        if (key, value) == ("data.name", FAKE) and document["data"]["name"] != FAKE:
+            document["data"] |= {"like": document["data"]["name"]}
+        _override(document, key, value)
 
 
 def _base(network: str | None, experiment: str | Path | None, choices: Mapping[str, str]) -> Experiment:
@@ -229,7 +270,7 @@ def _base(network: str | None, experiment: str | Path | None, choices: Mapping[s
         return load_experiment(experiment)
     if network is None:
         raise BnnError("neither a network nor an experiment is given; expected one of the two")
-    candidates = [one for one in all_experiments() if one.network.name == network]
+    candidates = [one for one in all_experiments() if one.network.name == network and not one.by_name]
     return find_experiment(network, choices, candidates) if candidates else plain(network)
 
 

@@ -25,25 +25,38 @@ _PERCENTAGES = ("top1", "top5", "val_top1", "val_top5")
 
 
 class Schedules(tf.keras.callbacks.Callback):
-    """Sets values at the start of each epoch, and puts them among the epoch's measurements.
+    """Sets values before each step, and puts those of the epoch's last step among its measurements.
 
     Args:
-        schedules: Each value as a function of the epochs since `begin`, by name.
+        schedules: Each value as a function of the epochs since `begin`, fractions included, by name.
         assign: Takes (name, value): a hyper-parameter of the optimizer, or what anneals in the model.
+        steps: Steps per epoch.
         begin: The epoch that the schedules count from.
     """
 
-    def __init__(self, schedules: Mapping[str, Schedule], assign: Callable[[str, float], None], begin: int = 0):
+    _supports_tf_logs = True  # Keras then leaves the logs of a step on the device
+
+    def __init__(
+        self, schedules: Mapping[str, Schedule], assign: Callable[[str, float], None], steps: int, begin: int = 0
+    ):
         super().__init__()
         self.schedules = schedules
         self.assign = assign
+        self.steps = steps
         self.begin = begin
+        self.values: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Sets the values of the epoch."""
-        self.values = {name: schedule(epoch - self.begin) for name, schedule in self.schedules.items()}
-        for name, value in self.values.items():
-            self.assign(name, value)
+        """Notes the epoch."""
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Sets what has changed."""
+        for name, schedule in self.schedules.items():
+            value = schedule(self.epoch - self.begin + batch / self.steps)
+            if self.values.get(name) != value:
+                self.assign(name, value)
+                self.values[name] = value
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Puts the values among the epoch's measurements."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -20,24 +21,45 @@ _PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 
 
 def environment(experiment: Experiment, images: Images, command: Sequence[str]) -> dict[str, Any]:
-    """Versions, devices, git commit, command line, seed, data set."""
+    """Versions, hardware, devices, git commit, command line, seed, data set."""
     return {
         "bnn_keras": bnn_keras.__version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "platform": platform.platform(),
+        "hardware": hardware(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "command": list(command) or sys.argv,
         "seed": experiment.seed,
         "dataset": {
             "name": images.row.name,
-            "version": str(images.builder.version),
+            "version": images.version,
             "train_examples": images.examples(images.row.train),
             "test_examples": images.examples(images.row.test),
             "labels": images.labels,
         },
     }
+
+
+def hardware() -> str:
+    """What computes, for people: the GPUs, else the processor with its number of cores."""
+    gpus = [
+        tf.config.experimental.get_device_details(device).get("device_name", "GPU")
+        for device in tf.config.list_physical_devices("GPU")
+    ]
+    if gpus:
+        return ", ".join(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(gpus))
+    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} × {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _git_commit() -> str | None:

@@ -54,6 +54,9 @@ def import_checkpoint(
         raise BnnError(f"network {network!r} has no reference in PyTorch to import from; those that have one: {known}")
     tensors = interop.read_checkpoint(file)
     overrides = [f"network.rotated={str(row.reference.turned).lower()}", *overrides]
+    if not choices.get("experiment"):
+        own = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
+        choices |= {name: choices.get(name) or value for name, value in own.items()}
     resolution = resolve(network, overrides=overrides, **choices)
     model = build_model(resolution.experiment)
     classes = interop.classes_of(model, tensors)
@@ -67,7 +70,7 @@ def import_checkpoint(
 
 
 def _dataset_with(classes: int, experiment: Experiment) -> str:
-    shape = catalog.DATASETS[experiment.data.name].input_shape
+    shape = experiment.data.row.input_shape
     for row in catalog.DATASETS.values():
         if (row.classes, row.input_shape) == (classes, shape):
             return row.name

@@ -19,7 +19,7 @@ class ShowProgress(tf.keras.callbacks.Callback):
     Args:
         console: Where to; a bar if it is a terminal, else plain lines.
         epochs: Epochs of all stages.
-        steps: Steps per epoch.
+        steps: Steps per epoch, in this stage.
         examples: Training images per epoch.
         plain: Plain lines on a terminal too.
     """
@@ -42,7 +42,7 @@ class ShowProgress(tf.keras.callbacks.Callback):
         self.epochs_timed = 0
         self.tested = ""
         if self.progress:
-            self.task = self.progress.add_task("starting", total=self.epochs * self.steps)
+            self.task = self.progress.add_task("starting", total=self.epochs)
             self.progress.start()
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class ShowProgress(tf.keras.callbacks.Callback):
         left = self._left(self.epoch + (batch + 1) / self.steps, now)
         self.progress.update(
             self.task,
-            completed=self.epoch * self.steps + batch + 1,
+            completed=self.epoch + (batch + 1) / self.steps,
             description=f"{line}  top-1 {100 * float(logs['top1']):.2f} %{self.tested}{left}",
         )
 
