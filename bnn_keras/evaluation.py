@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog, runs
 from bnn_keras.build import build_loss, build_metrics, percent
-from bnn_keras.data import evaluation_batches, fit, normalise, open_dataset
+from bnn_keras.data import describe, evaluation_batches, fit, normalise, open_data, open_dataset
 from bnn_keras.errors import BnnError
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
@@ -46,20 +46,20 @@ def evaluate(
     experiment, model = load_run(directory, best)
     name = dataset or experiment.data.name
     own = experiment.data.row
-    row = catalog.find("data set", name) if dataset else own
+    row = describe(dataset, data_dir) if dataset else own
     if (row.input_shape, row.classes) != (own.input_shape, own.classes):
         raise BnnError(
             f"data set {name!r} has images {_shape(row)} in {row.classes} classes; the run expects {_shape(own)} in "
             f"{own.classes}; choose a data set of that shape"
         )
-    images = open_dataset(name, data_dir, manual_dir)
+    images = open_dataset(dataset, data_dir, manual_dir) if dataset else open_data(experiment, data_dir, manual_dir)
     model.compile(loss=build_loss(), metrics=build_metrics(model))
     measured = model.evaluate(evaluation_batches(images, experiment), verbose=0, return_dict=True)
     return {
         "run": str(directory),
         "weights": "best" if best else "last",
         "dataset": name,
-        "images": images.examples(row.test),
+        "images": images.examples(images.row.test),
         "loss": measured["loss"],
         "top1": percent(measured["top1"]),
         "top5": percent(measured["top5"]),

@@ -23,7 +23,7 @@ def test_a_grid_has_what_the_network_sees(data_dir):
 
 @pytest.mark.parametrize("network", ["nin", "resnet18"])
 def test_a_grid_is_drawn(network, tmp_path):
-    experiment = resolve(network, dataset="fake").experiment
+    experiment = resolve(network, dataset="fake", overrides=["data.examples=8"]).experiment
     draw_grid(open_data(experiment), tmp_path / "grid.png", experiment)
     height, width, _ = tf.io.decode_png((tmp_path / "grid.png").read_bytes()).shape
     assert height > 800
