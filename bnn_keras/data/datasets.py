@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
@@ -101,7 +100,7 @@ def open_dataset(name: str, data_dir: str | None = None, manual_dir: str | None 
     found = find_dataset(name, data_dir)
     if not found.source.splits:
         prepare(found.source.builder, manual_dir)
-    train, test = _splits(name, found.source.splits)
+    train, test = _splits(name, found.source)
     return Images(dataclasses.replace(found.row, train=train, test=test), found.source)
 
 
@@ -145,16 +144,17 @@ def _row(name: str, source: Prepared) -> catalog.Dataset:
     row = catalog.Dataset.other(name, source.shape, source.classes)
     if not source.splits:
         return row
-    train, test = _splits(name, source.splits)
+    train, test = _splits(name, source)
     counts = {"train_examples": source.count(train), "test_examples": source.count(test)}
     return dataclasses.replace(row, train=train, test=test, **counts)
 
 
-def _splits(name: str, splits: Mapping[str, int]) -> tuple[str, str]:
+def _splits(name: str, source: Prepared) -> tuple[str, str]:
     """Those to train on and to test on: "test", else "validation"; the last tenth of "train" where it is alone."""
     row = catalog.DATASETS.get(name)
+    splits = source.splits
     wanted = (row.test,) if row else _TESTS
-    test = next((split for split in wanted if splits.get(split)), None)
+    test = next((split for split in wanted if splits.get(split) and (row or _has_labels(source, split))), None)
     if splits.get("train") and test:
         return "train", test
     if splits.get("train") and not row and name != IMAGE_FOLDER:
@@ -164,6 +164,11 @@ def _splits(name: str, splits: Mapping[str, int]) -> tuple[str, str]:
         f"data set {name!r} has images in the splits {there}; expected train and {' or '.join(wanted)}; "
         "prepare it again from all of its files"
     )
+
+
+def _has_labels(source: Prepared, split: str) -> bool:
+    """Whether the first image has one: -1 stands for the secret labels of a contest."""
+    return any(int(label) >= 0 for _, label in source.read(split).take(1))
 
 
 def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

@@ -169,6 +169,17 @@ class TinySquares(tfds.core.GeneratorBasedBuilder):
             yield index, {"photo": np.full((8, 8, 3), 4 * index, np.uint8), "kind": index // 30, "note": "a square"}
 
 
+class TinyContest(TinySquares):
+    """The labels of the split `test` are secret."""
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "test", "validation")}
+
+    def _generate_examples(self, split):
+        for index, example in super()._generate_examples():
+            yield index, {**example, "kind": -1 if split == "test" else example["kind"]}
+
+
 class TinyNumbers(tfds.core.GeneratorBasedBuilder):
     """No images."""
 
@@ -218,6 +229,11 @@ def test_another_set_of_tfds_trains_and_evaluates(tmp_path, held, monkeypatch):
     ]
     assert sorted(shades) == [4 * index for index in range(60)]
     assert np.concatenate([labels for _, labels in batches]).tolist() == [int(shade >= 120) for shade in shades]
+
+
+def test_a_test_split_without_labels_is_passed_over(tmp_path):
+    assert open_dataset("tiny_contest", str(tmp_path)).row.test == "validation"
+    assert describe("tiny_contest", str(tmp_path)).test == "validation"
 
 
 @pytest.mark.parametrize(
