@@ -16,7 +16,7 @@ import tensorflow as tf
 from bnn_keras import catalog
 from bnn_keras.build import build_model
 from bnn_keras.counts import count
-from bnn_keras.experiment import resolve
+from bnn_keras.experiment import all_experiments, resolve
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 FILES = Path(os.environ.get("BNN_KERAS_GOLDENS", GOLDEN))
@@ -67,14 +67,16 @@ def size(number):
 
 
 def published(experiment):
-    """What the catalog has of an experiment."""
-    figures = catalog.NETWORKS[experiment.network.name].figures
-    asked = (experiment.data.name, experiment.scheme.name, experiment.scheme.bits)
-    optimizer = "bop" if experiment.latent_free else None
-    for figure in figures:
-        if (figure.dataset, figure.scheme, figure.bits) == asked and figure.optimizer == optimizer:
-            return f"{figure.top1:g}" + (f" / {figure.top5:g}" if figure.top5 else "")
-    return "–"
+    """What was published of a network at these bits, on its paper's data and with such an optimizer."""
+    asked = (experiment.network.name, experiment.data.name, experiment.scheme.name, experiment.scheme.bits)
+    figures = [
+        one.published
+        for one in all_experiments()
+        if one.published
+        and (one.network.name, one.data.name, one.scheme.name, one.scheme.bits) == asked
+        and one.latent_free == experiment.latent_free
+    ]
+    return f"{figures[0].top1:g}" + (f" / {figures[0].top5:g}" if figures[0].top5 else "") if figures else "–"
 
 
 def experiment_of(parity, golden):

@@ -2,12 +2,13 @@
 
 from bnn_keras.data.datasets import Images, describe, find_dataset, open_data, open_dataset
 from bnn_keras.data.pictures import fit
-from bnn_keras.data.pipelines import evaluation_batches, normalise, steps_per_epoch, training_batches
+from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
 
 __all__ = [
     "Images",
     "describe",
     "evaluation_batches",
+    "evaluation_steps",
     "find_dataset",
     "fit",
     "normalise",

@@ -158,6 +158,12 @@ def training_batches(
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
 
 
+def evaluation_steps(images: Images, replicas: int = 1, pipelines: int = 1, batch_size: int = EVALUATION_BATCH) -> int:
+    """Steps in which all replicas together see every test image once: those of the pipeline with most of them."""
+    own = -(-images.examples(images.row.test) // pipelines)
+    return -(-own // (batch_size * (replicas // pipelines)))
+
+
 def evaluation_batches(
     images: Images,
     experiment: Experiment,

@@ -82,6 +82,8 @@ def _problem(error: Any, document: Document) -> str:
     if error["type"] in ("model_type", "dict_type"):
         message = "expected a table"
     message = message.replace("Input should be ", "expected ")
+    if isinstance(error["input"], dict) and not location:
+        return message  # of the document as a whole
     return f"{where}: got {error['input']!r}; {message[0].lower()}{message[1:]}"
 
 

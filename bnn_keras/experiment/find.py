@@ -111,11 +111,11 @@ def _forget_scheme(document: Document, replaced: bool) -> None:
 def _forget_dataset(document: Document, name: str) -> dict[str, Any]:
     """Takes out what described the old data set, and makes the normalisation one of the new one's channels."""
     data = document["data"]
-    old = validate(document, document["name"]).data
+    source = data.get("like", data["name"])
     described = {key: data.pop(key, None) for key in ("like", "examples", "shape", "classes")}
     if name == FAKE:
         kept = {key: described[key] for key in ("shape", "classes") if described[key]}
-        return {"data.like": old.source, **{f"data.{key}": value for key, value in kept.items()}}
+        return {"data.like": source, **{f"data.{key}": value for key, value in kept.items()}}
     channels = catalog.DATASETS[name].input_shape[-1] if name in catalog.DATASETS else None
     averages = {key: [round(sum(data[key]) / len(data[key]), 4)] for key in ("mean", "std")}
     return {f"data.{key}": value for key, value in averages.items() if len(data[key]) not in (1, channels)}

@@ -107,7 +107,8 @@ class Measurements(tf.keras.callbacks.Callback):
 
     def _signs(self) -> list[np.ndarray]:
         return [
-            np.asarray(variable.quantizer(variable.latent_variable)) >= 0 for variable in binary_variables(self.model)
+            np.asarray(variable.quantizer(variable.latent_variable.read_value())) >= 0
+            for variable in binary_variables(self.model)
         ]
 
 

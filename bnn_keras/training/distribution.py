@@ -33,6 +33,12 @@ class Replicas:
         return self.strategy.num_replicas_in_sync
 
     @property
+    def processes(self) -> int:
+        """Number of processes, each with an input pipeline of its own."""
+        resolver = self.strategy.cluster_resolver if self.name == "multiworker" else None
+        return sum(map(len, resolver.cluster_spec().as_dict().values())) if resolver else 1
+
+    @property
     def chief(self) -> bool:
         """Whether this process writes the run directory."""
         return self.strategy.extended.should_checkpoint

@@ -23,7 +23,14 @@ from bnn_keras.build import (
     build_schedules,
 )
 from bnn_keras.counts import count
-from bnn_keras.data import Images, evaluation_batches, open_data, steps_per_epoch, training_batches
+from bnn_keras.data import (
+    Images,
+    evaluation_batches,
+    evaluation_steps,
+    open_data,
+    steps_per_epoch,
+    training_batches,
+)
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
 from bnn_keras.losses import Distillation
@@ -228,6 +235,7 @@ class _Training:
                 validation_data=replicas.distribute(
                     lambda context: evaluation_batches(self.images, self.experiment, context=context)
                 ),
+                validation_steps=evaluation_steps(self.images, replicas.count, replicas.processes),
                 verbose=0,
                 callbacks=[
                     # Each adds to the logs of the epoch what those after it write.

@@ -14,12 +14,10 @@ from bnn_keras.experiment import resolve
 from bnn_keras.runs import Run
 from bnn_keras.training.distribution import Replicas, build_replicas
 
-# Sixteen batches of an epoch, of a data set that is a tenth of the one that ships.
 HEAD = """
-import dataclasses, json, sys
+import json, sys
 import bnn_keras, tensorflow as tf
-from bnn_keras import catalog, resolve, train
-catalog.DATASETS["mnist_5k"] = dataclasses.replace(catalog.DATASETS["mnist_5k"], train="train[:400]", test="test[:99]")
+from bnn_keras import resolve, train
 """
 TWO_DEVICES = """
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -41,24 +39,17 @@ trainer.build_model = build_model
 """
 TRAIN = """
 options = json.loads(sys.argv[1])
-strategy, directory, data_dir = (options.pop(name) for name in ("strategy", "directory", "data_dir"))
-experiment = resolve(options.pop("network"), **options).experiment
-result = train(experiment, directory, data_dir=data_dir, strategy=strategy, plain=True)
+strategy, directory = options.pop("strategy"), options.pop("directory")
+experiment = resolve(options.pop("network"), dataset="fake", batch_size=100, **options).experiment
+result = train(experiment, directory, strategy=strategy, plain=True)
 print(json.dumps(result))
 """
-LINE = ["stages.0.optimizer.learning_rate=0.001"]
+EXAMPLES = "data.examples=402"  # the last batch has two
 
 
 def start(code, options, **environment):
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            HEAD + code + TRAIN,
-            json.dumps(
-                {key: str(value) if key in ("directory", "data_dir") else value for key, value in options.items()}
-            ),
-        ],
+        [sys.executable, "-c", HEAD + code + TRAIN, json.dumps(options, default=str)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,7 +59,8 @@ def start(code, options, **environment):
 
 def finish(*processes):
     outputs = [process.communicate(timeout=300) for process in processes]
-    assert all(process.returncode == 0 for process in processes), [error[-3000:] for _, error in outputs]
+    failed = [error[-3000:] for process, (_, error) in zip(processes, outputs, strict=True) if process.returncode]
+    assert not failed, "\n".join(failed)
     return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
 
 
@@ -106,15 +98,13 @@ def largest_difference(one, other):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "bop"])
-def test_two_devices_and_two_processes_train_what_one_device_trains(tmp_path, data_dir, optimizer):
+def test_two_devices_and_two_processes_train_what_one_device_trains(tmp_path, optimizer):
     options = {
         "network": "lenet5",
         "scheme": "binarynet",
         "optimizer": optimizer,
         "epochs": 2,
-        "batch_size": 100,
-        "overrides": LINE,
-        "data_dir": data_dir,
+        "overrides": [EXAMPLES, "stages.0.optimizer.learning_rate=0.001"],
     }
     single, mirrored, processes = (tmp_path / name for name in ("single", "mirrored", "processes"))
     (alone,) = finish(start(PLAIN_NETWORK, {**options, "strategy": "single", "directory": single}))
@@ -144,7 +134,7 @@ def test_two_devices_and_two_processes_train_what_one_device_trains(tmp_path, da
     ],
     ids=["irnet", "bop", "dropout"],
 )
-def test_resumes_on_two_devices_and_in_two_processes(tmp_path, data_dir, options):
+def test_resumes_on_two_devices_and_in_two_processes(tmp_path, options):
     """One epoch of two in each; the second way goes on with the other's checkpoint."""
     cut = """
 from bnn_keras.training import callbacks
@@ -157,8 +147,8 @@ def end(self, epoch, logs=None):
         os._exit(0)
 callbacks.SaveRun.on_epoch_end = end
 """
-    shown = {**options, "dataset": "mnist_5k", "epochs": 2, "batch_size": 100, "data_dir": data_dir}
-    shown["directory"] = tmp_path / "run"
+    overrides = [EXAMPLES, *options.get("overrides", [])]
+    shown = {**options, "overrides": overrides, "epochs": 2, "directory": tmp_path / "run"}
     finish(start(TWO_DEVICES + cut, {**shown, "strategy": "mirrored"}))
     assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1]
     results = two_processes("", shown)
@@ -167,8 +157,8 @@ callbacks.SaveRun.on_epoch_end = end
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_processes_of_slurm(tmp_path, data_dir):
-    options = {"network": "lenet5", "epochs": 1, "batch_size": 100, "data_dir": data_dir, "directory": tmp_path / "run"}
+def test_processes_of_slurm(tmp_path):
+    options = {"network": "lenet5", "epochs": 1, "overrides": [EXAMPLES], "directory": tmp_path / "run"}
     slurm = {
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_NODELIST": "localhost",
