@@ -13,8 +13,13 @@ import tensorflow as tf
 
 
 def binary_variables(model: tf.keras.Model) -> list[tf.Variable]:
-    """The variables whose quantizer has precision 1; facts, not names, tell them."""
-    return [variable for variable in model.variables if getattr(variable, "precision", None) == 1]
+    """The variables whose quantizer has precision 1; facts, not names, tell them.
+
+    Those of layers that stand still are among them. Statistics are not asked: where they differ between processes, any
+    question to one adds them up over all.
+    """
+    learnt = [variable for variable in model.variables if variable.trainable]
+    return [variable for variable in learnt if getattr(variable, "precision", None) == 1]
 
 
 def count(model: tf.keras.Model) -> dict[str, Any]:

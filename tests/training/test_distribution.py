@@ -59,7 +59,7 @@ def start(code, options, **environment):
 
 def finish(*processes):
     outputs = [process.communicate(timeout=300) for process in processes]
-    failed = [error[-3000:] for process, (_, error) in zip(processes, outputs, strict=True) if process.returncode]
+    failed = [error[-9000:] for process, (_, error) in zip(processes, outputs, strict=True) if process.returncode]
     assert not failed, "\n".join(failed)
     return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
 
