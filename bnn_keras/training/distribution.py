@@ -117,8 +117,12 @@ def _multiworker() -> tf.distribute.Strategy:
     try:
         if _processes():
             return tf.distribute.MultiWorkerMirroredStrategy()
-        if "SLURM_STEP_NODELIST" in os.environ:
-            return tf.distribute.MultiWorkerMirroredStrategy(tf.distribute.cluster_resolver.SlurmClusterResolver())
+        if "SLURM_STEP_NUM_TASKS" in os.environ:
+            # Slurm has given each task its GPUs already; these numbers only let the resolver count to the last task.
+            tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+            gpus = {"gpus_per_node": tasks, "gpus_per_task": 1, "auto_set_gpu": False}
+            resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**gpus)
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         raise BnnError(f"cannot join the processes of TF_CONFIG ({reason}); start all of them afresh") from error
