@@ -65,11 +65,24 @@ _LISTS = {
 }
 
 
+def _published(figures: dict[str, float] | None) -> str | None:
+    """Top-1 with its deviation, top-5, and those of the float network in brackets."""
+    if figures is None:
+        return None
+    spread = f" ± {figures['top1_deviation']:g}" if "top1_deviation" in figures else ""
+    of_float = _together(figures, "float_top1", "float_top5")
+    return _together(figures, "top1", "top5") + spread + (f" ({of_float})" if of_float else "")
+
+
+def _together(figures: dict[str, float], *keys: str) -> str:
+    return " / ".join(f"{figures[key]:g}" for key in keys if key in figures)
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, tuple):
         return ", ".join(value) if all(isinstance(part, str) for part in value) else _shape(value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {inner:g}" for key, inner in value.items())
+        return ", ".join(f"{key} {inner:g}" for key, inner in value.items() if inner is not None)
     if isinstance(value, bool):
         return "yes" if value else None
     return f"{value:,}" if isinstance(value, int) else value
@@ -83,10 +96,10 @@ def list_(what: str, as_json: bool) -> None:
     rows = _LISTS[what]()
     if as_json:
         print_json(rows)
-    else:
-        print_table(
-            [key.replace("_", " ") for key in rows[0]], ([_cell(value) for value in row.values()] for row in rows)
-        )
+        return
+    if what == "experiments":
+        rows = [{**row, "published": _published(row["published"])} for row in rows]
+    print_table([key.replace("_", " ") for key in rows[0]], ([_cell(value) for value in row.values()] for row in rows))
 
 
 @click.command()

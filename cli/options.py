@@ -60,10 +60,10 @@ def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def resolved(network: str, data_dir: str | None = None, **options: Any) -> Experiment:
     """The experiment that the options of `recipe` mean; says so where it is no recipe as it stands."""
-    return announced(resolve(network, **{**options, "dataset": _described(options.get("dataset"), data_dir)}))
+    return announced(resolve(network, **{**options, "dataset": described(options.get("dataset"), data_dir)}))
 
 
-def _described(dataset: str | None, data_dir: str | None) -> str | catalog.Dataset | None:
+def described(dataset: str | None, data_dir: str | None) -> str | catalog.Dataset | None:
     """A data set that the catalog does not have, as TFDS knows it; others by their names."""
     if dataset is None or dataset == FAKE or dataset in catalog.DATASETS:
         return dataset

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from bnn_keras.cli import main
@@ -17,11 +19,16 @@ Exit codes: 0 done; 1 an error, in one line on standard error; 2 wrong usage; 13
 def markdown() -> str:
     """The text of docs/cli.md."""
     top = click.Context(main, info_name="bnnk", terminal_width=100, **main.context_settings)
-    contexts = [
-        top,
-        *(click.Context(command, top, name, terminal_width=100) for name, command in main.commands.items()),
-    ]
-    return _HEAD + "".join(f"\n## {one.command_path}\n\n```text\n{one.get_help()}\n```\n" for one in contexts)
+    return _HEAD + "".join(
+        f"\n## {one.command_path}\n\n```text\n{one.get_help()}\n```\n" for one in _contexts(top, main)
+    )
+
+
+def _contexts(context: click.Context, command: click.Command) -> Iterator[click.Context]:
+    """A command's, and those of the commands in it."""
+    yield context
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _contexts(click.Context(inner, context, name, terminal_width=100), inner)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,11 @@ def train(
         print_json(result)
         return
     published = (result["published"] or {}).get("top1")
+    reconstructed = experiment.source and experiment.source.reconstructed
     print_table(
         ["result", ""],
         [
+            ["experiment", experiment.name + (" (reconstructed)" if reconstructed else "")],
             ["top-1", f"{result['top1']:.2f} %" + (f" (published {published:.2f} %)" if published else "")],
             ["top-5", f"{result['top5']:.2f} %"],
             ["best top-1", f"{result['best_top1']:.2f} %"],
@@ -143,6 +145,7 @@ def predict(run: str, source: str, logits_file: str | None, top: int | None, bes
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--network", required=True, metavar="N", help="The network that the checkpoint is of.")
 @options.choices
+@options.data_dir
 @click.option("--run", "directory", required=True, metavar="DIR", help="The run directory to make.")
 def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> None:
     """Make a run of a CHECKPOINT of XNOR-Net-PyTorch, binary-wide-resnet, Bi-Real-net or IR-Net.
@@ -153,6 +156,7 @@ def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> No
     """
     with quiet_tensorflow():
         from bnn_keras.training import import_checkpoint
+    choices["dataset"] = options.described(choices["dataset"], choices["data_dir"])
     resolution = import_checkpoint(checkpoint, directory, network, command=["bnnk", *sys.argv[1:]], **choices)
     experiment = options.announced(resolution)
     click.echo(

@@ -1,14 +1,16 @@
 """The shipped experiments against golden copies, published figures and closed forms of their schedules."""
 
+import math
 import shlex
 import sys
 
 import pytest
 import tomli_w
 
-from bnn_keras import catalog
+from bnn_keras import catalog, train
 from bnn_keras.build import build_annealing, build_model, build_schedules
 from bnn_keras.experiment import all_experiments, experiment_names, load_experiment, resolve
+from bnn_keras.runs import Run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -216,6 +218,30 @@ def test_network_for_other_images(name):
     experiment = EXPERIMENTS[name]
     model = build_model(experiment)
     assert (model.input_shape, model.output_shape) == ((None, 28, 28, 1), (None, 10))
+
+
+def small(experiment):
+    """The experiment on made-up images of its own size: two steps of four images per stage."""
+    document = experiment.to_document()
+    data = {key: value for key, value in document["data"].items() if key != "name"}
+    stages = [{**stage, "epochs": 1, "batch_size": 4} for stage in document["stages"]]
+    fake = {**data, "name": "fake", "like": experiment.data.name, "examples": 8}
+    return type(experiment).model_validate({**document, "data": fake, "stages": stages})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", experiment_names())
+def test_trains_two_steps_of_each_stage(name, tmp_path):
+    """The whole way: augmentation, optimizer, checkpoints. Schedules at full size are in the golden copies."""
+    experiment = small(EXPERIMENTS[name])
+    assert experiment.input_shape == EXPERIMENTS[name].input_shape
+    result = train(experiment, tmp_path / "run", plain=True)
+    rows = Run(tmp_path / "run").metrics
+    assert [(row["stage"], row["step"]) for row in rows] == [
+        (stage, 2 * stage + 2) for stage in range(len(experiment.stages))
+    ]
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    assert result["epochs"] == len(experiment.stages)
 
 
 # --- schedules in closed form ---

@@ -72,9 +72,7 @@ def open_data(experiment: Experiment, data_dir: str | None = None, manual_dir: s
     """
     expected = experiment.data.row
     if experiment.data.name == FAKE:
-        examples = experiment.data.examples or 2 * max(stage.batch_size for stage in experiment.stages)
-        row = dataclasses.replace(expected, name=FAKE, train_examples=examples, test_examples=examples)
-        return Images(row, MadeUp(row, examples, experiment.seed))
+        return find_data(experiment)
     images = open_dataset(experiment.data.name, data_dir, manual_dir)
     if (images.row.input_shape, images.row.classes) != (expected.input_shape, expected.classes):
         raise BnnError(
@@ -83,6 +81,15 @@ def open_data(experiment: Experiment, data_dir: str | None = None, manual_dir: s
             f"{expected.classes}; correct data.shape and data.classes, or leave them to --dataset"
         )
     return images
+
+
+def find_data(experiment: Experiment, data_dir: str | None = None) -> Images:
+    """The data set of an experiment, prepared or not; arguments and errors as those of `open_data`."""
+    if experiment.data.name != FAKE:
+        return find_dataset(experiment.data.name, data_dir)
+    examples = experiment.data.examples or 2 * max(stage.batch_size for stage in experiment.stages)
+    row = dataclasses.replace(experiment.data.row, name=FAKE, train_examples=examples, test_examples=examples)
+    return Images(row, MadeUp(row, examples, experiment.seed))
 
 
 def open_dataset(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Images:
@@ -154,9 +161,9 @@ def _splits(name: str, source: Prepared) -> tuple[str, str]:
     row = catalog.DATASETS.get(name)
     splits = source.splits
     wanted = (row.test,) if row else _TESTS
-    test = next((split for split in wanted if splits.get(split) and (row or _has_labels(source, split))), None)
+    test = next((split for split in wanted if splits.get(_whole(split)) and (row or _has_labels(source, split))), None)
     if splits.get("train") and test:
-        return "train", test
+        return row.train if row else "train", test
     if splits.get("train") and not row and name != IMAGE_FOLDER:
         return _PARTS
     there = ", ".join(split for split, examples in splits.items() if examples) or "none"
@@ -164,6 +171,11 @@ def _splits(name: str, source: Prepared) -> tuple[str, str]:
         f"data set {name!r} has images in the splits {there}; expected train and {' or '.join(wanted)}; "
         "prepare it again from all of its files"
     )
+
+
+def _whole(split: str) -> str:
+    """The split that one like "test[:10%]" is a part of."""
+    return split.partition("[")[0]
 
 
 def _has_labels(source: Prepared, split: str) -> bool:

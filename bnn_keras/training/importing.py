@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from bnn_keras import catalog, interop, runs
 from bnn_keras.build import build_model, build_optimizer
-from bnn_keras.data import find_dataset
+from bnn_keras.data import find_data
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Resolution, resolve
 from bnn_keras.runs import Run
@@ -24,8 +25,9 @@ def import_checkpoint(
     network: str,
     *,
     overrides: Iterable[str] = (),
+    data_dir: str | None = None,
     command: Sequence[str] = (),
-    **choices: str | None,
+    **choices: Any,
 ) -> Resolution:
     """Makes a run of a reference's checkpoint: as if it had been trained here, for no epoch yet.
 
@@ -38,6 +40,7 @@ def import_checkpoint(
         directory: The run directory to make.
         network: The network that the checkpoint is of.
         overrides: "dotted.key=value" strings, applied last.
+        data_dir: Where prepared data sets are, or the folder of "image_folder".
         command: The command line, for the record.
         **choices: `dataset`, `scheme`, `bits`, `optimizer`, `experiment`, as in `resolve`.
 
@@ -65,7 +68,8 @@ def import_checkpoint(
         resolution = resolve(network, overrides=overrides, **{**choices, "dataset": dataset})
         model = build_model(resolution.experiment)
     interop.load_reference(model, tensors)
-    _write(Run(directory), resolution.experiment, model, command)
+    images = find_data(resolution.experiment, data_dir)
+    _write(Run(directory), resolution.experiment, model, environment(resolution.experiment, images, command))
     return resolution
 
 
@@ -80,13 +84,12 @@ def _dataset_with(classes: int, experiment: Experiment) -> str:
     )
 
 
-def _write(run: Run, experiment: Experiment, model: tf.keras.Model, command: Sequence[str]) -> None:
+def _write(run: Run, experiment: Experiment, model: tf.keras.Model, found: dict[str, Any]) -> None:
     with run.owned():
         run.refuse_strangers()
         if run.begun:
             raise BnnError(f"{str(run.directory)!r} holds a run already; give another --run DIR")
         stage = experiment.stages[0]
-        found = environment(experiment, find_dataset(experiment.data.name), command)
         try:
             save_weights(model, run, runs.WEIGHTS)
             save_weights(model, run, runs.BEST_WEIGHTS)

@@ -36,7 +36,8 @@ def test_help_lists_the_commands_in_order_of_use(invoke):
     result = invoke("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
-    assert commands == ["train", "evaluate", "predict", "import", "summary", "list", "show", "check", "doctor"]
+    about_runs = ["train", "evaluate", "predict", "import", "reproduce"]
+    assert commands == [*about_runs, "summary", "list", "show", "check", "doctor", "datasets"]
 
 
 @pytest.mark.parametrize("what", ["networks", "schemes", "optimizers", "datasets", "experiments"])
