@@ -77,7 +77,7 @@ def test_tables(rows, tmp_path):
 
 
 def test_a_run_that_fails_does_not_stop_the_others(files, data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr("bnn_keras.data.datasets._reachable", lambda url: False)
+    monkeypatch.setattr("bnn_keras.data.preparing._reachable", lambda url: False)
     absent, one = reproduce([files[2], files[0]], directory=tmp_path / "runs", data_dir=data_dir)
     assert absent.measured is None
     assert re.match("seed 1: data set 'mnist' is not prepared", absent.failures[0])

@@ -183,7 +183,7 @@ def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
         (["train", "lenet5", "--scheme", "xnr"], "unknown scheme 'xnr'; did you mean 'xnor'?"),
         (
             ["train", "lenet5", "--optimizer", "bp"],
-            "unknown optimizer 'bp'; did you mean 'bop'? known: adam, adam_torch, bop",
+            "unknown optimizer 'bp'; did you mean 'bop'? known: adam, adam_torch, adamw, bop, sgd",
         ),
         (
             ["train", "lenet5", "--bits", "2/2"],

@@ -198,20 +198,6 @@ def test_bop_keeps_kernels_at_one(tmp_path, data_dir):
     assert all(np.array_equal(np.abs(variable), np.ones(variable.shape)) for variable in binary)
 
 
-def test_stages_follow_each_other_and_resume(tmp_path, data_dir, interrupt, monkeypatch):
-    one = quick()
-    experiment = one.model_copy(update={"stages": [*one.stages, *one.stages]})
-    train(experiment, tmp_path / "whole", data_dir=data_dir)
-    assert [(row["stage"], row["epoch"]) for row in Run(tmp_path / "whole").metrics] == [(0, 1), (0, 2), (1, 3), (1, 4)]
-    for epoch in (2, 3):
-        interrupt(epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train(experiment, tmp_path / f"cut{epoch}", data_dir=data_dir)
-        monkeypatch.undo()
-        train(experiment, tmp_path / f"cut{epoch}", data_dir=data_dir)
-        assert same_weights(tmp_path / "whole" / "weights.h5", tmp_path / f"cut{epoch}" / "weights.h5")
-
-
 def test_killed_in_the_middle_and_resumed(tmp_path, data_dir):
     """A real process, a real SIGKILL."""
     experiment = quick(epochs=6)
