@@ -13,7 +13,7 @@ from bnn_keras.experiment import (
     resolve,
 )
 
-EXPERIMENTS = 46
+EXPERIMENTS = 47
 
 
 @pytest.fixture
