@@ -69,6 +69,8 @@ def build_network(
             f"cannot build network {name!r} for images {' × '.join(map(str, input_shape))} ({error}); it is made for "
             f"{own}: choose a data set with such images"
         ) from error
+    if tf.keras.mixed_precision.global_policy().compute_dtype != tf.keras.backend.floatx():
+        logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
     return tf.keras.Model(images, logits, name=name.replace("/", "-"))
 
 

@@ -156,7 +156,8 @@ def set_hyperparameter(optimizer: legacy.Optimizer, name: str, value: float) -> 
     Raises:
         AttributeError: No part has it.
     """
-    for part in getattr(optimizer, "optimizers", [optimizer]):
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales losses, for float16
+    for part in getattr(inner, "optimizers", [inner]):
         if name in part._hyper:
             # Asking for the variable makes it, with what a checkpoint has for it: assigning it comes after that.
             tf.keras.backend.set_value(getattr(part, name), value)

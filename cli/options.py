@@ -32,6 +32,12 @@ strategy = click.option(
     metavar="S",
     help="Devices: single, mirrored (all GPUs here), multiworker (TF_CONFIG), tpu, or auto, which finds out (default).",
 )
+precision = click.option(
+    "--precision",
+    default="float32",
+    metavar="P",
+    help="What layers compute in: float32 (default), mixed_bfloat16, mixed_float16.",
+)
 quiet = click.option("--quiet", is_flag=True, help="Plain lines instead of a progress bar.")
 best = click.option("--best", is_flag=True, help="Take the weights of the best epoch instead of the last.")
 run = click.argument("run", metavar="RUN")

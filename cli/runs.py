@@ -34,6 +34,7 @@ Examples:
     help="Go on where an unfinished run in the directory stopped (default), or remove that run and start over.",
 )
 @options.strategy
+@options.precision
 @options.quiet
 @options.as_json
 def train(
@@ -41,6 +42,7 @@ def train(
     data_dir: str | None,
     manual_dir: str | None,
     strategy: str,
+    precision: str,
     resume: bool,
     quiet: bool,
     as_json: bool,
@@ -63,6 +65,7 @@ def train(
         data_dir=data_dir,
         manual_dir=manual_dir,
         strategy=strategy,
+        precision=precision,
         fresh=not resume,
         plain=quiet,
         command=["bnnk", *sys.argv[1:]],

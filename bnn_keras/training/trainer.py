@@ -31,7 +31,7 @@ from bnn_keras.data import (
     steps_per_epoch,
     training_batches,
 )
-from bnn_keras.errors import BnnError
+from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, Stage
 from bnn_keras.losses import Distillation
 from bnn_keras.models import load_teacher
@@ -44,6 +44,8 @@ from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import environment
 from bnn_keras.training.progress import ShowProgress
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
 
 def train(
     experiment: Experiment,
@@ -52,6 +54,7 @@ def train(
     data_dir: str | None = None,
     manual_dir: str | None = None,
     strategy: str = "auto",
+    precision: str = "float32",
     fresh: bool = False,
     plain: bool = False,
     command: Sequence[str] = (),
@@ -68,6 +71,8 @@ def train(
         manual_dir: A folder with the files that TFDS would download.
         strategy: On which devices (`distribution.build_replicas`). The batch size is that of all replicas together. Of
             several processes only the chief writes the run directory; all must see it.
+        precision: What layers compute in: "float32", "mixed_bfloat16", "mixed_float16" (with a loss that is scaled as
+            long as gradients stay finite). Variables and logits are float32.
         fresh: Start over: remove what an earlier training wrote into the directory.
         plain: Lines instead of a progress bar.
         command: The command line, for the record.
@@ -81,10 +86,12 @@ def train(
             cannot be written; the data cannot be had; batches do not divide among the replicas; the loss is no longer
             finite. What was there before stays.
     """
+    if precision not in PRECISIONS:
+        raise BnnError(unknown("precision", precision, PRECISIONS))
     home = Run(directory or runs.default_directory(experiment))
     replicas = build_replicas(strategy)
     replicas.check(experiment)
-    with _written(home, replicas) as run:
+    with _written(home, replicas) as run, _computing_in(precision):
         run.refuse_strangers()
         if home.begun and not fresh:
             _require_same(home, experiment)
@@ -99,7 +106,8 @@ def train(
             run.clear()
         if not run.begun:
             found = environment(experiment, images, command)
-            runs.write_json(run / runs.ENVIRONMENT, {**found, "strategy": replicas.name, "replicas": replicas.count})
+            chosen = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
+            runs.write_json(run / runs.ENVIRONMENT, {**found, **chosen})
             runs.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         try:
             model = training.train_stages(networks, checkpoint)
@@ -113,6 +121,18 @@ def train(
             runs.write_json(run / runs.RESULT, _result(run, experiment, model))
         replicas.wait()
         return home.result or {}
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """Layers made in the context compute in that precision."""
+    before = tf.keras.mixed_precision.global_policy()
+    if precision != "float32":
+        tf.keras.mixed_precision.set_global_policy(precision)
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
 
 
 @contextlib.contextmanager
