@@ -317,3 +317,27 @@ def test_differences_are_those_of_the_training(base):
         "stages.0.optimizer.name: adam_torch / adam",
         "stages.0.optimizer.epsilon: 1e-08 / 1e-07",
     ]
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.449])])
+def test_a_data_set_outside_the_catalog(channels, mean, tmp_path):
+    row = catalog.Dataset.other("photographs", (None, None, channels), 7)
+    experiment = resolve("resnet20", dataset=row).experiment
+    assert (experiment.data.shape, experiment.data.classes, experiment.data.mean) == ([0, 0, channels], 7, mean)
+    assert experiment.input_shape == (32, 32, channels)
+    (tmp_path / "experiment.toml").write_text(experiment.to_toml())
+    made_up = resolve(experiment=tmp_path / "experiment.toml", dataset="fake").experiment
+    assert (made_up.data.name, made_up.data.like, made_up.data.row.classes) == ("fake", "photographs", 7)
+
+
+def test_made_up_images_are_like_those_they_replace():
+    by_option, by_key = resolve("nin", dataset="fake"), resolve("nin", overrides=["data.name=fake"])
+    assert by_option.experiment.data == by_key.experiment.data
+    assert by_key.experiment.data.like == "cifar10"
+
+
+def test_experiments_found_by_name_alone_are_never_chosen():
+    assert load_experiment("short/lenet5_mnist_5k_irnet").by_name
+    chosen = resolve("lenet5", scheme="irnet")
+    assert chosen.note.startswith("no recipe for lenet5 with irnet; based on xnor_net/lenet5_mnist_5k")
+    assert chosen.experiment.epochs == 60

@@ -70,8 +70,13 @@ def _keys(option: str, stages: int) -> list[str]:
     return list(dict.fromkeys(pattern.format(stage=stage) for stage in range(stages)))
 
 
-def _choose(document: Document, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _choose(document: Document, changes: Mapping[str, Any], described: catalog.Dataset | None = None) -> dict[str, Any]:
     """Puts choices into a document, and takes out what belonged to the names they replace.
+
+    Args:
+        document: Is changed in place.
+        changes: The choices, by option.
+        described: The data set chosen, where the catalog does not have it.
 
     Returns:
         What is set, by dotted key.
@@ -86,7 +91,8 @@ def _choose(document: Document, changes: Mapping[str, Any]) -> dict[str, Any]:
         if "bits" not in changes and document["scheme"]["bits"] not in offered:
             keys["scheme.bits"] = offered[0]
     if "dataset" in changes:
-        keys |= _forget_dataset(document, changes["dataset"])
+        row = described or catalog.DATASETS.get(changes["dataset"])
+        keys |= _forget_dataset(document, row)
     if "optimizer" in changes:
         for stage in stages:
             kept = ("learning_rate", "weight_decay", "weight_decay_of")
@@ -108,15 +114,18 @@ def _forget_scheme(document: Document, replaced: bool) -> None:
     document["network"].pop("structure", None)
 
 
-def _forget_dataset(document: Document, name: str) -> dict[str, Any]:
-    """Takes out what described the old data set, and makes the normalisation one of the new one's channels."""
+def _forget_dataset(document: Document, row: catalog.Dataset | None) -> dict[str, Any]:
+    """Takes out what described the old data set, and makes the normalisation one of the new one's channels.
+
+    Without a new one images are made up, like those of the old one.
+    """
     data = document["data"]
     source = data.get("like", data["name"])
     described = {key: data.pop(key, None) for key in ("like", "examples", "shape", "classes")}
-    if name == FAKE:
+    if row is None:
         kept = {key: described[key] for key in ("shape", "classes") if described[key]}
         return {"data.like": source, **{f"data.{key}": value for key, value in kept.items()}}
-    channels = catalog.DATASETS[name].input_shape[-1] if name in catalog.DATASETS else None
+    channels = row.input_shape[-1]
     averages = {key: [round(sum(data[key]) / len(data[key]), 4)] for key in ("mean", "std")}
     return {f"data.{key}": value for key, value in averages.items() if len(data[key]) not in (1, channels)}
 
@@ -223,7 +232,7 @@ def resolve(
     changes = unmet(base, choices)
     note = None
     if changes:
-        changed = ", ".join(f"{key} = {value!r}" for key, value in _choose(document, changes).items())
+        changed = ", ".join(f"{key} = {value!r}" for key, value in _choose(document, changes, described).items())
         wanted = ", ".join(value for option, value in changes.items() if option != "network") or "this experiment"
         note = f"no recipe for {network or base.network.name} with {wanted}; based on {base.name} with {changed}"
         document = _renamed(document, base)
