@@ -12,7 +12,7 @@ import tomli_w
 from bnn_keras import catalog
 from bnn_keras.build import build_optimizer, build_schedule, build_schedules, build_scheme
 from bnn_keras.experiment import ExperimentError, parse, resolve
-from bnn_keras.experiment.schema import SCHEDULES
+from bnn_keras.experiment.changing import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,7 +9,7 @@ import tensorflow as tf
 from bnn_keras import schedules
 from bnn_keras.build import build_annealing, build_optimizer, build_schedule
 from bnn_keras.experiment import Optimizer, Scheme, load_experiment, resolve
-from bnn_keras.experiment.schema import SCHEDULES
+from bnn_keras.experiment.changing import SCHEDULES
 
 EPOCHS = 20
 PLACES = np.arange(0, EPOCHS, 0.25)

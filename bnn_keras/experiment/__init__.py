@@ -3,6 +3,7 @@
 Needs no TensorFlow.
 """
 
+from bnn_keras.experiment.changing import Schedule
 from bnn_keras.experiment.files import (
     ExperimentError,
     all_experiments,
@@ -11,7 +12,7 @@ from bnn_keras.experiment.files import (
     parse,
 )
 from bnn_keras.experiment.find import Resolution, find_experiment, resolve
-from bnn_keras.experiment.schema import Data, Experiment, Optimizer, Schedule, Scheme, Stage
+from bnn_keras.experiment.schema import Data, Experiment, Optimizer, Scheme, Stage
 
 __all__ = [
     "Data",

@@ -15,7 +15,9 @@ from typing import Any
 import pydantic
 
 from bnn_keras.errors import BnnError, nearest, unknown
-from bnn_keras.experiment.schema import SCHEDULES, Experiment, Table
+from bnn_keras.experiment.changing import SCHEDULES
+from bnn_keras.experiment.schema import Experiment
+from bnn_keras.experiment.tables import Table
 
 if sys.version_info >= (3, 11):
     import tomllib

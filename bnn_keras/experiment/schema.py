@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-import operator
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import tomli_w
 
 from bnn_keras import catalog
 from bnn_keras.errors import unknown
+from bnn_keras.experiment.changing import Schedule, Scheduled, ScheduledOrNothing
+from bnn_keras.experiment.tables import Count, NotNegative, Percent, Positive, Range, Size, Table
 
 if sys.version_info >= (3, 11):
     from typing import Self
 else:
     from typing_extensions import Self
-
-
-class Table(pydantic.BaseModel):
-    """A TOML table: no unknown keys, no coercion between types, no change after loading."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _known(kind: str) -> pydantic.AfterValidator:
@@ -36,12 +29,6 @@ def _known(kind: str) -> pydantic.AfterValidator:
     return pydantic.AfterValidator(check)
 
 
-Positive = Annotated[float, pydantic.Field(gt=0)]
-NotNegative = Annotated[float, pydantic.Field(ge=0)]
-Count = Annotated[int, pydantic.Field(ge=1)]
-Percent = Annotated[float, pydantic.Field(ge=0, le=100)]
-Range = Annotated[list[Positive], pydantic.Field(min_length=2, max_length=2)]
-Size = Annotated[int, pydantic.Field(ge=0)]
 FAKE = "fake"
 
 
@@ -71,170 +58,6 @@ class Published(Table):
     top5: Percent | None = None
     float_top1: Percent | None = None
     float_top5: Percent | None = None
-
-
-def _rising(epochs: list[float]) -> list[float]:
-    if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
-        raise ValueError("expected epochs in rising order")
-    return epochs
-
-
-class WarmUp(Table):
-    """A straight line from `initial` to what the schedule has after so many epochs; the schedule goes on from there."""
-
-    initial: NotNegative
-    epochs: Positive
-
-
-class _Changing(Table):
-    """A value as a function of the epochs since its stage began.
-
-    It changes from epoch to epoch, or from step to step with `every = "step"`. It is `ahead` of the stage by so many
-    epochs: 1 where a reference steps its scheduler before the first epoch.
-    """
-
-    every: Literal["epoch", "step"] = "epoch"
-    ahead: NotNegative = 0.0
-    warm_up: WarmUp | None = None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Those of the schedule's own function."""
-        common = {"schedule", *_Changing.model_fields}
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
-
-    @property
-    def lead(self) -> float:
-        """Epochs by which the function's clock is ahead."""
-        return self.ahead
-
-
-class Step(_Changing):
-    """A value multiplied by `factor` every `period` epochs."""
-
-    schedule: Literal["step"]
-    initial: Positive
-    factor: Positive
-    period: Positive
-
-
-class MultiStep(_Changing):
-    """A value multiplied by `factor` at each of the `boundaries` (in epochs since the stage began)."""
-
-    schedule: Literal["multi_step"]
-    initial: Positive
-    factor: Positive
-    boundaries: list[NotNegative]
-
-    _rising = pydantic.field_validator("boundaries")(_rising)
-
-
-class Exponential(_Changing):
-    """A value multiplied by `factor` in `period` epochs, smoothly, or all at once after them (`staircase`)."""
-
-    schedule: Literal["exponential"]
-    initial: Positive
-    factor: Positive
-    period: Positive
-    staircase: bool = False
-
-
-class Geometric(_Changing):
-    """A value that goes from `initial` to `final` by the same factor in each epoch; it is there after the last one."""
-
-    schedule: Literal["geometric"]
-    initial: Positive
-    final: Positive
-
-
-class Linear(_Changing):
-    """A value that goes from `initial` to `final` in a straight line; it is there after the last epoch."""
-
-    schedule: Literal["linear"]
-    initial: NotNegative
-    final: NotNegative
-
-
-class Polynomial(_Changing):
-    """A value that goes from `initial` to `final` as the remaining share of the stage to the `power`."""
-
-    schedule: Literal["polynomial"]
-    initial: NotNegative
-    final: NotNegative
-    power: Positive
-
-
-class Cosine(_Changing):
-    """A value that goes from `initial` to `final` as half a cosine; it is there after the last epoch."""
-
-    schedule: Literal["cosine"]
-    initial: NotNegative
-    final: NotNegative
-
-
-class CosineRestarts(_Changing):
-    """Half a cosine from `initial` to `final` in each cycle; a new one starts at each epoch of `restarts`.
-
-    Only the first cycle is ever `ahead`: a restart sets the clock.
-    """
-
-    schedule: Literal["cosine_restarts"]
-    initial: NotNegative
-    final: NotNegative
-    restarts: list[Positive]
-
-    _rising = pydantic.field_validator("restarts")(_rising)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Its function's, which sets the clock itself."""
-        return {**super().arguments, "ahead": self.ahead}
-
-    @property
-    def lead(self) -> float:
-        """None: its function sets the clock itself."""
-        return 0.0
-
-
-SCHEDULES = {
-    get_args(model.model_fields["schedule"].annotation)[0]: model
-    for model in (Step, MultiStep, Exponential, Geometric, Linear, Polynomial, Cosine, CosineRestarts)
-}
-Schedule = _Changing
-
-
-def _kind_of_schedule(value: Any) -> str:
-    if not isinstance(value, dict | Table):
-        return "<number>"
-    name = value.get("schedule") if isinstance(value, dict) else value.schedule
-    return f"<{name}>" if isinstance(name, str) and name in SCHEDULES else "<schedule>"
-
-
-class UnknownSchedule(Table):
-    """A table that names no known schedule, for the sake of its error."""
-
-    model_config = pydantic.ConfigDict(extra="ignore")
-
-    schedule: str
-
-    @pydantic.field_validator("schedule")
-    @classmethod
-    def _unknown(cls, name: str) -> str:
-        raise ValueError(unknown("schedule", name, SCHEDULES))
-
-
-def _scheduled(number: Any) -> Any:
-    """Such a number, or a schedule.
-
-    The tags stand in the locations of pydantic's errors; no key can be spelt so, which is how they are told apart.
-    """
-    tagged = {"number": number, **SCHEDULES, "schedule": UnknownSchedule}
-    members = [Annotated[member, pydantic.Tag(f"<{name}>")] for name, member in tagged.items()]
-    return Annotated[functools.reduce(operator.or_, members), pydantic.Discriminator(_kind_of_schedule)]
-
-
-Scheduled = _scheduled(Positive)
-ScheduledOrNothing = _scheduled(NotNegative)
 
 
 class Chosen(Table):
@@ -350,8 +173,8 @@ class Augmentation(Table):
     """
 
     crop: Literal["random", "random_area"] | None = None
-    area: Range = [0.08, 1.0]
-    aspect: Range = [3 / 4, 4 / 3]
+    area: Range = pydantic.Field([0.08, 1.0])
+    aspect: Range = pydantic.Field([3 / 4, 4 / 3])
     pad: Annotated[int, pydantic.Field(ge=0)] = 0
     padding: Literal["zero", "reflect"] = "zero"
     flip: bool = False
