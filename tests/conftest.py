@@ -92,6 +92,34 @@ def trained(tmp_path_factory, data_dir):
     return directory
 
 
+@pytest.fixture(scope="session")
+def weights_of():
+    """Reads a run's file of weights: {name: array}."""
+    import h5py
+
+    def read(file):
+        values = {}
+        with h5py.File(file) as stream:
+            stream.visititems(
+                lambda name, item: values.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        assert values
+        return values
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def same_weights(weights_of):
+    """Whether two files of weights are the same, bit for bit."""
+
+    def same(one, other):
+        one, other = weights_of(one), weights_of(other)
+        return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+    return same
+
+
 @pytest.fixture
 def invoke():
     """Runs `bnnk` in this process; the result has exit_code, stdout, stderr."""

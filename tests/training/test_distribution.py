@@ -80,25 +80,18 @@ def two_processes(code, options):
     return finish(*(start(code, {**options, "strategy": "auto"}, TF_CONFIG=config) for config in configs))
 
 
-def weights(directory):
-    import h5py
+@pytest.fixture
+def largest_difference(weights_of):
+    def difference(one, other):
+        one, other = (weights_of(directory / "weights.h5") for directory in (one, other))
+        assert one.keys() == other.keys()
+        return max(float(np.abs(one[name].astype(float) - other[name]).max(initial=0)) for name in one)
 
-    values = {}
-    with h5py.File(directory / "weights.h5") as stream:
-        stream.visititems(
-            lambda name, item: values.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
-    return values
-
-
-def largest_difference(one, other):
-    one, other = weights(one), weights(other)
-    assert one.keys() == other.keys()
-    return max(float(np.abs(one[name].astype(float) - other[name]).max(initial=0)) for name in one)
+    return difference
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "bop"])
-def test_two_devices_and_two_processes_train_what_one_device_trains(tmp_path, optimizer):
+def test_two_devices_and_two_processes_train_what_one_device_trains(tmp_path, optimizer, largest_difference):
     options = {
         "network": "lenet5",
         "scheme": "binarynet",

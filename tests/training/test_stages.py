@@ -2,7 +2,6 @@
 
 import json
 
-import h5py
 import larq
 import numpy as np
 import pytest
@@ -63,15 +62,6 @@ def trained_stepwise(stepwise, tmp_path_factory, data_dir):
     return directory
 
 
-def weights(file):
-    values = {}
-    with h5py.File(file) as stream:
-        stream.visititems(
-            lambda name, item: values.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
-    return values
-
-
 def test_stepwise_training(trained_stepwise, stepwise, data_dir):
     run = Run(trained_stepwise)
     rows = run.metrics
@@ -123,7 +113,9 @@ def test_a_stage_starts_from_the_last_one_and_trains_what_it_says(stepwise, tmp_
 
 
 @pytest.mark.parametrize("epoch", [1, 5, 6])
-def test_resumes_inside_and_between_stages(stepwise, trained_stepwise, tmp_path, data_dir, monkeypatch, epoch):
+def test_resumes_inside_and_between_stages(
+    stepwise, trained_stepwise, tmp_path, data_dir, monkeypatch, epoch, same_weights
+):
     save = callbacks.SaveRun.on_epoch_end
 
     def stop(self, at, logs=None):
@@ -136,8 +128,7 @@ def test_resumes_inside_and_between_stages(stepwise, trained_stepwise, tmp_path,
         with pytest.raises(KeyboardInterrupt):
             train(stepwise, tmp_path / "run", data_dir=data_dir)
     train(stepwise, tmp_path / "run", data_dir=data_dir)
-    one, other = weights(trained_stepwise / "weights.h5"), weights(tmp_path / "run" / "weights.h5")
-    assert all(np.array_equal(one[name], other[name]) for name in one)
+    assert same_weights(trained_stepwise / "weights.h5", tmp_path / "run" / "weights.h5")
     assert [row["loss"] for row in Run(tmp_path / "run").metrics] == [
         row["loss"] for row in Run(trained_stepwise).metrics
     ]
@@ -162,12 +153,12 @@ def distilled(teacher, **keys):
     return resolve("lenet5", epochs=2, batch_size=500, overrides=overrides).experiment
 
 
-def test_a_student_learns_from_its_teacher_alone(trained, tmp_path, data_dir):
+def test_a_student_learns_from_its_teacher_alone(trained, tmp_path, data_dir, weights_of):
     experiment = distilled(trained, weight=1.0)
     result = train(experiment, tmp_path / "run", data_dir=data_dir)
     assert result["top1"] > 60
     assert result["parameters"] == 431_220
-    assert weights(tmp_path / "run" / "weights.h5").keys() == weights(trained / "weights.h5").keys()
+    assert weights_of(tmp_path / "run" / "weights.h5").keys() == weights_of(trained / "weights.h5").keys()
     assert evaluate(tmp_path / "run", data_dir=data_dir)["top1"] == result["top1"]
 
 

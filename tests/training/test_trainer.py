@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import h5py
 import numpy as np
 import pytest
 from rich.console import Console
@@ -24,21 +23,6 @@ QUICK = {"epochs": 2, "batch_size": 500}
 
 def quick(**options):
     return resolve("lenet5", **{**QUICK, **options}).experiment
-
-
-def weights(file):
-    values = {}
-    with h5py.File(file) as stream:
-        stream.visititems(
-            lambda name, item: values.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
-    return values
-
-
-def same_weights(one, other):
-    one, other = weights(one), weights(other)
-    assert one
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture
@@ -105,7 +89,7 @@ def test_learning_rate_follows_its_schedule(tmp_path, data_dir):
     )
 
 
-def test_same_seed_same_weights_other_seed_other_weights(tmp_path, data_dir):
+def test_same_seed_same_weights_other_seed_other_weights(tmp_path, data_dir, same_weights):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(quick(seed=seed), tmp_path / name, data_dir=data_dir)
     assert same_weights(tmp_path / "a" / "weights.h5", tmp_path / "b" / "weights.h5")
@@ -139,7 +123,9 @@ FALLING_GAMMA = "stages.0.optimizer.gamma={schedule='geometric', initial=1e-3, f
     ],
     ids=str,
 )
-def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, data_dir, interrupt, monkeypatch, epoch, options):
+def test_interrupted_and_resumed_equals_never_interrupted(
+    tmp_path, data_dir, interrupt, monkeypatch, epoch, options, same_weights
+):
     experiment = quick(epochs=4, **options)
     train(experiment, tmp_path / "whole", data_dir=data_dir)
     interrupt(epoch)
@@ -155,7 +141,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, data_dir, in
         assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
 
 
-def test_dropout_goes_on_where_it_was(tmp_path, data_dir, interrupt, monkeypatch):
+def test_dropout_goes_on_where_it_was(tmp_path, data_dir, interrupt, monkeypatch, same_weights, weights_of):
     few = dataclasses.replace(catalog.DATASETS["mnist_5k"], train="train[:64]", test="test[:16]")
     monkeypatch.setitem(catalog.DATASETS, "mnist_5k", few)
     experiment = resolve("nin", dataset="mnist_5k", epochs=2, batch_size=32).experiment
@@ -169,7 +155,7 @@ def test_dropout_goes_on_where_it_was(tmp_path, data_dir, interrupt, monkeypatch
             train(experiment, tmp_path / "cut", data_dir=data_dir)
     train(experiment, tmp_path / "cut", data_dir=data_dir)
     assert same_weights(tmp_path / "whole" / "weights.h5", tmp_path / "cut" / "weights.h5")
-    steps = [value for name, value in weights(tmp_path / "cut" / "weights.h5").items() if "step" in name]
+    steps = [value for name, value in weights_of(tmp_path / "cut" / "weights.h5").items() if "step" in name]
     assert steps == [4, 4]
 
 
@@ -198,7 +184,7 @@ def test_bop_keeps_kernels_at_one(tmp_path, data_dir):
     assert all(np.array_equal(np.abs(variable), np.ones(variable.shape)) for variable in binary)
 
 
-def test_killed_in_the_middle_and_resumed(tmp_path, data_dir):
+def test_killed_in_the_middle_and_resumed(tmp_path, data_dir, same_weights):
     """A real process, a real SIGKILL."""
     experiment = quick(epochs=6)
     train(experiment, tmp_path / "whole", data_dir=data_dir)
@@ -240,7 +226,7 @@ def test_ctrl_c_stops_between_steps_and_gives_the_signal_back(tmp_path, data_dir
     assert not (tmp_path / "run" / "weights.h5").exists()
 
 
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, data_dir, interrupt, monkeypatch):
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, data_dir, interrupt, monkeypatch, same_weights):
     experiment = quick(epochs=4)
     train(experiment, tmp_path / "whole", data_dir=data_dir)
     interrupt(3)
