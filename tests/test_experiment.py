@@ -341,3 +341,21 @@ def test_experiments_found_by_name_alone_are_never_chosen():
     chosen = resolve("lenet5", scheme="irnet")
     assert chosen.note.startswith("no recipe for lenet5 with irnet; based on xnor_net/lenet5_mnist_5k")
     assert chosen.experiment.epochs == 60
+
+
+@pytest.mark.parametrize(
+    ("network", "choices", "expected"),
+    [
+        ("wrn_20_10", {"dataset": "cifar10"}, "binary_wide_resnet/wrn_20_10_cifar10"),
+        ("wrn_20_10", {"scheme": "float"}, "binary_wide_resnet/wrn_20_10_cifar100_float"),
+        ("wrn_20_10", {"scheme": "float", "dataset": "cifar10"}, "binary_wide_resnet/wrn_20_10_cifar10_float"),
+        ("resnet20", {"dataset": "fashion_mnist"}, "ir_net/resnet20_fashion_mnist"),
+        ("resnet20", {"dataset": "fashion_mnist", "scheme": "bireal"}, "bireal_net/resnet20_fashion_mnist"),
+        ("xnornet", {"dataset": "imagenet2012", "optimizer": "bop"}, "rethinking_bnn/xnornet_imagenet2012"),
+        ("birealnet18", {"optimizer": "bop"}, "rethinking_bnn/birealnet18_imagenet2012"),
+        ("birealnet18", {"optimizer": "sgd"}, "bireal_net/birealnet18_imagenet2012_stepwise"),
+    ],
+)
+def test_the_recipe_that_is_most_like_the_default(network, choices, expected):
+    resolution = resolve(network, **choices)
+    assert (resolution.experiment.name, resolution.note) == (expected, None)

@@ -161,8 +161,8 @@ def find_experiment(
     """The experiment of a network that fits the choices best.
 
     Candidates are the network's experiments but for those found by name alone; each choice keeps those that have its
-    value. One left: it. Several left: the default one. None left: the network's default, though it does not have them
-    all (see `unmet`).
+    value. One left: it. Several left: the default one, else the one that has most in common with it in what was not
+    chosen. None left: the network's default, though it does not have them all (see `unmet`).
 
     Args:
         network: Name of a network.
@@ -170,7 +170,8 @@ def find_experiment(
         candidates: The experiments to choose from; those that ship with the package where absent.
 
     Raises:
-        BnnError: Several fit and none of them is the default, or the network has no experiment at all.
+        BnnError: Several fit, none is the default, and none is nearer to it than the others; or the network has no
+            experiment at all.
     """
     known = all_experiments() if candidates is None else list(candidates)
     of_network = [one for one in known if one.network.name == network and not one.by_name]
@@ -178,11 +179,22 @@ def find_experiment(
         raise BnnError(f"no experiment trains network {network!r}; give a file with --experiment FILE")
     fitting = [one for one in of_network if not unmet(one, choices)]
     group = fitting or of_network
-    chosen = group if len(group) == 1 else [one for one in group if one.default]
+    defaults = [one for one in of_network if one.default]
+    chosen = [one for one in group if one.default] or _nearest(group, defaults, choices)
     if len(chosen) != 1:
         names = ", ".join(one.name for one in group)
         raise BnnError(f"{len(group)} experiments fit network {network!r}; choose one with --experiment: {names}")
     return chosen[0]
+
+
+def _nearest(group: list[Experiment], defaults: list[Experiment], choices: Mapping[str, str]) -> list[Experiment]:
+    """Those of a group that have most in common with the network's default, in what is not among the choices."""
+    if len(defaults) != 1:
+        return group
+    values = defaults[0].flat()
+    others = {option: values[_keys(option, 1)[0]] for option in _KEYS if option not in choices}
+    differences = [len(unmet(one, others)) for one in group]
+    return [one for one, number in zip(group, differences, strict=True) if number == min(differences)]
 
 
 def resolve(
