@@ -79,13 +79,9 @@ class Row:
         one = self.experiment
         return {
             "experiment": one.name,
-            "network": one.network.name,
-            "dataset": one.data.name,
-            "scheme": one.scheme.name,
-            "bits": one.scheme.bits,
-            "optimizer": one.optimizer,
+            **one.chosen,
             "epochs": one.epochs,
-            "reconstructed": bool(one.source and one.source.reconstructed),
+            "reconstructed": one.reconstructed,
             "published": self.published,
             "measured": self.measured,
             "deviation": self.deviation,

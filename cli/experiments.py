@@ -19,14 +19,10 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 def _experiment_row(one: Experiment) -> dict[str, Any]:
     return {
         "name": one.name,
-        "network": one.network.name,
-        "dataset": one.data.name,
-        "scheme": one.scheme.name,
-        "bits": one.scheme.bits,
-        "optimizer": one.optimizer,
+        **one.chosen,
         "epochs": one.epochs,
         "published": one.published.model_dump(exclude_none=True) if one.published else None,
-        "reconstructed": bool(one.source and one.source.reconstructed),
+        "reconstructed": one.reconstructed,
         "default": one.default,
     }
 

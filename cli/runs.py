@@ -74,11 +74,10 @@ def train(
         print_json(result)
         return
     published = (result["published"] or {}).get("top1")
-    reconstructed = experiment.source and experiment.source.reconstructed
     print_table(
         ["result", ""],
         [
-            ["experiment", experiment.name + (" (reconstructed)" if reconstructed else "")],
+            ["experiment", experiment.name + (" (reconstructed)" if experiment.reconstructed else "")],
             ["top-1", f"{result['top1']:.2f} %" + (f" (published {published:.2f} %)" if published else "")],
             ["top-5", f"{result['top5']:.2f} %"],
             ["best top-1", f"{result['best_top1']:.2f} %"],

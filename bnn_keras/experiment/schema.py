@@ -382,6 +382,17 @@ class Experiment(Table):
         return self.stages[0].optimizer.name
 
     @property
+    def chosen(self) -> dict[str, str]:
+        """What `resolve` chooses between, by its names."""
+        names = {"network": self.network.name, "dataset": self.data.name, "scheme": self.scheme.name}
+        return {**names, "bits": self.scheme.bits, "optimizer": self.optimizer}
+
+    @property
+    def reconstructed(self) -> bool:
+        """Whether its source does not give the recipe, or not for these data."""
+        return bool(self.source and self.source.reconstructed)
+
+    @property
     def epochs(self) -> int:
         """Epochs of all stages together."""
         return sum(stage.epochs for stage in self.stages)

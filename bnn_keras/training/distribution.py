@@ -125,7 +125,7 @@ def _multiworker() -> tf.distribute.Strategy:
             return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
-        raise BnnError(f"cannot join the processes of TF_CONFIG ({reason}); start all of them afresh") from error
+        raise BnnError(f"cannot join the other processes ({reason}); start all of them afresh") from error
     raise BnnError(
         "strategy 'multiworker' needs TF_CONFIG, which names every process, or a step of Slurm: see docs/scaling.md"
     )

@@ -101,6 +101,8 @@ def train(
         training = _Training(run, experiment, images, replicas, _console(console, replicas), plain)
         networks = [training.network(stage) for stage in experiment.stages]
         checkpoint = None if fresh else checkpoints.latest(home)
+        if checkpoint and checkpoint.state.epoch:
+            _require_precision(home, precision)
         replicas.wait()  # until every process has read what the chief goes on to replace
         if fresh:
             run.clear()
@@ -169,6 +171,16 @@ def _require_same(run: Run, experiment: Experiment) -> None:
         raise BnnError(
             f"{str(run.directory)!r} holds a run of another experiment (asked for / there): {'; '.join(differences)}; "
             "give another --run DIR, or replace it with --fresh"
+        )
+
+
+def _require_precision(run: Run, precision: str) -> None:
+    """What an optimizer keeps depends on it."""
+    before = run.environment.get("precision", "float32")
+    if before != precision:
+        raise BnnError(
+            f"{str(run.directory)!r} was begun with precision {before!r}, asked for is {precision!r}; "
+            f"go on with --precision {before}, or start over with --fresh"
         )
 
 
@@ -300,11 +312,7 @@ def _result(run: Run, experiment: Experiment, model: tf.keras.Model) -> dict[str
     published = experiment.published
     return {
         "experiment": experiment.name,
-        "network": experiment.network.name,
-        "dataset": experiment.data.name,
-        "scheme": experiment.scheme.name,
-        "bits": experiment.scheme.bits,
-        "optimizer": experiment.optimizer,
+        **experiment.chosen,
         "seed": experiment.seed,
         "top1": rows[-1]["val_top1"],
         "top5": rows[-1]["val_top5"],

@@ -19,6 +19,8 @@ def test_trains_resumes_and_evaluates(tmp_path, data_dir, precision, optimizer):
     experiment = resolve("lenet5", epochs=2, **options).experiment
     (tmp_path / "one" / "result.json").unlink()
     (tmp_path / "one" / "experiment.toml").write_text(experiment.to_toml())
+    with pytest.raises(BnnError, match=f"begun with precision '{precision}', asked for is 'float32'; go on with"):
+        train(experiment, tmp_path / "one", data_dir=data_dir)
     result = train(experiment, tmp_path / "one", data_dir=data_dir, precision=precision)
     assert [row["epoch"] for row in Run(tmp_path / "one").metrics] == [1, 2]
     assert result["top1"] > 80
