@@ -127,14 +127,13 @@ def train(
 
 @contextlib.contextmanager
 def _computing_in(precision: str) -> Iterator[None]:
-    """Layers made in the context compute in that precision."""
+    """Layers made in the context compute in that precision; afterwards in what `floatx` says, where it did before."""
     before = tf.keras.mixed_precision.global_policy()
-    if precision != "float32":
-        tf.keras.mixed_precision.set_global_policy(precision)
+    tf.keras.mixed_precision.set_global_policy(precision)
     try:
         yield
     finally:
-        tf.keras.mixed_precision.set_global_policy(before)
+        tf.keras.mixed_precision.set_global_policy(None if before.name == tf.keras.backend.floatx() else before)
 
 
 @contextlib.contextmanager

@@ -44,3 +44,9 @@ def test_unknown_precision(tmp_path):
     with pytest.raises(BnnError, match="unknown precision 'bfloat16'; did you mean 'mixed_bfloat16'"):
         train(resolve("lenet5").experiment, tmp_path / "run", precision="bfloat16")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_floatx_says_counts_again_after_a_training(tmp_path, data_dir, request):
+    train(resolve("lenet5", epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
+    request.getfixturevalue("float64")
+    assert tf.keras.layers.Dense(1).dtype == "float64"
