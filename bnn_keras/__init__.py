@@ -24,7 +24,8 @@ _PUBLIC = {
     "import_checkpoint": "bnn_keras.training",
     "evaluate": "bnn_keras.evaluation",
     "predict": "bnn_keras.evaluation",
-    "load_run": "bnn_keras.evaluation",
+    "load_run": "bnn_keras.models",
+    "export_run": "bnn_keras.export",
 }
 
 __all__ = ["BnnError", "__version__", *_PUBLIC]

@@ -165,12 +165,12 @@ def build_loss(stage: Stage | None = None) -> tf.keras.losses.Loss:
     return losses.SmoothedCrossEntropy(smoothing)
 
 
-def build_metrics(model: tf.keras.Model) -> list[tf.keras.metrics.Metric]:
+def build_metrics(classes: int) -> list[tf.keras.metrics.Metric]:
     """Top-1 and top-5 accuracy (of as many classes as there are, where there are fewer), and cross-entropy as it is."""
     return [
         tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
         tf.keras.metrics.SparseCategoricalAccuracy(name="top1"),
-        tf.keras.metrics.SparseTopKCategoricalAccuracy(min(5, model.output_shape[-1]), name="top5"),
+        tf.keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5"),
     ]
 
 

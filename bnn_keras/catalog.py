@@ -122,7 +122,29 @@ class Dataset:
         return cls(name, "", input_shape, classes, "train", "test", 0, 0)
 
 
-Row = TypeVar("Row", Network, Scheme, Optimizer, Dataset)
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A file that a trained network leaves in. `module` has `convert` and `load`.
+
+    Attributes:
+        suffix: How the file's name ends; None for a folder, or for any name.
+        floats: What its numbers that are not binary may be, the default first.
+        packs: Which binary layers it holds in one bit: "all", "binary inputs" (those at 1/1), or "none".
+        extra: What to install with bnn-keras for it.
+        fixed_batch: Whether the size of a batch is settled when it is written.
+    """
+
+    name: str
+    module: str
+    description: str
+    suffix: str | None
+    floats: tuple[str, ...]
+    packs: str
+    extra: str | None = None
+    fixed_batch: bool = False
+
+
+Row = TypeVar("Row", Network, Scheme, Optimizer, Dataset, Format)
 
 
 def _table(*rows: Row) -> dict[str, Row]:
@@ -491,11 +513,51 @@ DATASETS = _table(
     ),
 )
 
+FORMATS = _table(
+    Format(
+        "packed",
+        "bnn_keras.export.packed",
+        "every binary weight in one bit, for Keras and for readers of your own (safetensors)",
+        None,
+        ("float32", "float16"),
+        "all",
+    ),
+    Format(
+        "tflite",
+        "bnn_keras.export.tflite",
+        "Larq Compute Engine, for ARM: Raspberry Pi, Android",
+        ".tflite",
+        ("float32", "int8"),
+        "binary inputs",
+        "tflite",
+    ),
+    Format(
+        "openvino",
+        "bnn_keras.export.openvino",
+        "OpenVINO, for x86",
+        ".xml",
+        ("float32", "bfloat16", "int8"),
+        "binary inputs",
+        "openvino",
+        fixed_batch=True,
+    ),
+    Format(
+        "saved_model",
+        "bnn_keras.export.saved_model",
+        "TensorFlow's SavedModel, for TensorFlow Serving; float",
+        None,
+        ("float32",),
+        "none",
+    ),
+    Format("onnx", "bnn_keras.export.onnx", "ONNX; float", ".onnx", ("float32",), "none", "onnx"),
+)
+
 TABLES: dict[str, Mapping[str, Any]] = {
     "network": NETWORKS,
     "scheme": SCHEMES,
     "optimizer": OPTIMIZERS,
     "data set": DATASETS,
+    "format": FORMATS,
 }
 
 

@@ -1,64 +1,115 @@
-"""From a run directory to accuracy and predictions. The run directory alone says what to do."""
+"""From a run directory or an exported file to accuracy and predictions. It alone says what to do."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import catalog, runs
+from bnn_keras import runs
 from bnn_keras.build import build_loss, build_metrics, percent
-from bnn_keras.data import describe, evaluation_batches, fit, normalise, open_data, open_dataset
+from bnn_keras.data import evaluation_batches, open_data, open_test_data, read_images
 from bnn_keras.errors import BnnError
+from bnn_keras.experiment import Experiment
+from bnn_keras.export import open_export
+from bnn_keras.export.graphs import Predictor, with_keras
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+BATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A network that is trained, wherever it is.
+
+    Attributes:
+        experiment: What it is.
+        labels: Names of its classes.
+        logits: Images as it takes them → logits.
+        weights: "best" or "last" of a run; the format of a file.
+    """
+
+    experiment: Experiment
+    labels: list[str]
+    logits: Predictor
+    weights: str
+
+
+def open_classifier(
+    source: str | Path, best: bool = False, batch_size: int | None = None, threads: int | None = None
+) -> Classifier:
+    """A run directory, or a file or folder that `bnnk export` wrote.
+
+    Args:
+        source: The directory or file.
+        best: Take the best weights of a run instead of the last.
+        batch_size: Images of a batch, where a file settles that.
+        threads: Threads to compute with; what the library thinks best where absent.
+
+    Raises:
+        BnnError: It cannot be read, or takes other batches.
+    """
+    if Run(source).begun or not Path(source).exists():
+        experiment, model = load_run(source, best)
+        labels = Run.read(source).environment["dataset"]["labels"]
+        logits = with_keras(lambda images: model(images, training=False), threads)
+        return Classifier(experiment, labels, logits, "best" if best else "last")
+    if best:
+        raise BnnError(f"{str(source)!r} is an exported file, which has one set of weights; leave --best out")
+    found = open_export(source, batch_size, threads)
+    return Classifier(found.experiment, found.labels, found.logits, found.format)
 
 
 def evaluate(
-    directory: str | Path,
+    source: str | Path,
     dataset: str | None = None,
     *,
     best: bool = False,
+    batch_size: int | None = None,
+    threads: int | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of a run on a test split.
+    """Accuracy of a run, or of an exported file, on a test split.
 
     Args:
-        directory: The run directory.
-        dataset: Another data set than the run's, with images and classes of the same shape.
-        best: Take the best weights instead of the last.
+        source: The run directory, or the file.
+        dataset: Another data set than its own, with images and classes of the same shape.
+        best: Take the best weights of a run instead of the last.
+        batch_size: Images of a batch.
+        threads: Threads to compute with; what the library thinks best where absent.
         data_dir: Where prepared data sets are; TFDS's own folder where absent.
         manual_dir: A folder with the files that TFDS would download.
 
     Returns:
-        `top1` and `top5` in percent, `loss`, `images`, `dataset`, `run`, `weights`.
+        `top1` and `top5` in percent, `loss`, `images`, `dataset`, `run` (the source), `weights`.
 
     Raises:
-        BnnError: The run or the data cannot be had, or they do not fit.
+        BnnError: The run, the file or the data cannot be had, or they do not fit.
     """
-    experiment, model = load_run(directory, best)
-    name = dataset or experiment.data.name
-    own = experiment.data.row
-    row = describe(dataset, data_dir) if dataset else own
-    if (row.input_shape, row.classes) != (own.input_shape, own.classes):
-        raise BnnError(
-            f"data set {name!r} has images {_shape(row)} in {row.classes} classes; the run expects {_shape(own)} in "
-            f"{own.classes}; choose a data set of that shape"
-        )
-    images = open_dataset(dataset, data_dir, manual_dir) if dataset else open_data(experiment, data_dir, manual_dir)
-    model.compile(loss=build_loss(), metrics=build_metrics(model))
-    measured = model.evaluate(evaluation_batches(images, experiment), verbose=0, return_dict=True)
+    classifier = open_classifier(source, best, batch_size, threads)
+    experiment = classifier.experiment
+    images = (
+        open_test_data(experiment, dataset, data_dir, manual_dir)
+        if dataset
+        else open_data(experiment, data_dir, manual_dir)
+    )
+    metrics = [tf.keras.metrics.Mean("loss"), *build_metrics(len(classifier.labels))]
+    loss = build_loss()
+    for batch, labels in evaluation_batches(images, experiment, batch_size or BATCH):
+        logits = tf.constant(classifier.logits(batch.numpy()))
+        metrics[0].update_state(loss(labels, logits), sample_weight=len(logits))
+        for metric in metrics[1:]:
+            metric.update_state(labels, logits)
+    measured = {metric.name: float(metric.result()) for metric in metrics}
     return {
-        "run": str(directory),
-        "weights": "best" if best else "last",
-        "dataset": name,
+        "run": str(source),
+        "weights": classifier.weights,
+        "dataset": dataset or experiment.data.name,
         "images": images.examples(images.row.test),
         "loss": measured["loss"],
         "top1": percent(measured["top1"]),
@@ -106,74 +157,28 @@ def write_logits(predictions: Predictions, file: str | Path) -> None:
         np.save(stream, predictions.logits)
 
 
-def predict(directory: str | Path, source: str | Path, *, best: bool = False) -> Predictions:
-    """What a run makes of images.
+def predict(
+    source: str | Path,
+    images: str | Path,
+    *,
+    best: bool = False,
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> Predictions:
+    """What a run, or an exported file, makes of images.
 
     Args:
-        directory: The run directory.
-        source: An image file, a folder of them, or a `.npy` of NHWC images (or one HWC image). Images and uint8 arrays
-            go through the run's evaluation preprocessing, an image of another size is resized first; float arrays are
-            fed as they are.
-        best: Take the best weights instead of the last.
+        source: The run directory, or the file.
+        images: An image file, a folder of them, or a `.npy` (`data.read_images`).
+        best: Take the best weights of a run instead of the last.
+        batch_size: Images of a batch.
+        threads: Threads to compute with; what the library thinks best where absent.
 
     Raises:
-        BnnError: The run or the images cannot be read, or have another shape than the network takes.
+        BnnError: The run, the file or the images cannot be read, or have another shape than the network takes.
     """
-    path = Path(source)
-    experiment, model = load_run(directory, best)
-    shape = tuple(model.input_shape[1:])
-    if path.suffix == ".npy":
-        batch = _read_array(path, shape)
-        names = [f"{path.name}[{index}]" for index in range(len(batch))]
-    else:
-        files = _image_files(path)
-        batch = np.stack([fit(_read_image(file, shape[-1]), experiment).numpy() for file in files])
-        names = [str(file) for file in files]
-    if batch.dtype == np.uint8:
-        batch = normalise(experiment)(batch)
-    logits = model.predict(tf.data.Dataset.from_tensor_slices(batch).batch(128), verbose=0)
-    labels = Run.read(directory).environment["dataset"]["labels"]
-    return Predictions(names, labels, logits)
-
-
-def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BnnError(f"cannot read {str(path)!r} as a NumPy array ({error}); give a .npy file of images") from error
-    if array.shape == shape:
-        array = array[None]
-    if array.ndim != 4 or array.shape[1:] != shape or not len(array):
-        expected = ("N", *shape)
-        raise BnnError(f"{str(path)!r} has shape {array.shape}; expected ({', '.join(map(str, expected))}); reshape it")
-    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise BnnError(f"{str(path)!r} holds {array.dtype}; expected uint8 pixels or floats as the network takes them")
-    return array if array.dtype == np.uint8 else array.astype(np.float32)
-
-
-def _image_files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise BnnError(f"no file or folder {str(path)!r}; give an image, a folder of images or a .npy file")
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise BnnError(f"folder {str(path)!r} has no images; expected files named *{', *'.join(IMAGE_SUFFIXES)}")
-    return files
-
-
-def _shape(row: catalog.Dataset) -> str:
-    return " × ".join("any" if size is None else str(size) for size in row.input_shape)
-
-
-def _read_image(path: Path, channels: int) -> tf.Tensor:
-    """An image as uint8, with the network's number of channels."""
-    try:
-        return tf.io.decode_image(tf.io.read_file(str(path)), channels=channels, expand_animations=False)
-    except tf.errors.OpError as error:
-        reason = re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", error.message.splitlines()[0]).strip(
-            " ."
-        )  # less TensorFlow's own
-        raise BnnError(
-            f"cannot read {str(path)!r} as an image ({reason}); give a PNG, JPEG, BMP or GIF file"
-        ) from error
+    classifier = open_classifier(source, best, batch_size, threads)
+    names, batch = read_images(images, classifier.experiment)
+    size = batch_size or BATCH
+    parts = [classifier.logits(batch[place : place + size]) for place in range(0, len(batch), size)]
+    return Predictions(names, classifier.labels, np.concatenate(parts))

@@ -25,7 +25,7 @@ def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.
     if not path.is_file():
         raise BnnError(f"{str(run.directory)!r} has no {path.name}: no epoch is finished; train it first")
     experiment = run.experiment
-    model = build_model(experiment)
+    model = build_empty(experiment)
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
@@ -33,6 +33,14 @@ def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.
             f"cannot read {str(path)!r} as the weights of {experiment.network.name} ({error}); train again with --fresh"
         ) from error
     return experiment, model
+
+
+def build_empty(experiment: Experiment) -> tf.keras.Model:
+    """An experiment's network, for weights that are there already: pre-trained ones are not downloaded for it."""
+    network = experiment.network
+    if network.weights:
+        network = network.model_copy(update={"weights": "none"})
+    return build_model(experiment.model_copy(update={"network": network}))
 
 
 def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:

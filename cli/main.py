@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bnn_keras import BnnError, __version__
-from bnn_keras.cli import datasets, experiments, reproduce, runs
+from bnn_keras.cli import datasets, experiments, exports, reproduce, runs
 from bnn_keras.cli.output import complain
 from bnn_keras.errors import nearest
 
@@ -80,5 +80,5 @@ def main(debug: bool) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-for command in (*runs.COMMANDS, *reproduce.COMMANDS, *experiments.COMMANDS, *datasets.COMMANDS):
+for command in (*runs.COMMANDS, *exports.COMMANDS, *reproduce.COMMANDS, *experiments.COMMANDS, *datasets.COMMANDS):
     main.add_command(command)

@@ -43,6 +43,37 @@ best = click.option("--best", is_flag=True, help="Take the weights of the best e
 run = click.argument("run", metavar="RUN")
 
 
+def positive(name: str, text: str) -> Callable[..., Any]:
+    """An option whose value is a whole number from 1."""
+    return click.option(name, type=click.IntRange(min=1), metavar="N", help=text)
+
+
+def predicting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where a trained network is that is no run, and how it shall compute; `trained` reads the first."""
+    for option in (
+        positive("--threads", "Threads to compute with; by default what the library thinks best."),
+        positive("--batch-size", "Images of a batch; a file may have settled that."),
+        best,
+        click.option("--model", metavar="FILE", help="A file that `bnnk export` wrote, instead of a run."),
+    ):
+        function = option(function)
+    return function
+
+
+def trained(words: tuple[str, ...], model: str | None, others: str = "") -> tuple[str, ...]:
+    """RUN, or the file of --model in its place, and what else stands on the command line.
+
+    Raises:
+        click.UsageError: Neither or both are given, or another number of words.
+    """
+    expected = others.split() if model else ["RUN", *others.split()]
+    if len(words) != len(expected):
+        got, wanted = " ".join(words) or "nothing", " ".join(expected) or "nothing"
+        beside = "beside --model FILE" if model else "or --model FILE in the place of RUN"
+        raise click.UsageError(f"got {got!r}; expected {wanted} {beside}")
+    return (model, *words) if model else words
+
+
 def choices(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that choose an experiment for a network, and override it."""
     for option in reversed(

@@ -1,4 +1,4 @@
-"""Commands about runs: `train`, `evaluate`, `predict`."""
+"""Commands about runs: `train`, `evaluate`, `predict`, `import`."""
 
 from __future__ import annotations
 
@@ -92,17 +92,18 @@ def train(
 
 
 @click.command()
-@options.run
-@click.option("--dataset", metavar="D", help="Another data set of the same shape than the run's own.")
-@options.best
+@click.argument("run", nargs=-1, metavar="[RUN]")
+@click.option("--dataset", metavar="D", help="Another data set of the same shape than its own.")
+@options.predicting
 @options.data_dir
 @options.manual_dir
 @options.as_json
-def evaluate(run: str, as_json: bool, **arguments: Any) -> None:
-    """Measure the accuracy of a RUN on the test images."""
+def evaluate(run: tuple[str, ...], model: str | None, as_json: bool, **arguments: Any) -> None:
+    """Measure the accuracy of a RUN, or of an exported file, on the test images."""
+    (source,) = options.trained(run, model)
     with quiet_tensorflow():
         from bnn_keras.evaluation import evaluate as evaluate_
-    measured = evaluate_(run, **arguments)
+    measured = evaluate_(source, **arguments)
     if as_json:
         print_json(measured)
         return
@@ -113,22 +114,29 @@ def evaluate(run: str, as_json: bool, **arguments: Any) -> None:
 
 
 @click.command()
-@options.run
-@click.argument("source", metavar="INPUT")
+@click.argument("words", nargs=-1, metavar="[RUN] INPUT")
 @click.option("--logits", "logits_file", metavar="OUT.npy", help="Also write the outputs before softmax to this file.")
 @click.option("--top", type=click.IntRange(min=1), help="Classes for each image; by default 3 in a table, all in JSON.")
-@options.best
+@options.predicting
 @options.as_json
-def predict(run: str, source: str, logits_file: str | None, top: int | None, best: bool, as_json: bool) -> None:
-    """Classify images with a RUN.
+def predict(
+    words: tuple[str, ...],
+    model: str | None,
+    logits_file: str | None,
+    top: int | None,
+    as_json: bool,
+    **arguments: Any,
+) -> None:
+    """Classify images with a RUN, or with an exported file.
 
     INPUT is an image file, a folder of images, or a .npy of NHWC images. Images and uint8 arrays get the run's
     preprocessing, and images of another size are resized; float arrays are fed as they are.
     """
+    source, images = options.trained(words, model, "INPUT")
     with quiet_tensorflow():
         from bnn_keras.evaluation import predict as predict_
         from bnn_keras.evaluation import write_logits
-    predictions = predict_(run, source, best=best)
+    predictions = predict_(source, images, **arguments)
     if logits_file:
         write_logits(predictions, logits_file)
     if as_json:

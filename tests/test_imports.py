@@ -12,6 +12,7 @@ LAYERS = [
     {"cli"},
     {"reproduce"},
     {"evaluation", "training", "doctor"},
+    {"export"},
     {"interop", "models", "plots"},
     {"build"},
     {"networks"},

@@ -1,11 +1,23 @@
 """Data sets (TFDS builders, folders of images, made-up ones) and the pipelines that feed a network with them."""
 
-from bnn_keras.data.datasets import Images, describe, find_data, find_dataset, open_data, open_dataset
+from bnn_keras.data.datasets import (
+    Images,
+    available_data,
+    describe,
+    find_data,
+    find_dataset,
+    open_data,
+    open_dataset,
+    open_test_data,
+    training_examples,
+)
 from bnn_keras.data.pictures import fit
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
+from bnn_keras.data.reading import read_images
 
 __all__ = [
     "Images",
+    "available_data",
     "describe",
     "evaluation_batches",
     "evaluation_steps",
@@ -15,6 +27,9 @@ __all__ = [
     "normalise",
     "open_data",
     "open_dataset",
+    "open_test_data",
+    "read_images",
     "steps_per_epoch",
     "training_batches",
+    "training_examples",
 ]

@@ -92,6 +92,38 @@ def find_data(experiment: Experiment, data_dir: str | None = None) -> Images:
     return Images(row, MadeUp(row, examples, experiment.seed))
 
 
+def open_test_data(
+    experiment: Experiment, name: str, data_dir: str | None = None, manual_dir: str | None = None
+) -> Images:
+    """Another data set than an experiment's, to test its network on; arguments as those of `open_data`.
+
+    Raises:
+        BnnError: As `open_dataset`; or it has other images or classes than the experiment's.
+    """
+    own, row = experiment.data.row, describe(name, data_dir)
+    if (row.input_shape, row.classes) != (own.input_shape, own.classes):
+        raise BnnError(
+            f"data set {name!r} has images {shape_text(row.input_shape)} in {row.classes} classes; the network expects "
+            f"{shape_text(own.input_shape)} in {own.classes}; choose a data set of that shape"
+        )
+    return open_dataset(name, data_dir, manual_dir)
+
+
+def available_data(experiment: Experiment, data_dir: str | None = None) -> Images | None:
+    """The data set of an experiment where no download is needed: it is prepared, made up, or ships with the package."""
+    try:
+        found = find_data(experiment, data_dir)
+    except BnnError:
+        return None
+    return open_data(experiment, data_dir) if found.source.splits or found.row.module else None
+
+
+def training_examples(images: Images) -> Images:
+    """The data set with its training images in the place of those to test."""
+    row = images.row
+    return dataclasses.replace(images, row=dataclasses.replace(row, test=row.train, test_examples=row.train_examples))
+
+
 def open_dataset(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Images:
     """A data set ready to read; it is downloaded and prepared where that was not done before.
 

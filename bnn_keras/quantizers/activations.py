@@ -15,7 +15,12 @@ def clip(x: tf.Tensor) -> tf.Tensor:
 
     Source: torch.nn.Hardtanh, as IR-Net uses it.
     """
-    return tf.where(tf.abs(x) < 1, x, tf.sign(x))
+
+    @tf.custom_gradient
+    def _call(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        return tf.clip_by_value(x, -1, 1), lambda dy: tf.where(tf.abs(x) < 1, dy, tf.zeros_like(dy))
+
+    return _call(x)
 
 
 def leaky_clip(x: tf.Tensor) -> tf.Tensor:

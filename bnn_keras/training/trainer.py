@@ -239,7 +239,7 @@ class _Training:
             model.compile(
                 build_optimizer(stage.optimizer, stage.epochs),
                 build_loss(stage),
-                metrics=build_metrics(model),
+                metrics=build_metrics(model.output_shape[-1]),
                 loss_weights=[share],
             )
 

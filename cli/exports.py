@@ -1,0 +1,71 @@
+"""Commands about files for devices: `export`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bnn_keras import catalog
+from bnn_keras.cli import options
+from bnn_keras.cli.output import complain, print_json, print_table, quiet_tensorflow
+
+FORMATS = "\n".join(f"  {row.name:<12} {row.description}" for row in catalog.FORMATS.values())
+EPILOG = f"""\b
+Formats:
+{FORMATS}
+
+\b
+Examples:
+  bnnk export runs/lenet5 --to packed -o lenet5.safetensors
+  bnnk export runs/lenet5 --to tflite -o lenet5.tflite
+  bnnk export runs/resnet18 --to openvino -o resnet18.xml --verify-on my-images
+"""
+
+
+@click.command(epilog=EPILOG)
+@options.run
+@click.option("--to", required=True, metavar="FORMAT", help="The format, see below.")
+@click.option("--output", "-o", "file", required=True, metavar="FILE", help="The file to write; FILE.json goes beside.")
+@options.best
+@click.option("--floats", metavar="TYPE", help="What is not binary: float32 (default), float16, bfloat16, int8.")
+@click.option("--softmax", is_flag=True, help="Give probabilities instead of logits.")
+@options.positive("--batch-size", "Images of a batch, which OpenVINO's files settle (default 1).")
+@click.option("--allow-float", is_flag=True, help="Accept binary layers that the format has in float.")
+@click.option(
+    "--verify-on",
+    metavar="FOLDER|DATASET",
+    help="Images to compare on; by default the run's test images, or random ones where those are not prepared.",
+)
+@click.option("--verify-images", default=1000, show_default=True, type=click.IntRange(min=1), help="At most so many.")
+@click.option("--min-agreement", type=float, metavar="PERCENT", help="Least agreement of likeliest classes (99.9).")
+@click.option(
+    "--tolerance", type=float, metavar="T", help="Largest median error of logits (0.1; on random images 0.001)."
+)
+@options.data_dir
+@options.manual_dir
+@options.as_json
+def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> None:
+    """Write a RUN's network as a file for a device, and check that it predicts the same."""
+    catalog.find("format", to)
+    with quiet_tensorflow():
+        from bnn_keras.export import export_run
+    said = export_run(run, to, file, **arguments)
+    if as_json:
+        print_json(said)
+        return
+    for name, reason in said["float_layers"].items():
+        complain(f"binary layer {name} is float in the file: {reason}", "Note")
+    agreement = f"{said['agreement']:.2f} % on {said['images']:,} images of {said['verified_on']}"
+    print_table(
+        ["export", ""],
+        [
+            ["file", f"{file}, {said['bytes']:,} bytes (least possible: {said['bytes_minimum']:,})"],
+            ["binary layers", f"{said['packed_layers']} of {said['binary_layers']} in one bit"],
+            ["agreement", agreement],
+            ["error of logits", f"{said['logit_error']:.1e} (median), {said['largest_logit_error']:.1e} (largest)"],
+        ],
+    )
+
+
+COMMANDS = (export,)
