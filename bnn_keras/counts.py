@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import larq
 import tensorflow as tf
+
+_PLAIN_SIGNS = (larq.quantizers.SteSign, larq.quantizers.ApproxSign, larq.quantizers.SwishSign, larq.quantizers.NoOp)
 
 
 def binary_variables(model: tf.keras.Model) -> list[tf.Variable]:
@@ -28,13 +31,13 @@ def count(model: tf.keras.Model) -> dict[str, Any]:
     Returns:
         `parameters`, `binary_parameters`; `macs` (all), `binary_macs` (1-bit kernel and 1-bit input),
         `binary_weight_macs` (1-bit kernel, real input); `bytes_float32` of all variables, and `bytes_minimum`: one bit
-        for each binary weight and four bytes for each other number, one scale per binary filter included.
+        for each binary weight and four bytes for each other number, scales of binary kernels included.
     """
     binary = {id(variable) for variable in binary_variables(model)}
     parameters = sum(_size(variable) for variable in model.trainable_variables)
     binary_parameters = sum(_size(variable) for variable in binary_variables(model))
     numbers = sum(_size(variable) for variable in model.variables if variable.dtype.is_floating)
-    scales = sum(int(variable.shape[-1]) for variable in binary_variables(model))
+    scales = sum(_scales(variable) for variable in binary_variables(model))
 
     macs = {"macs": 0, "binary_macs": 0, "binary_weight_macs": 0}
     for layer in model.layers:
@@ -50,6 +53,13 @@ def count(model: tf.keras.Model) -> dict[str, Any]:
         "bytes_float32": 4 * numbers,
         "bytes_minimum": -(-binary_parameters // 8) + 4 * (numbers - binary_parameters + scales),
     }
+
+
+def _scales(variable: tf.Variable) -> int:
+    """Magnitudes of a binary kernel: none where its values are ±1, one for the layer, or one for each filter."""
+    if isinstance(variable.quantizer, _PLAIN_SIGNS):
+        return 0
+    return 1 if getattr(variable.quantizer, "one_scale", False) else int(variable.shape[-1])
 
 
 def _size(variable: tf.Variable) -> int:

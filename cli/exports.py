@@ -1,4 +1,4 @@
-"""Commands about files for devices: `export`."""
+"""Commands about files for devices: `export`, `benchmark`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,25 @@ Examples:
   bnnk export runs/lenet5 --to packed -o lenet5.safetensors
   bnnk export runs/lenet5 --to tflite -o lenet5.tflite
   bnnk export runs/resnet18 --to openvino -o resnet18.xml --verify-on my-images
+"""
+
+BENCHMARK_EPILOG = """\b
+Engines:
+  keras            the network as it is trained, as a function of TensorFlow
+  tflite_float     TensorFlow Lite, every layer in float
+  tflite_lce       TensorFlow Lite with Larq Compute Engine, which is made for ARM; one image at a time
+  openvino_float   OpenVINO, every layer in float
+  openvino_binary  OpenVINO with binary convolutions, for x86
+
+A RUN is measured in all engines, an exported FILE in its own. Either may be the name of a network, which gets random
+weights: they do not change its speed. Files of one network take turns in one process; "times as fast" is in comparison
+with the first of them.
+
+\b
+Examples:
+  bnnk benchmark runs/lenet5
+  bnnk benchmark birealnet18 --threads 1 --plot latency.png
+  bnnk benchmark lenet5.xml lenet5.tflite -o lenet5.csv
 """
 
 
@@ -68,4 +87,43 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
     )
 
 
-COMMANDS = (export,)
+@click.command(epilog=BENCHMARK_EPILOG)
+@click.argument("sources", nargs=-1, required=True, metavar="RUN_OR_FILE…")
+@click.option(
+    "--engine", "engines", multiple=True, metavar="NAME", help="For runs and networks, see below; may be repeated."
+)
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images of a batch, for the throughput (default 1 and 32); may be repeated.",
+)
+@click.option(
+    "--threads",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads to compute with (default 1 and all of the machine); may be repeated.",
+)
+@click.option("--rounds", default=10, show_default=True, type=click.IntRange(min=1), help="Turns of each file.")
+@click.option(
+    "--seconds", default=0.2, show_default=True, type=click.FloatRange(min=0), help="Length of a turn, at the least."
+)
+@options.best
+@click.option("--output", "-o", metavar="FILE", help="A table of everything: .csv, .json or .md.")
+@click.option("--plot", metavar="FILE", help="A picture of the latencies: .png, .svg or .pdf.")
+@options.as_json
+def benchmark(sources: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
+    """Measure latency, throughput, size and memory of runs, exported files or networks on this machine's CPU."""
+    with quiet_tensorflow():
+        from bnn_keras import benchmark as library
+    rows = library.benchmark(sources, **arguments, said=lambda line: click.echo(line, err=True))
+    if as_json:
+        print_json([row.to_document() for row in rows])
+    else:
+        print_table(library.columns(rows), library.cells(rows))
+
+
+COMMANDS = (export, benchmark)

@@ -11,7 +11,7 @@ import pytest
 LAYERS = [
     {"cli"},
     {"reproduce"},
-    {"evaluation", "training", "doctor"},
+    {"benchmark", "evaluation", "training", "doctor"},
     {"export"},
     {"interop", "models", "plots"},
     {"build"},

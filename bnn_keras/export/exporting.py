@@ -98,7 +98,7 @@ def export_run(
             "batch_size": source.batch_size if row.fixed_batch or row.name == "tflite" else None,
             "network": source.experiment.network.name,
             "weights": "best" if best else "last",
-            "bytes": sum(part.stat().st_size for part in _files(staged)),
+            "bytes": sum(part.stat().st_size for part in files_of(staged)),
             "bytes_minimum": count(source.model)["bytes_minimum"],
             "binary_layers": len(source.kernels),
             "packed_layers": len(source.kernels) - len(left),
@@ -108,7 +108,7 @@ def export_run(
             "min_agreement": None if of.name == verify.RANDOM else limits.agreement,
             "tolerance": limits.tolerance,
             "versions": _versions(),
-            "sha256": {str(part.relative_to(staged.parent)): digest_of(part) for part in _files(staged)},
+            "sha256": {str(part.relative_to(staged.parent)): digest_of(part) for part in files_of(staged)},
             "labels": list(source.labels),
             "experiment": source.experiment.to_toml(),
         }
@@ -156,12 +156,12 @@ def _source(
 
 
 def _module(row: catalog.Format) -> ModuleType:
-    with _installed(row):
+    with installed(row):
         return importlib.import_module(row.module)
 
 
 @contextlib.contextmanager
-def _installed(row: catalog.Format) -> Iterator[None]:
+def installed(row: catalog.Format) -> Iterator[None]:
     """Turns a package that is missing into an error with a cure."""
     try:
         yield
@@ -175,7 +175,7 @@ def _installed(row: catalog.Format) -> Iterator[None]:
 
 def _convert(row: catalog.Format, source: Source, file: Path) -> dict[str, str]:
     """Writes the file; binary layers that stayed float, and why."""
-    with _installed(row):
+    with installed(row):
         left = _module(row).convert(source, file)
     return {name: _reason(row, source.model.get_layer(name)) for name in left}
 
@@ -217,7 +217,7 @@ def load(
     Raises:
         BnnError: The file cannot be read, takes other batches, or needs a package that is not installed.
     """
-    with _installed(row):
+    with installed(row):
         predict = _module(row).load(file, floats, batch_size, threads)
     return verify.logits_of_probabilities(predict) if softmax else predict
 
@@ -235,7 +235,7 @@ def _staged(path: Path) -> Iterator[Path]:
                 os.replace(part, path.parent / part.name)
 
 
-def _files(file: Path) -> list[Path]:
+def files_of(file: Path) -> list[Path]:
     """The files that an exported one consists of."""
     if file.is_dir():
         return sorted(part for part in file.rglob("*") if part.is_file())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -54,8 +56,9 @@ class Source:
 
         Dense layers are convolutions in it.
         """
-        self.__dict__["_folder"] = folder = tempfile.TemporaryDirectory(prefix="bnn-keras-")
-        path = Path(folder.name) / "graph"
+        folder = tempfile.mkdtemp(prefix="bnn-keras-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = Path(folder) / "graph"
         save_graph(freeze(self.model, self.kernels, dense_as_convolutions=True), path, self.softmax)
         return path
 
@@ -77,7 +80,9 @@ def save_graph(network: tf.keras.Model, folder: Path, softmax: bool = False) -> 
 
     images = tf.TensorSpec((None, *network.input_shape[1:]), name=INPUT)
     module.serve = tf.function(outputs, input_signature=[images])
-    tf.saved_model.save(module, str(folder), signatures=module.serve)
+    # Quantizers' gradients hold variables that are no weights; nobody trains what is saved here.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures=module.serve, options=options)
 
 
 def layers_with(kernels: dict[str, Kernel], constants: Sequence[np.ndarray]) -> list[str]:

@@ -7,6 +7,7 @@ significant bit first; input channels in eights, or results are wrong; static sh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def write(
     """
     model = ov.convert_model(graph)
     model.reshape({model.inputs[0]: [batch_size, *list(model.inputs[0].partial_shape)[1:]]})
-    signs = [node.get_friendly_name() for node in model.get_ordered_ops() if binary and _is_sign_convolution(node)]
+    signs = [node.get_friendly_name() for node in model.get_ordered_ops() if binary and is_sign_convolution(node)]
     constants = _constants(model, signs)
     if calibration is not None:
         model = _with_int8(model, signs, calibration, batch_size)
@@ -77,27 +78,46 @@ def load(file: Path, floats: str = "float32", batch_size: int | None = None, thr
     """Predicts with a file.
 
     Raises:
-        BnnError: The file cannot be read, or takes batches of another size.
+        BnnError: The file cannot be read, takes batches of another size, or makes OpenVINO crash.
     """
     try:
-        model = ov.Core().read_model(file)
-        own = model.inputs[0].partial_shape[0].get_length()
-        if batch_size not in (None, own):
-            raise BnnError(
-                f"{str(file)!r} takes batches of {own}, asked for are batches of {batch_size}; export it again with "
-                f"--batch-size {batch_size}"
-            )
-        compiled = compiled_model(model, threads, floats)
+        own = worker.call(f"{__name__}:batch_size_of", str(file), floats, threads)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise BnnError(f"OpenVINO cannot read {str(file)!r} ({reason}); export it again") from error
-    return in_batches(lambda images: compiled(images)[0].copy(), own)
+    if batch_size not in (None, own):
+        raise BnnError(
+            f"{str(file)!r} takes batches of {own}, asked for are batches of {batch_size}; export it again with "
+            f"--batch-size {batch_size}"
+        )
+    return lambda images: worker.call(f"{__name__}:predictions", str(file), floats, threads, images)
 
 
-def compiled_model(model: ov.Model, threads: int | None, floats: str = "float32") -> ov.CompiledModel:
-    """A model ready to run, in float32 unless asked otherwise."""
-    hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if floats == "bfloat16" else "f32"}
-    return ov.Core().compile_model(model, "CPU", hints | ({"INFERENCE_NUM_THREADS": threads} if threads else {}))
+def batch_size_of(file: str, floats: str, threads: int | None) -> int:
+    """The number of images that a file takes at once."""
+    return _compiled(file, floats, threads, Path(file).stat().st_mtime_ns).inputs[0].shape[0]
+
+
+def predictions(file: str, floats: str, threads: int | None, images: np.ndarray) -> np.ndarray:
+    """What a file makes of any number of images."""
+    compiled = _compiled(file, floats, threads, Path(file).stat().st_mtime_ns)
+    return in_batches(lambda batch: compiled(batch)[0].copy(), compiled.inputs[0].shape[0])(images)
+
+
+@functools.lru_cache(maxsize=1)
+def _compiled(file: str, floats: str, threads: int | None, written: int) -> ov.CompiledModel:
+    """A file ready to run; `written` tells files of one name apart."""
+    return compiled_model(ov.Core().read_model(file), threads, floats)
+
+
+def compiled_model(
+    model: ov.Model, threads: int | None, floats: str = "float32", **properties: Any
+) -> ov.CompiledModel:
+    """A model ready to run, in float32 unless asked otherwise, with further properties of the CPU plugin."""
+    properties["INFERENCE_PRECISION_HINT"] = "bf16" if floats == "bfloat16" else "f32"
+    if threads:
+        properties["INFERENCE_NUM_THREADS"] = threads
+    return ov.Core().compile_model(model, "CPU", properties)
 
 
 def binarize(node: ov.Node) -> None:
@@ -131,11 +151,13 @@ def binarize(node: ov.Node) -> None:
         target.replace_source_output(scaled.output(0))
 
 
-def _is_sign_convolution(node: ov.Node) -> bool:
+def is_sign_convolution(node: ov.Node) -> bool:
     """Whether a node is a convolution of signs, with one magnitude per filter and channels that can be made eights."""
     if node.get_type_name() != "Convolution" or not isinstance(node.input_value(1).get_node(), Constant):
         return False
     weights = node.input_value(1).get_node().get_data()
+    if max(*node.get_attributes()["pads_begin"], *node.get_attributes()["pads_end"]) >= min(weights.shape[2:]):
+        return False  # some windows would hold nothing but padding, which comes out wrong
     two_valued = np.allclose(np.abs(weights), _scales(weights).reshape(-1, 1, 1, 1), rtol=1e-5, atol=0)
     return two_valued and weights.shape[1] % 2 == 0 and _signed(node) is not None
 
@@ -153,7 +175,7 @@ def _signed(node: ov.Node) -> ov.Output | None:
     value = node.input_value(0)
     pad = value.get_node()
     if pad.get_type_name() == "Pad":
-        if _number(pad.input_value(3)) != 1:
+        if len(pad.inputs()) < 4 or _number(pad.input_value(3)) != 1:
             return None
         value = pad.input_value(0)
     inner = _operand(value, "Sign", "Add")

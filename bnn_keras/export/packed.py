@@ -10,17 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import tensorflow as tf
 
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
 from bnn_keras.export.freeze import binary_kernels, freeze
 from bnn_keras.export.graphs import Predictor, Source, with_keras
-from bnn_keras.export.packed_reader import FORMAT, VERSION, Content, digest, read_packed
+from bnn_keras.export.packed_reader import (
+    FORMAT,
+    MAX_BYTES,
+    MAX_EXPERIMENT,
+    MAX_HEADER,
+    MAX_NUMBERS,
+    TYPES,
+    VERSION,
+    Content,
+    digest,
+    read_packed,
+)
 from bnn_keras.models import build_empty
 
-TYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 _OF_FROZEN_LAYERS = ("kernel", "scale")
 
 
@@ -35,33 +44,61 @@ def convert(source: Source, file: Path) -> list[str]:
         Names of binary layers that stayed float: none.
 
     Raises:
-        BnnError: A number does not fit float16.
+        BnnError: As `pack`.
     """
-    kernels, tensors = source.kernels, _tensors(freeze(source.model, source.kernels))
+    tensors = {name: tensor.numpy() for name, tensor in _tensors(freeze(source.model, source.kernels)).items()}
+    content = Content(source.experiment.to_toml(), list(source.labels), source.kernels, tensors)
+    file.write_bytes(pack(content, source.floats))
+    return []
+
+
+def pack(content: Content, floats: str = "float32") -> bytes:
+    """A packed file; the same content gives the same bytes.
+
+    Args:
+        content: What `read_packed` shall give back.
+        floats: Type of all numbers that are not binary weights, "float32" or "float16".
+
+    Raises:
+        BnnError: A number does not fit that type, or the file would be larger than a packed file may be.
+    """
     layout = {
-        "type": source.floats,
-        "binary": [[name, kernel.signs.shape, len(kernel.scales)] for name, kernel in kernels.items()],
-        "tensors": [[name, tuple(tensor.shape)] for name, tensor in tensors.items()],
+        "type": floats,
+        "binary": [[name, kernel.signs.shape, len(kernel.scales)] for name, kernel in content.kernels.items()],
+        "tensors": [[name, values.shape] for name, values in content.tensors.items()],
     }
     numbers = [
-        *(_narrowed(kernel.scales, name, source.floats) for name, kernel in kernels.items()),
-        *(_narrowed(tensor.numpy(), name, source.floats) for name, tensor in tensors.items()),
+        *(_narrowed(kernel.scales, name, floats) for name, kernel in content.kernels.items()),
+        *(_narrowed(values, name, floats) for name, values in content.tensors.items()),
     ]
-    content = {
-        "bits": b"".join(np.packbits(kernel.signs > 0, bitorder="little").tobytes() for kernel in kernels.values()),
-        "floats": _compressed(np.concatenate([TYPES[source.floats].type([]), *numbers])),
-    }
+    bits = b"".join(np.packbits(kernel.signs > 0, bitorder="little").tobytes() for kernel in content.kernels.values())
+    stream = _compressed(np.concatenate([np.empty(0, TYPES[floats]), *numbers]))
     metadata = {
         "format": FORMAT,
         "version": VERSION,
-        "experiment": source.experiment.to_toml(),
-        "labels": json.dumps(list(source.labels), separators=(",", ":")),
-        "layout": json.dumps(layout, separators=(",", ":")),
+        "experiment": content.experiment,
+        "labels": _json(content.labels),
+        "layout": _json(layout),
     }
-    metadata["sha256"] = digest(metadata, content["bits"], content["floats"])
-    arrays = {name: np.frombuffer(data, np.uint8) for name, data in content.items()}
-    file.write_bytes(safetensors.numpy.save(arrays, metadata))
-    return []
+    header = _json(
+        {
+            "__metadata__": {**metadata, "sha256": digest(metadata, bits, stream)},
+            "bits": _bytes_at(0, len(bits)),
+            "floats": _bytes_at(len(bits), len(bits) + len(stream)),
+        }
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    data = len(header).to_bytes(8, "little") + header + bits + stream
+    amount = sum(map(len, numbers))
+    for value, limit, what in (
+        (len(data), MAX_BYTES, "bytes"),
+        (len(header), MAX_HEADER, "bytes of names and labels"),
+        (len(content.experiment), MAX_EXPERIMENT, "characters of its experiment"),
+        (amount, MAX_NUMBERS, "numbers that are not binary weights"),
+    ):
+        if value > limit:
+            raise BnnError(f"packed, the network has {value} {what}; expected at most {limit}: export to saved_model")
+    return data
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:
@@ -76,22 +113,25 @@ def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model
         BnnError: The file is damaged, or no packed file, or its network is another than its experiment's.
     """
     content = read(file)
-    experiment = parse(content.experiment, f"the experiment in {str(file)!r}")
-    weights = sum(kernel.signs.size for kernel in content.kernels.values())
     try:
-        with _no_larger_than(weights + sum(tensor.size for tensor in content.tensors.values())):
+        experiment = parse(content.experiment, f"in {str(file)!r}")
+    except (RecursionError, ValueError) as error:  # of Python's parser: brackets too deep, numbers too long
+        raise _misfit(file, f"its experiment cannot be read: {error}") from error
+    arrays = [*(kernel.signs for kernel in content.kernels.values()), *content.tensors.values()]
+    try:
+        with _no_larger_than(len(arrays), sum(array.size for array in arrays)):
             model = build_empty(experiment)
     except _TooLargeError as error:
         raise _misfit(file, "its experiment describes a larger network than it holds") from error
+    except (OverflowError, TypeError) as error:  # of TensorFlow: sizes of more than 64 bits
+        raise _misfit(file, f"its experiment describes no network: {error}") from error
     shapes = {name: kernel.signs.shape for name, kernel in content.kernels.items()}
     expected = {
         layer.name: tuple(layer.kernel.shape)
         for layer in model.layers
         if getattr(getattr(layer, "kernel_quantizer", None), "precision", None) == 1
     }
-    if shapes != expected or any(
-        len(kernel.scales) not in (0, 1, kernel.signs.shape[-1]) for kernel in content.kernels.values()
-    ):
+    if shapes != expected:
         raise _misfit(file, "its binary layers are others than those of its experiment")
     frozen = freeze(model, content.kernels)
     tensors = _tensors(frozen)
@@ -140,7 +180,10 @@ def _tensors(frozen: tf.keras.Model) -> dict[str, tf.Variable]:
 
 def _narrowed(values: np.ndarray, name: str, floats: str) -> np.ndarray:
     """Numbers as they are stored, in one row."""
-    narrow = values.astype(TYPES[floats]).ravel()
+    if not np.isfinite(values).all():
+        raise BnnError(f"{name!r} has values that are infinite or no numbers; train again with a lower learning rate")
+    with np.errstate(over="ignore"):
+        narrow = values.astype(TYPES[floats]).ravel()
     if not np.isfinite(narrow).all():
         raise BnnError(
             f"{name!r} has values up to {np.abs(values).max():g}, which {floats} cannot hold; export with float32"
@@ -154,20 +197,31 @@ def _compressed(numbers: np.ndarray) -> bytes:
     return zlib.compress(planes.tobytes(), 9)
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _bytes_at(start: int, end: int) -> dict[str, Any]:
+    """A tensor of bytes in a safetensors header."""
+    return {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
+
+
 class _TooLargeError(Exception):
     """A network has more weights than the file that is to fill it."""
 
 
 @contextlib.contextmanager
-def _no_larger_than(weights: int) -> Iterator[None]:
-    """Lets a network be built with so many weights, twice (Larq Zoo's are), and stops before it takes more memory."""
-    left = 2 * weights
+def _no_larger_than(arrays: int, weights: int) -> Iterator[None]:
+    """Lets a network be built with so many arrays and weights, twice (Larq Zoo's are), and stops before it has more."""
+    arrays_left, weights_left = 2 * arrays, 2 * weights
 
     def count(create: Any, **kwargs: Any) -> Any:
-        nonlocal left
+        nonlocal arrays_left, weights_left
         shape = tf.TensorShape(kwargs.get("shape"))
-        left -= shape.num_elements() if shape.rank else 0  # Keras counts things in scalars
-        if left < 0:
+        if shape.rank:  # Keras counts things in scalars
+            arrays_left -= 1
+            weights_left -= shape.num_elements()
+        if min(arrays_left, weights_left) < 0:
             raise _TooLargeError
         return create(**kwargs)
 

@@ -15,17 +15,21 @@ import hashlib
 import json
 import math
 import zlib
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 FORMAT, VERSION = "bnn-keras packed", "1"
+TYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 KEYS = ("experiment", "format", "labels", "layout", "version")
 MAX_BYTES = 64 << 20  # of a file
-MAX_HEADER = 4 << 20  # of the JSON in front
-MAX_NUMBERS = 64 << 20  # of all numbers that are not binary weights, scales included
-# Reading a file takes at most MAX_BYTES · (1 + 8), one byte for each binary weight, and 3 · 4 · MAX_NUMBERS more.
+MAX_HEADER = 1 << 20  # of the JSON in front
+MAX_EXPERIMENT = 16 << 10  # characters: the memory that Python's TOML parser takes grows with their square
+MAX_NUMBERS = 32 << 20  # of all numbers that are not binary weights, scales included; in float16 they fill a file
+# Reading takes at most 10 bytes of memory for a byte of the file, 12 for a number, and 128 for a byte of the header.
+MAX_MEMORY = 10 * MAX_BYTES + 12 * MAX_NUMBERS + 128 * MAX_HEADER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +73,15 @@ def read_packed(file: str | Path) -> Content:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{size} bytes; a packed file has at most {MAX_BYTES}")
+    with path.open("rb") as stream:
+        data = stream.read(size)  # no more than was asked for, were it to grow
     try:
-        return _content(*_container(path.read_bytes()))
-    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"not laid out as a packed file ({type(error).__name__}: {error})") from error
+        return _content(*_container(data))
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not laid out as a packed file ({type(error).__name__}: {error!s:.80})") from error
 
 
-def digest(metadata: dict[str, str], bits: bytes, floats: bytes) -> str:
+def digest(metadata: Mapping[str, str], bits: bytes | memoryview, floats: bytes | memoryview) -> str:
     """SHA-256, in hexadecimal, over all that a file says: each with its length in front, as 8 bytes, little-endian."""
     checksum = hashlib.sha256()
     for part in (*(metadata[key].encode() for key in KEYS), bits, floats):
@@ -84,7 +90,7 @@ def digest(metadata: dict[str, str], bits: bytes, floats: bytes) -> str:
     return checksum.hexdigest()
 
 
-def _container(data: bytes) -> tuple[dict[str, str], bytes, bytes]:
+def _container(data: bytes) -> tuple[dict[str, str], memoryview, memoryview]:
     """Metadata and the two tensors of a safetensors file."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(MAX_HEADER, len(data) - 8):
@@ -92,29 +98,30 @@ def _container(data: bytes) -> tuple[dict[str, str], bytes, bytes]:
     header = json.loads(data[8 : 8 + length].decode())
     metadata = header.pop("__metadata__")
     if metadata["format"] != FORMAT or metadata["version"] != VERSION:
-        raise ValueError(f"format {metadata['format']!r}, version {metadata['version']!r}; known: {FORMAT!r}, '1'")
-    blob = data[8 + length :]
-    sizes = {name: tensor["shape"][0] for name, tensor in header.items()}
-    end = sizes["bits"] + sizes["floats"]
+        raise ValueError(
+            f"format {metadata['format']:.40}, version {metadata['version']:.40}; known: {FORMAT}, version {VERSION}"
+        )
+    blob = memoryview(data)[8 + length :]
+    end = _size(header["bits"]["shape"][0], least=0)
+    rest = _size(len(blob) - end, least=0)
     expected = {
-        "bits": {"dtype": "U8", "shape": [sizes["bits"]], "data_offsets": [0, sizes["bits"]]},
-        "floats": {"dtype": "U8", "shape": [sizes["floats"]], "data_offsets": [sizes["bits"], end]},
+        "bits": {"dtype": "U8", "shape": [end], "data_offsets": [0, end]},
+        "floats": {"dtype": "U8", "shape": [rest], "data_offsets": [end, len(blob)]},
     }
-    if header != expected or end != len(blob):
+    if header != expected:
         raise ValueError("its two tensors are not where they belong")
-    bits, floats = blob[: sizes["bits"]], blob[sizes["bits"] :]
-    if metadata["sha256"] != digest(metadata, bits, floats):
+    if metadata["sha256"] != digest(metadata, blob[:end], blob[end:]):
         raise ValueError("its checksum does not fit: it was changed or cut off")
-    return metadata, bits, floats
+    return metadata, blob[:end], blob[end:]
 
 
-def _content(metadata: dict[str, str], bits: bytes, floats: bytes) -> Content:
-    layout, labels = json.loads(metadata["layout"]), json.loads(metadata["labels"])
+def _content(metadata: dict[str, str], bits: memoryview, floats: memoryview) -> Content:
+    labels = json.loads(metadata["labels"])
     if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
         raise ValueError("its labels are no list of texts")
-    binary = [(name, _shape(shape), _count(scales)) for name, shape, scales in layout["binary"]]
-    others = [(name, _shape(shape)) for name, shape in layout["tensors"]]
-    kind = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}[layout["type"]]
+    if len(metadata["experiment"]) > MAX_EXPERIMENT:
+        raise ValueError(f"its experiment has more than {MAX_EXPERIMENT} characters")
+    kind, binary, others = _layout(metadata["layout"])
     if sum(-(-math.prod(shape) // 8) for _, shape, _ in binary) != len(bits):
         raise ValueError("its layout has another number of binary weights than the file")
     numbers = sum(scales for *_, scales in binary) + sum(math.prod(shape) for _, shape in others)
@@ -122,23 +129,34 @@ def _content(metadata: dict[str, str], bits: bytes, floats: bytes) -> Content:
         raise ValueError(f"{numbers} numbers; a packed file has at most {MAX_NUMBERS}")
     values, place = _numbers(floats, numbers, kind), 0
     packed, start = np.frombuffer(bits, np.uint8), 0
-    kernels = {}
+    kernels, tensors = {}, {}
     for name, shape, scales in binary:
-        weights = math.prod(shape)
-        end = start + -(-weights // 8)
-        ones = np.unpackbits(packed[start:end], count=weights, bitorder="little")
-        kernels[name] = Kernel((2 * ones.astype(np.int8) - 1).reshape(shape), values[place : place + scales])
+        end = start + -(-math.prod(shape) // 8)
+        signs = np.unpackbits(packed[start:end], count=math.prod(shape), bitorder="little").view(np.int8)
+        signs *= 2  # in place: one byte for each weight is all the memory this takes
+        signs -= 1
+        kernels[name] = Kernel(signs.reshape(shape), values[place : place + scales])
         start, place = end, place + scales
-    tensors = {}
     for name, shape in others:
         tensors[name] = values[place : place + math.prod(shape)].reshape(shape)
         place += math.prod(shape)
-    if len(kernels) != len(binary) or len(tensors) != len(others):
-        raise ValueError("a name stands twice in its layout")
     return Content(metadata["experiment"], labels, kernels, tensors)
 
 
-def _numbers(floats: bytes, numbers: int, kind: np.dtype) -> np.ndarray:
+def _layout(text: str) -> tuple[np.dtype, list[tuple[str, tuple[int, ...], int]], list[tuple[str, tuple[int, ...]]]]:
+    """Type of the numbers; names and shapes of binary kernels, with their numbers of scales; those of the others."""
+    layout = json.loads(text)
+    binary = [(name, _shape(shape, (2, 4)), _size(scales, least=0)) for name, shape, scales in layout["binary"]]
+    others = [(name, _shape(shape, range(5))) for name, shape in layout["tensors"]]
+    for names in ([name for name, *_ in binary], [name for name, _ in others]):
+        if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+            raise ValueError("a name in its layout stands there twice, or is no text")
+    if any(scales not in (0, 1, shape[-1]) for _, shape, scales in binary):
+        raise ValueError("a layer in its layout has neither no scale, nor one, nor one for each filter")
+    return TYPES[layout["type"]], binary, others
+
+
+def _numbers(floats: memoryview, numbers: int, kind: np.dtype) -> np.ndarray:
     """So many numbers out of their compressed planes: all first bytes, then all second bytes, and so on."""
     expected = numbers * kind.itemsize
     stream = zlib.decompressobj()
@@ -152,11 +170,13 @@ def _numbers(floats: bytes, numbers: int, kind: np.dtype) -> np.ndarray:
     return np.ascontiguousarray(planes_first.T).view(kind).reshape(numbers).astype(np.float32)
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(_count(size) for size in value)
+def _shape(value: Any, ranks: Container[int]) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) not in ranks:
+        raise ValueError("a shape in its layout has another number of sizes, or is no list")
+    return tuple(_size(size) for size in value)
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} in its layout is no size")
+def _size(value: Any, least: int = 1) -> int:
+    if type(value) is not int or not least <= value <= 8 * MAX_BYTES:
+        raise ValueError("a size in it is too small, too large or no number")
     return value

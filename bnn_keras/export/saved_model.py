@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import tensorflow as tf
 
 from bnn_keras.errors import BnnError
-from bnn_keras.export.freeze import freeze
-from bnn_keras.export.graphs import OUTPUT, Predictor, Source, save_graph, with_keras
+from bnn_keras.export.graphs import OUTPUT, Predictor, Source, with_keras
 
 
 def convert(source: Source, file: Path) -> list[str]:
@@ -17,7 +17,7 @@ def convert(source: Source, file: Path) -> list[str]:
     Returns:
         Names of the binary layers that stayed float: all.
     """
-    save_graph(freeze(source.model, source.kernels), file, source.softmax)
+    shutil.copytree(source.graph, file)
     return list(source.kernels)
 
 

@@ -76,10 +76,9 @@ class Worker:
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         self.close()
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        last = f": {lines[-1][:200]}" if lines else ""
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}: {lines[-1] if lines else 'no word'}"
         return BnnError(
-            f"{function.replace(':', '.')} crashed ({how}{last}); the fault is in a library it calls: nothing was "
+            f"{function.replace(':', '.')} crashed ({how}); the fault is in a library it calls: nothing was "
             "written; try another format or another version of that library"
         )
 

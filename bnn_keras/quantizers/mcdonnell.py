@@ -39,6 +39,7 @@ class HeScaledSign(larq.quantizers.Quantizer):
     """`he_scaled_sign` as a quantizer for the kernel of a layer."""
 
     precision = 1
+    one_scale = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """±√(2 / n) in the shape of the kernel."""

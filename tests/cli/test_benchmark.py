@@ -1,0 +1,57 @@
+"""`bnnk benchmark`: what it prints, where, and with which exit code."""
+
+import csv
+import json
+
+import pytest
+
+from bnn_keras import benchmark
+
+QUICK = ("--engine", "tflite_float", "--threads", "1", "--rounds", "2", "--seconds", "0", "--batch-size", "2")
+
+
+def test_help(invoke):
+    text = invoke("benchmark", "--help").stdout
+    for part in (*benchmark.ENGINES, "RUN_OR_FILE", "--batch-size", "--threads", "--rounds", "--plot", "--output"):
+        assert part in text
+
+
+def test_table_and_files(invoke, trained, tmp_path):
+    table, picture = tmp_path / "o.csv", tmp_path / "p.png"
+    result = invoke("benchmark", trained, *QUICK, "-o", table, "--plot", picture)
+    assert result.exit_code == 0, result.output
+    head, _, line = result.stdout.splitlines()
+    assert head.split()[:3] == ["source", "engine", "threads"]
+    assert "images/s, batch 2" in head
+    assert line.split()[1:3] == ["tflite_float", "1"]
+    assert "turns with 1 thread" in result.stderr
+    (row,) = csv.DictReader(table.read_text().splitlines())
+    assert row["engine"] == "tflite_float"
+    assert float(row["latency_median_ms"]) > 0
+    assert picture.stat().st_size > 1000
+
+
+def test_json(invoke):
+    result = invoke("benchmark", "lenet5", *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    assert (row["source"], row["weights"], row["engine"]) == ("lenet5", "random", "tflite_float")
+    assert row["images_per_second"].keys() == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lenet6"], "no run or file 'lenet6', and unknown network 'lenet6'; did you mean 'lenet5'?"),
+        (["lenet5", "--engine", "tflite_flot"], "unknown engine 'tflite_flot'; did you mean 'tflite_float'?"),
+        (["lenet5", "-o", "table.xls"], "cannot write 'table.xls': unknown table format 'xls'"),
+        (["lenet5", "--plot", "picture.txt"], "cannot write 'picture.txt': unknown picture format 'txt'"),
+    ],
+)
+def test_errors(fails, words, said):
+    assert fails("benchmark", *words).startswith(said)
+
+
+def test_usage(fails):
+    assert "Missing argument" in fails("benchmark", code=2)
+    assert "--threads" in fails("benchmark", "lenet5", "--threads", "0", code=2)

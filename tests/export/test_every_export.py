@@ -1,0 +1,64 @@
+"""One table of networks × schemes: every format of each predicts what the network predicts."""
+
+import importlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnn_keras import catalog
+from bnn_keras.build import build_network, build_scheme
+from bnn_keras.experiment import resolve
+from bnn_keras.export import verify
+from bnn_keras.export.freeze import has_binary_inputs
+from bnn_keras.export.graphs import Source
+from bnn_keras.export.trial import look_trained
+
+# Images as small as a network allows keep the large ones quick.
+SMALLEST = {"alexnet": 67, "binary_alexnet": 64, "xnornet": 217, "birealnet": 32, "resnet18": 32, "resnet34": 32}
+QUICK = ("lenet5", "resnet20")
+ZOO = "zoo/"
+
+
+def _table():
+    for network, row in catalog.NETWORKS.items():
+        for scheme in catalog.SCHEMES:
+            if (scheme == "zoo") == network.startswith(ZOO):
+                own = network in QUICK and scheme == row.scheme
+                yield pytest.param(network, scheme, marks=[] if own else [pytest.mark.slow])
+
+
+def source(network, scheme):
+    """A network with weights that look trained, and images."""
+    experiment = resolve(network, scheme=scheme, optimizer="adam").experiment
+    height, _, channels = catalog.NETWORKS[network].input_shape
+    size = next((size for name, size in SMALLEST.items() if network.startswith(name)), height)
+    structure = {"structure": experiment.network.structure} if experiment.network.structure else {}
+    tf.keras.utils.set_random_seed(3)
+    shape, options = (size, size, channels), experiment.network.choices
+    model = build_network(network, build_scheme(experiment), shape, 10, **options, **structure)
+    images = look_trained(model)
+    return Source(model, experiment, [str(label) for label in range(10)]), images
+
+
+def expected_in_float(source, row):
+    """The binary layers that a format has in float."""
+    layers = [source.model.get_layer(name) for name in source.kernels]
+    real = {"all": [], "binary inputs": [layer for layer in layers if not has_binary_inputs(layer)], "none": layers}
+    return [layer.name for layer in real[row.packs]]
+
+
+@pytest.mark.parametrize(("network", "scheme"), list(_table()))
+def test_every_format_predicts_what_the_network_predicts(network, scheme, tmp_path):
+    exported, images = source(network, scheme)
+    predict = tf.function(lambda images: exported.model(images, training=False))
+    for row in catalog.FORMATS.values():
+        if row.name == "packed" or (row.name == "onnx" and scheme != catalog.NETWORKS[network].scheme):
+            continue  # packed: test_packed.py; ONNX: no other operators with other schemes, and its converter is slow
+        module = importlib.import_module(row.module)
+        file = tmp_path / f"model{row.suffix or ''}"
+        assert module.convert(exported, file) == expected_in_float(exported, row)
+        measured = verify.compare(lambda images: predict(images).numpy(), module.load(file), images)
+        assert measured["agreement"] == 100, (row.name, measured)
+        assert measured["logit_error"] < 1e-4, (row.name, measured)
+    assert np.isfinite(predict(images)).all()

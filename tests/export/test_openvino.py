@@ -1,0 +1,111 @@
+"""The graph pass, against convolutions in float."""
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from bnn_keras.export import openvino as pass_
+
+SIZE = 9
+
+
+def graph(weights, padding, stride, pad_value=None):
+    """Conv(sign(x), weights) · factor + shift as OpenVINO's converter gives it, NCHW."""
+    x = ops.parameter([1, weights.shape[1], SIZE, SIZE], np.float32)
+    signs = ops.sign(ops.add(ops.sign(x), np.full((1, 1, 1, 1), 0.1, np.float32)))
+    if pad_value is not None:
+        signs = ops.pad(signs, [0, 0, 1, 1], [0, 0, 1, 1], "constant", np.float32(pad_value))
+    margins = [padding, padding]
+    y = ops.convolution(signs, weights, [stride, stride], margins, margins, [1, 1])
+    y = ops.add(ops.multiply(y, np.float32(0.5)), np.float32(0.25))
+    return ov.Model([y], [x])
+
+
+def kernel(filters, inputs, size, seed=0):
+    random = np.random.default_rng(seed)
+    scales = random.uniform(0.5, 1.5, (filters, 1, 1, 1)).astype(np.float32)
+    return np.where(random.normal(size=(filters, inputs, size, size)) > 0, scales, -scales)
+
+
+def outputs(model, images):
+    return pass_.compiled_model(model, 1)(images)[0].copy()
+
+
+def images(inputs):
+    values = np.random.default_rng(1).normal(0, 1, (1, inputs, SIZE, SIZE)).astype(np.float32)
+    values[..., 0] = 0.0
+    values[..., 1] = -0.0
+    return values
+
+
+def binarized(model):
+    found = [node for node in model.get_ordered_ops() if pass_.is_sign_convolution(node)]
+    for node in found:
+        pass_.binarize(node)
+    model.validate_nodes_and_infer_types()
+    return [node.get_type_name() for node in model.get_ordered_ops()].count("BinaryConvolution")
+
+
+@pytest.mark.parametrize(
+    ("filters", "inputs", "size"), [(16, 16, 3), (50, 20, 5), (32, 12, 2), (7, 8, 3), (64, 2, 3), (500, 80, 4)]
+)
+@pytest.mark.parametrize(("padding", "stride"), [(0, 1), (1, 1), (1, 2)])
+def test_equals_the_convolution_in_float(filters, inputs, size, padding, stride):
+    """Input channels that are no eights are made up; OpenVINO gives wrong results without a word otherwise."""
+    weights = kernel(filters, inputs, size)
+    expected = outputs(graph(weights, padding, stride), images(inputs))
+    model = graph(weights, padding, stride)
+    assert binarized(model) == 1
+    np.testing.assert_allclose(outputs(model, images(inputs)), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_pointwise():
+    weights = kernel(500, 804, 1)
+    expected = outputs(graph(weights, 0, 1), images(804))
+    model = graph(weights, 0, 1)
+    assert binarized(model) == 1
+    np.testing.assert_allclose(outputs(model, images(804)), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_padding_with_ones_is_taken_along():
+    weights = kernel(16, 16, 3)
+    expected = outputs(graph(weights, 0, 1, pad_value=1), images(16))
+    model = graph(weights, 0, 1, pad_value=1)
+    assert binarized(model) == 1
+    np.testing.assert_allclose(outputs(model, images(16)), expected, rtol=1e-5, atol=1e-3)
+
+
+def three_valued():
+    weights = kernel(16, 16, 3)
+    weights[0, 0, 0, 0] *= 2
+    return graph(weights, 0, 1)
+
+
+def real_inputs():
+    x = ops.parameter([1, 16, SIZE, SIZE], np.float32)
+    return ov.Model([ops.convolution(x, kernel(16, 16, 3), [1, 1], [0, 0], [0, 0], [1, 1])], [x])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        three_valued,
+        real_inputs,
+        lambda: graph(kernel(16, 15, 3), 0, 1),
+        lambda: graph(kernel(16, 16, 3), 0, 1, pad_value=0),
+        lambda: graph(kernel(16, 16, 1), 1, 1),
+    ],
+    ids=["three values", "real inputs", "odd channels", "explicit zeros", "windows of padding"],
+)
+def test_what_is_not_binary_stays(model):
+    assert binarized(model()) == 0
+
+
+def test_bits_take_one_bit(tmp_path):
+    model = graph(kernel(64, 64, 3), 1, 1)
+    binarized(model)
+    ov.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    assert (tmp_path / "model.bin").stat().st_size < 64 * 64 * 9 / 8 + 4 * 64 + 1024
+    again = ov.Core().read_model(tmp_path / "model.xml")
+    assert np.array_equal(outputs(again, images(64)), outputs(model, images(64)))

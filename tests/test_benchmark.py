@@ -1,0 +1,183 @@
+import csv
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from bnn_keras import benchmark as library
+from bnn_keras.benchmark import ENGINES, Entrant, Row, benchmark
+from bnn_keras.errors import BnnError
+from bnn_keras.export import export_run
+from bnn_keras.export.graphs import Source
+from bnn_keras.models import load_run
+
+QUICK = {"threads": [1], "rounds": 2, "seconds": 0.0}
+
+
+@pytest.fixture(scope="module")
+def lines():
+    return []
+
+
+@pytest.fixture(scope="module")
+def rows(trained, lines):
+    """All engines of a run."""
+    return benchmark([trained], batch_sizes=[1, 3], said=lines.append, **QUICK)
+
+
+def row(network, engine, milliseconds, threads=1, **arguments):
+    entrant = Entrant(network, "random", network, engine, "openvino", "f", "float32", 12_345, (28, 28, 1))
+    times = [[value / 1000 for value in turn] for turn in milliseconds]
+    defaults = {"faster": {"keras": 1.0}, "throughput": {1: 2000.0, 32: None}, "memory": None, "binary_share": None}
+    return Row(entrant, threads, times, **{**defaults, **arguments})
+
+
+def test_every_engine_is_measured(rows, trained, lines):
+    documents = {row.entrant.engine: row.to_document() for row in rows}
+    assert list(documents) == list(ENGINES)
+    for engine, one in documents.items():
+        assert (one["source"], one["network"], one["weights"], one["threads"]) == (str(trained), "lenet5", "last", 1)
+        assert 0 < one["latency_median_ms"] <= one["latency_p95_ms"]
+        assert (one["inferences"], one["rounds"]) == (2, 2)
+        assert list(one["times_as_fast_as"]) == list(ENGINES)
+        assert one["times_as_fast_as"][engine] == 1
+        assert min(one["times_as_fast_as"].values()) > 0
+        assert one["images_per_second"]["1"] > 0
+        assert one["bytes"] > 0
+        assert one["memory_bytes"] is None or one["memory_bytes"] > 0
+        assert one["binary_layers"] == 2
+    packed = {engine: one["packed_layers"] for engine, one in documents.items()}
+    assert packed == {"keras": 0, "tflite_float": 0, "tflite_lce": 2, "openvino_float": 0, "openvino_binary": 2}
+    assert documents["tflite_lce"]["images_per_second"]["3"] is None  # one image at a time
+    assert all(one["images_per_second"]["3"] for name, one in documents.items() if name != "tflite_lce")
+    for engine, one in documents.items():
+        assert (one["binary_share"] is not None) == engine.startswith("openvino")
+        assert one["binary_share"] is None or 0 < one["binary_share"] < 1
+    assert documents["openvino_binary"]["bytes"] < documents["openvino_float"]["bytes"] / 4
+    assert lines[0] == f"{trained}: getting ready"
+    assert "lenet5: turns with 1 thread(s)" in lines
+
+
+def test_files_and_networks_are_compared_with_each_other(trained, tmp_path):
+    file = tmp_path / "m.xml"
+    export_run(trained, "openvino", file, batch_size=4, verify_images=8)
+    found = benchmark(
+        [file, "lenet5"], engines=["openvino_float"], output=tmp_path / "o.json", plot=tmp_path / "p.svg", **QUICK
+    )
+    assert [(row.entrant.engine, row.entrant.weights) for row in found] == [
+        ("openvino", "file"),
+        ("openvino_float", "random"),
+    ]
+    assert set(found[0].faster) == {"openvino", "openvino_float"}
+    assert found[0].throughput.keys() == {1, 32}  # whatever batch the file has settled
+    assert found[0].entrant.bytes == file.stat().st_size + file.with_suffix(".bin").stat().st_size
+    assert json.loads((tmp_path / "o.json").read_text()) == [row.to_document() for row in found]
+    assert "openvino_float" in (tmp_path / "p.svg").read_text()
+
+
+@pytest.mark.parametrize("name", ["lenet5", "birealnet18"])
+def test_a_network_without_a_run_has_kernels_of_both_signs(name):
+    source = library._of_network(name)
+    for kernel in source.kernels.values():
+        assert 0.1 < np.mean(kernel.signs > 0) < 0.9
+    assert len(source.labels) == source.model.output_shape[-1]
+
+
+def test_a_ratio_is_the_median_over_the_rounds():
+    ours, theirs = [[1.0, 1.0], [2.0], [1.0, 9.0, 1.0]], [[3.0], [8.0, 8.0], [10.0]]
+    assert library._ratio(ours, theirs) == 4
+    assert library._rate([[0.1, 0.2], [0.4]], 8) == pytest.approx(40)
+    assert library._rate(None, 8) is None
+
+
+def test_turns_alternate(monkeypatch):
+    order = []
+
+    def opened(file, floats, threads, batch_size):
+        return lambda images: order.append((file, images.shape))
+
+    monkeypatch.setitem(library.RUNTIMES, "one", library.Runtime("json", opened))
+    monkeypatch.setitem(library.RUNTIMES, "two", library.Runtime("json", opened, batches=False))
+    monkeypatch.setattr(library, "_begin", lambda threads: None)
+    group = [Entrant("s", "file", "n", name, name, name, "float32", 1, (4, 4, 1)) for name in ("one", "two")]
+    times = library._take_turns(group, 1, 1, 3, 0.0)
+    assert [[len(turn) for turn in one] for one in times] == [[1, 1, 1], [1, 1, 1]]
+    assert [name for name, _ in order] == ["one", "one", "two", "two", *["one", "two"] * 3]
+    order.clear()
+    times = library._take_turns(group, 1, 5, 2, 0.0)
+    assert ([len(turn) for turn in times[0]], times[1]) == ([1, 1], None)
+    assert set(order) == {("one", (5, 4, 4, 1))}
+
+
+def test_memory_is_none_where_the_system_does_not_tell(monkeypatch):
+    assert library._kilobytes("VmRSS") > 1000
+    monkeypatch.setattr(library, "Path", lambda name: library.runs.Path(f"/nowhere{name}"))
+    assert library._kilobytes("VmRSS") is None
+
+
+def test_tables(tmp_path):
+    rows = [
+        row("lenet5", "keras", [[1.0, 3.0], [2.0]], memory=2_000_000, binary_share=0.256),
+        row("lenet5", "tflite_lce", [[0.25]], faster={"keras": 8.0, "tflite_lce": 1.0}),
+    ]
+    first, second = library.cells(rows)
+    assert first == [
+        *("lenet5 (random weights)", "keras", "1", "2.00", "2.90", "1.00", "2,000", None, "0.0123", "2.00", "26 %")
+    ]
+    assert second[5] == "8.00"
+    assert len(first) == len(library.columns(rows))
+    table = list(csv.DictReader(library._csv(rows).splitlines()))
+    assert table[0]["latency_median_ms"] == "2.0"
+    assert (table[0]["times_as_fast_as_tflite_lce"], table[1]["times_as_fast_as_keras"]) == ("", "8.0")
+    assert (table[0]["images_per_second_1"], table[0]["images_per_second_32"]) == ("2000.0", "")
+    lines = library._markdown(rows).splitlines()
+    assert lines[-1].count("|") == lines[-3].count("|") == len(first) + 1
+    assert " – |" in lines[-1]
+
+
+@pytest.mark.parametrize(("networks", "threads"), [(1, (1,)), (5, (1, 2))])
+def test_picture(tmp_path, networks, threads):
+    rows = [
+        row(f"n{number}", engine, [[1.0 + number, 4.0]], count)
+        for number in range(networks)
+        for count in threads
+        for engine in ENGINES
+    ]
+    library.draw(rows, tmp_path / "p.PNG")
+    assert (tmp_path / "p.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_come_before_the_work(trained, tmp_path):
+    for match, sources, options in (
+        ("unknown engine 'openvino_binry'; did you mean 'openvino_binary'", [trained], {"engines": ["openvino_binry"]}),
+        ("no run or file 'lenet6', and unknown network 'lenet6'; did you mean 'lenet5'", ["lenet6"], {}),
+        (r"cannot write 'o.txt': unknown table format 'txt'; .*known: csv, json, md", [trained], {"output": "o.txt"}),
+        ("cannot write 'o': unknown table format ''", [trained], {"output": "o"}),
+        ("cannot write 'p.csv': unknown picture format 'csv'", [trained], {"plot": "p.csv"}),
+        ("no packed file|cannot read", [__file__], {}),
+        ("has one set of weights; leave --best out", [__file__], {"best": True}),
+    ):
+        with pytest.raises(BnnError, match=match):
+            benchmark(sources, **options)
+
+
+def test_missing_package_is_one_clear_error(trained, tmp_path, monkeypatch):
+    experiment, model = load_run(trained)
+    monkeypatch.delitem(sys.modules, "bnn_keras.export.openvino", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BnnError, match=r"needs 'openvino', which is not installed.*bnn-keras\[openvino\]"):
+        library._converted(Source(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")
+
+
+def test_a_crash_is_one_clear_error(trained, monkeypatch):
+    entrant = Entrant("s", "file", "n", "tflite", "tflite", "nowhere.tflite", "float32", 1, (28, 28, 1))
+    with pytest.raises(FileNotFoundError):  # what is no crash is itself
+        library._in_fresh_process(library._alone, entrant, 1)
+    crash = dataclasses.replace(entrant, runtime="packed", floats=None)
+    monkeypatch.setattr(library, "__name__", "os")
+    monkeypatch.setattr(library._alone, "__name__", "_exit")
+    with pytest.raises(BnnError, match=r"os\._exit crashed \(exit code 3\)"):
+        library._in_fresh_process(library._alone, 3)
+    assert crash.runtime == "packed"
