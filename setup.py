@@ -11,9 +11,14 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bnn_keras" / "__init__.py"
 EXTRAS = {
     "tflite": ["larq-compute-engine>=0.16,<0.17"],
     "openvino": ["openvino>=2026.1"],
+    "int8": ["nncf>=3,<4", "openvino>=2026.1"],
+    "onnx": ["onnxruntime>=1.20", "tf2onnx>=1.16.1"],
     "torch": ["torch>=2.6"],
-    "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "torch>=2.6"],
 }
+EXTRAS["test"] = [
+    *("hypothesis>=6", "pytest>=8", "pytest-xdist>=3", "ruff>=0.9"),
+    *(need for name in ("tflite", "int8", "onnx", "torch") for need in EXTRAS[name]),
+]
 
 setup(
     name="bnn-keras",

@@ -29,7 +29,7 @@ from bnn_keras.counts import count
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import resolve
 from bnn_keras.export import open_export, tflite, worker
-from bnn_keras.export.exporting import installed
+from bnn_keras.export.exporting import files_of, installed
 from bnn_keras.export.graphs import Source, limit_threads, save_graph
 from bnn_keras.export.opening import read_sidecar
 from bnn_keras.export.trial import look_trained
@@ -401,7 +401,8 @@ def _converted(source: Source, name: str, best: bool | None, engines: Sequence[s
         file = folder / row.file
         with installed(catalog.FORMATS[row.format]):
             left = row.write(source, file)
-        size = count(source.model)["bytes_float32"] if engine == "keras" else _bytes(file)
+        written = sum(part.stat().st_size for part in files_of(file))
+        size = count(source.model)["bytes_float32"] if engine == "keras" else written
         made.append(
             Entrant(
                 name,
@@ -418,11 +419,6 @@ def _converted(source: Source, name: str, best: bool | None, engines: Sequence[s
             )
         )
     return made
-
-
-def _bytes(file: Path) -> int:
-    """A file's size, with that of the weights beside it."""
-    return sum(part.stat().st_size for part in {file, file.with_suffix(".bin")} if part.is_file())
 
 
 def _measured(
@@ -671,7 +667,7 @@ def _draw(panel: Any, network: str, rows: Sequence[Row], numbers: Sequence[int])
             places,
             medians,
             height,
-            xerr=[np.zeros_like(tails), tails],
+            xerr=np.stack([np.zeros_like(tails), tails]),
             color=f"C{color}",
             ecolor="grey",
             label=f"{number} thread{'s' if number > 1 else ''}",

@@ -27,10 +27,10 @@ Made by `python docs/networks.py > docs/networks.md`; a test compares all but th
 
 Counts are of one image, at the input shape of the network's own paper. *Parameters* are the trainable ones. A
 multiply-accumulate (MAC) is one of a convolution or a dense layer: with binary kernel and binary input, with a binary
-kernel alone, or real. *Packed* is the smallest size that holds the network: one bit for each binary weight, four bytes for
-each other number, scales of binary kernels included. *Published* is top-1 (/ top-5) accuracy in percent. *Outputs* is
-the largest difference from the reference, relative, in float64, of outputs in evaluation and training and of the loss;
-*steps* that of the losses in five training steps. `tests/golden/README.md` says what else is compared.
+kernel alone, or real. *Packed* is the smallest size that holds the network: one bit for each binary weight, four bytes
+for each other number, scales of binary kernels included. *Published* is top-1 (/ top-5) accuracy in percent. *Outputs*
+is the largest difference from the reference, relative, in float64, of outputs in evaluation and training and of the
+loss; *steps* that of the losses in five training steps. `tests/golden/README.md` says what else is compared.
 
 | network | bits | data | parameters | binary | MACs binary | MACs binary kernel | MACs real | packed | published |\
  outputs | steps |

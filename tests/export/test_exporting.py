@@ -167,7 +167,12 @@ def test_verified_on_what_is_asked_for(trained, data_dir, digits, tmp_path):
 def test_a_file_that_predicts_something_else_does_not_stay(trained, data_dir, tmp_path, monkeypatch):
     module = exporting._module(catalog.FORMATS["packed"])
     good = module.load
-    monkeypatch.setattr(module, "load", lambda *arguments: lambda images: -good(*arguments)(images))
+
+    def wrong(*arguments):
+        predict = good(*arguments)
+        return lambda images: -predict(images)
+
+    monkeypatch.setattr(module, "load", wrong)
     file = tmp_path / "model.safetensors"
     file.write_text("what was there")
     with pytest.raises(BnnError, match=r"does not predict what the network predicts: on 1000 images of mnist_5k test"):
@@ -230,8 +235,12 @@ def test_what_cannot_be_is_refused_first(trained, tmp_path, to, name, options, m
 def test_a_package_that_is_missing(trained, data_dir, tmp_path, monkeypatch, package):
     to = {"larq_compute_engine": "tflite", "openvino": "openvino"}[package]
 
-    def missing(row):
-        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    real = exporting.importlib.import_module
+
+    def missing(name):
+        if name == catalog.FORMATS[to].module:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        return real(name)
 
     monkeypatch.setattr(exporting.importlib, "import_module", missing)
     with pytest.raises(BnnError, match=rf"needs '{package}', which is not installed .*pip install 'bnn-keras\[{to}\]'"):
@@ -261,7 +270,7 @@ def test_a_file_without_its_sidecar(files, tmp_path):
         open_export(copy)
     sidecar = tmp_path / "model.tflite.json"
     sidecar.write_text("{")
-    with pytest.raises(BnnError, match="cannot read '.*model.tflite.json'"):
+    with pytest.raises(BnnError, match=r"cannot read '.*model.tflite.json'"):
         open_export(copy)
     sidecar.write_text(json.dumps({**files[1]["tflite"], "sidecar_version": 2}))
     with pytest.raises(BnnError, match="has version 2; expected 1"):
