@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bnn_keras.errors import BnnError
 from bnn_keras.export.packed_reader import Kernel
+from bnn_keras.layers import ScaledConv2D
 from bnn_keras.quantizers import Dropout
 
 # Where a quantizer of one bit must say what the sign says; both zeros count as positive.
@@ -40,46 +41,41 @@ def kernel_of(values: np.ndarray, name: str) -> Kernel:
     return Kernel(np.where(np.signbit(values), -1, 1).astype(np.int8), scales.astype(np.float32))
 
 
-class _Frozen:
-    """What the two frozen layers share: a kernel of ±1 and its scales.
+@larq.utils.register_keras_custom_object
+class FrozenConv2D(larq.layers.QuantConv2D):
+    """A binary convolution for inference: y = conv(x, ±α) + bias.
 
     Args:
-        scales: Number of scales: 0, 1 or the number of filters.
+        scaled: Compute α · conv(x, ±1) as `ScaledConv2D` does, with α as a weight of its own.
     """
 
-    def __init__(self, *args: Any, scales: int = 0, **kwargs: Any):
+    def __init__(self, *args: Any, scaled: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.scales = scales
+        self.scaled = scaled
 
     def build(self, input_shape: Any) -> None:
+        """Adds the scales."""
         super().build(input_shape)
-        if self.scales:
-            self.scale = self.add_weight("scale", shape=(self.scales,), initializer="ones", trainable=False)
+        if self.scaled:
+            self.scale = self.add_weight("scale", shape=(self.filters,), initializer="ones", trainable=False)
 
-    def scaled(self, values: tf.Tensor) -> tf.Tensor:
-        return values * self.scale if self.scales else values
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolves, and scales the result for each filter."""
+        y = super().convolution_op(inputs, kernel)
+        return y * self.scale if self.scaled else y
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, for serialization."""
-        return {**super().get_config(), "scales": self.scales}
+        return {**super().get_config(), "scaled": self.scaled}
 
 
 @larq.utils.register_keras_custom_object
-class FrozenConv2D(_Frozen, larq.layers.QuantConv2D):
-    """A binary convolution for inference: y = α · conv(x, s) + bias, s = ±1. Computes what `ScaledConv2D` does."""
-
-    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves with ±1 and scales the result for each filter."""
-        return self.scaled(super().convolution_op(inputs, kernel))
-
-
-@larq.utils.register_keras_custom_object
-class FrozenDense(_Frozen, larq.layers.QuantDense):
-    """A binary dense layer for inference: y = x · (α s) + bias, s = ±1.
+class FrozenDense(larq.layers.QuantDense):
+    """A binary dense layer for inference: y = x · (±α) + bias.
 
     Args:
-        as_convolution: Compute it as a pointwise convolution of a 1 × 1 map, α · (x ∗ s), which is what engines for
-            binary networks have; equal but for rounding.
+        as_convolution: Compute it as a pointwise convolution of a 1 × 1 map, which is what engines for binary networks
+            have; equal but for rounding.
     """
 
     def __init__(self, *args: Any, as_convolution: bool = False, **kwargs: Any):
@@ -88,14 +84,12 @@ class FrozenDense(_Frozen, larq.layers.QuantDense):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """(batch, inputs) → (batch, units)."""
+        if not self.as_convolution:
+            return super().call(inputs)
         # Engines find a binary convolution where the sign stands right in front of it.
-        x = tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1])) if self.as_convolution else inputs
-        x = self.input_quantizer(x) if self.input_quantizer else x
-        if self.as_convolution:
-            kernel = tf.reshape(self.kernel, (1, 1, *self.kernel.shape))
-            x = tf.reshape(self.scaled(tf.nn.conv2d(x, kernel, 1, "VALID")), (-1, self.units))
-        else:
-            x = tf.matmul(x, self.scaled(self.kernel))
+        x = self.input_quantizer(tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1])))
+        kernel = tf.reshape(self.kernel, (1, 1, *self.kernel.shape))
+        x = tf.reshape(tf.nn.conv2d(x, kernel, 1, "VALID"), (-1, self.units))
         x = tf.nn.bias_add(x, self.bias) if self.use_bias else x
         return self.activation(x) if self.activation else x
 
@@ -113,13 +107,18 @@ def binary_kernels(model: tf.keras.Model) -> dict[str, Kernel]:
     """
     kernels = {}
     for layer in model.layers:
-        if isinstance(layer, _Frozen):
-            scales = layer.scale.numpy() if layer.scales else np.empty(0, np.float32)
-            kernels[layer.name] = Kernel(layer.kernel.numpy().astype(np.int8), scales)
-        elif getattr(getattr(layer, "kernel_quantizer", None), "precision", None) == 1:
+        if isinstance(layer, (FrozenConv2D, FrozenDense)):
+            scale = layer.scale if getattr(layer, "scaled", False) else 1.0
+            kernels[layer.name] = kernel_of((layer.kernel * scale).numpy(), layer.name)
+        elif is_binary(layer):
             with larq.context.quantized_scope(True):
                 kernels[layer.name] = kernel_of(tf.convert_to_tensor(layer.kernel).numpy(), layer.name)
     return kernels
+
+
+def is_binary(layer: tf.keras.layers.Layer) -> bool:
+    """Whether a layer quantizes its kernel to one bit."""
+    return getattr(getattr(layer, "kernel_quantizer", None), "precision", None) == 1
 
 
 def freeze(
@@ -162,16 +161,19 @@ def freeze(
 
 def _frozen_layer(layer: tf.keras.layers.Layer, kernel: Kernel, as_convolution: bool) -> tf.keras.layers.Layer:
     unused = dict.fromkeys(("kernel_quantizer", "kernel_constraint", "kernel_regularizer", "bias_constraint"))
-    config = {**layer.get_config(), **_plain_inputs(layer), **unused, "scales": len(kernel.scales)}
+    config = {**layer.get_config(), **_plain_inputs(layer), **unused}
     if kernel.signs.ndim == 4:
-        return FrozenConv2D.from_config(config)
+        scaled = isinstance(layer, ScaledConv2D) and not isinstance(layer.kernel_quantizer, larq.quantizers.NoOp)
+        return FrozenConv2D.from_config(config | {"scaled": scaled})
     return FrozenDense.from_config(config | {"as_convolution": as_convolution and has_binary_inputs(layer)})
 
 
 def _set_kernel(layer: tf.keras.layers.Layer, kernel: Kernel, bias: tf.Variable | None) -> None:
-    layer.kernel.assign(kernel.signs.astype(np.float32))
-    if layer.scales:
-        layer.scale.assign(kernel.scales)
+    scales = kernel.scales if len(kernel.scales) else np.float32(1)
+    if getattr(layer, "scaled", False):
+        layer.scale.assign(np.broadcast_to(scales, layer.scale.shape))
+        scales = np.float32(1)
+    layer.kernel.assign(kernel.signs * scales)
     if bias is not None:
         layer.bias.assign(bias)
 

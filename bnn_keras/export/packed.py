@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
-from bnn_keras.export.freeze import binary_kernels, freeze
+from bnn_keras.export.freeze import freeze, is_binary
 from bnn_keras.export.graphs import Predictor, Source, with_keras
 from bnn_keras.export.packed_reader import (
     FORMAT,
@@ -46,7 +47,8 @@ def convert(source: Source, file: Path) -> list[str]:
     Raises:
         BnnError: As `pack`.
     """
-    tensors = {name: tensor.numpy() for name, tensor in _tensors(freeze(source.model, source.kernels)).items()}
+    frozen = freeze(source.model, source.kernels)
+    tensors = {name: tensor.numpy() for name, tensor in _tensors(frozen, source.kernels).items()}
     content = Content(source.experiment.to_toml(), list(source.labels), source.kernels, tensors)
     file.write_bytes(pack(content, source.floats))
     return []
@@ -56,7 +58,7 @@ def pack(content: Content, floats: str = "float32") -> bytes:
     """A packed file; the same content gives the same bytes.
 
     Args:
-        content: What `read_packed` shall give back.
+        content: What `unpack` shall give back.
         floats: Type of all numbers that are not binary weights, "float32" or "float16".
 
     Raises:
@@ -115,7 +117,7 @@ def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model
     content = read(file)
     try:
         experiment = parse(content.experiment, f"in {str(file)!r}")
-    except (RecursionError, ValueError) as error:  # of Python's parser: brackets too deep, numbers too long
+    except (RecursionError, TypeError, ValueError) as error:  # too deep, of too many digits, a list for a name
         raise _misfit(file, f"its experiment cannot be read: {error}") from error
     arrays = [*(kernel.signs for kernel in content.kernels.values()), *content.tensors.values()]
     try:
@@ -125,24 +127,19 @@ def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model
         raise _misfit(file, "its experiment describes a larger network than it holds") from error
     except (OverflowError, TypeError) as error:  # of TensorFlow: sizes of more than 64 bits
         raise _misfit(file, f"its experiment describes no network: {error}") from error
-    shapes = {name: kernel.signs.shape for name, kernel in content.kernels.items()}
-    expected = {
-        layer.name: tuple(layer.kernel.shape)
-        for layer in model.layers
-        if getattr(getattr(layer, "kernel_quantizer", None), "precision", None) == 1
-    }
-    if shapes != expected:
+    binary = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if is_binary(layer)}
+    if _kinds({name: kernel.signs.shape for name, kernel in content.kernels.items()}) != _kinds(binary):
         raise _misfit(file, "its binary layers are others than those of its experiment")
-    frozen = freeze(model, content.kernels)
-    tensors = _tensors(frozen)
-    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != {
-        name: values.shape for name, values in content.tensors.items()
-    }:
+    frozen = freeze(model, dict(zip(binary, content.kernels.values(), strict=True)))
+    tensors = _tensors(frozen, binary)
+    if _kinds({name: values.shape for name, values in content.tensors.items()}) != _kinds(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    ):
         raise _misfit(file, "its tensors are others than those of its experiment")
     if len(content.labels) != frozen.output_shape[-1]:
         raise _misfit(file, f"it has {len(content.labels)} labels for {frozen.output_shape[-1]} classes")
-    for name, tensor in tensors.items():
-        tensor.assign(content.tensors[name])
+    for tensor, values in zip(tensors.values(), content.tensors.values(), strict=True):
+        tensor.assign(values)
     return experiment, content.labels, frozen
 
 
@@ -166,14 +163,18 @@ def _misfit(file: str | Path, reason: str) -> BnnError:
     return BnnError(f"packed file {str(file)!r} does not fit together ({reason}); write it anew with `bnnk export`")
 
 
-def _tensors(frozen: tf.keras.Model) -> dict[str, tf.Variable]:
+def _kinds(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
+    """What two networks have in common that are the same: order, shapes, and names but for Keras's running numbers."""
+    return [(re.sub(r"_\d+(?=/|$)", "", name), shape) for name, shape in shapes.items()]
+
+
+def _tensors(frozen: tf.keras.Model, binary: Container[str]) -> dict[str, tf.Variable]:
     """What is not in a binary kernel, by layer/name."""
-    kernels = binary_kernels(frozen)
     tensors = {}
     for layer in frozen.layers:
         for variable in layer.weights:
             name = variable.name.split("/")[-1].split(":")[0]
-            if not (layer.name in kernels and name in _OF_FROZEN_LAYERS):
+            if not (layer.name in binary and name in _OF_FROZEN_LAYERS):
                 tensors[f"{layer.name}/{name}"] = variable
     return tensors
 

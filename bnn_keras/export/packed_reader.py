@@ -74,7 +74,15 @@ def read_packed(file: str | Path) -> Content:
     if size > MAX_BYTES:
         raise ValueError(f"{size} bytes; a packed file has at most {MAX_BYTES}")
     with path.open("rb") as stream:
-        data = stream.read(size)  # no more than was asked for, were it to grow
+        return unpack(stream.read(size))  # no more than was asked for, were it to grow
+
+
+def unpack(data: bytes) -> Content:
+    """What `read_packed` gives, from a file's bytes.
+
+    Raises:
+        ValueError: As `read_packed`.
+    """
     try:
         return _content(*_container(data))
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
