@@ -15,7 +15,14 @@ import tensorflow_datasets as tfds
 from bnn_keras import catalog
 
 _PACKAGES = ("tensorflow", "tf-keras", "larq", "larq-zoo", "tensorflow-datasets", "numpy")
-_EXTRAS = {"larq-compute-engine": "tflite", "openvino": "openvino", "torch": "torch"}
+_EXTRAS = {
+    "larq-compute-engine": "tflite",
+    "openvino": "openvino",
+    "nncf": "int8",
+    "tf2onnx": "onnx",
+    "onnxruntime": "onnx",
+    "torch": "torch",
+}
 
 
 @dataclasses.dataclass(frozen=True)
