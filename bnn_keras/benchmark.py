@@ -17,7 +17,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,26 +154,26 @@ class Engine:
 
     runtime: str
     file: str
-    write: Callable[[Source, Path], Sequence[str]]
+    write: Callable[[Source, Path], Collection[str]]
     format: str
 
 
-def _write_keras(source: Source, file: Path) -> Sequence[str]:
+def _write_keras(source: Source, file: Path) -> Collection[str]:
     save_graph(source.model, file)
     return list(source.kernels)
 
 
-def _write_tflite_float(source: Source, file: Path) -> Sequence[str]:
+def _write_tflite_float(source: Source, file: Path) -> Collection[str]:
     worker.call("bnn_keras.export.tflite:convert_float", source.graph, file)
     return list(source.kernels)
 
 
-def _write_openvino_float(source: Source, file: Path) -> Sequence[str]:
+def _write_openvino_float(source: Source, file: Path) -> Collection[str]:
     worker.call("bnn_keras.export.openvino:write", str(source.graph), str(file), 1, None, False)
     return list(source.kernels)
 
 
-def _write_openvino(source: Source, file: Path) -> Sequence[str]:
+def _write_openvino(source: Source, file: Path) -> Collection[str]:
     return importlib.import_module(catalog.FORMATS["openvino"].module).convert(source, file)
 
 

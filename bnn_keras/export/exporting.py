@@ -14,8 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import tensorflow as tf
-
 import bnn_keras
 from bnn_keras import catalog, runs
 from bnn_keras.counts import count
@@ -177,13 +175,8 @@ def _convert(row: catalog.Format, source: Source, file: Path) -> dict[str, str]:
     """Writes the file; binary layers that stayed float, and why."""
     with installed(row):
         left = _module(row).convert(source, file)
-    return {name: _reason(row, source.model.get_layer(name)) for name in left}
-
-
-def _reason(row: catalog.Format, layer: tf.keras.layers.Layer) -> str:
-    if row.packs == "none":
-        return "the format has float kernels alone"
-    return "its inputs are real" if not has_binary_inputs(layer) else "the converter did not take it for binary"
+    real = {name for name in left if not has_binary_inputs(source.model.get_layer(name))}
+    return {name: "its inputs are real" if name in real and row.packs != "none" else left[name] for name in left}
 
 
 def _refuse_float(row: catalog.Format, left: dict[str, str], allowed: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,14 +83,21 @@ class FrozenDense(larq.layers.QuantDense):
         super().__init__(*args, **kwargs)
         self.as_convolution = as_convolution
 
+    def build(self, input_shape: Any) -> None:
+        """Adds kernel and bias; that of a convolution has its shape: engines do not reshape a large one."""
+        super().build(input_shape)
+        if self.as_convolution:
+            shape = (1, 1, *self.kernel.shape)
+            self.kernel = None
+            self.kernel = self.add_weight("pointwise_kernel", shape=shape, initializer="zeros", trainable=False)
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """(batch, inputs) → (batch, units)."""
         if not self.as_convolution:
             return super().call(inputs)
         # Engines find a binary convolution where the sign stands right in front of it.
         x = self.input_quantizer(tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1])))
-        kernel = tf.reshape(self.kernel, (1, 1, *self.kernel.shape))
-        x = tf.reshape(tf.nn.conv2d(x, kernel, 1, "VALID"), (-1, self.units))
+        x = tf.reshape(tf.nn.conv2d(x, self.kernel, 1, "VALID"), (-1, self.units))
         x = tf.nn.bias_add(x, self.bias) if self.use_bias else x
         return self.activation(x) if self.activation else x
 
@@ -149,7 +157,9 @@ def freeze(
             return _frozen_layer(layer, own[layer.name], dense_as_convolutions)
         return layer.__class__.from_config({**layer.get_config(), **_plain_inputs(layer)})
 
-    copy = tf.keras.models.clone_model(model, clone_function=frozen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Larq Zoo's QuickNet has functions for initializers
+        copy = tf.keras.models.clone_model(model, clone_function=frozen)
     for old, new in zip(model.layers, copy.layers, strict=True):
         if old.name in own:
             _set_kernel(new, own[old.name], old.bias if old.use_bias else None)
@@ -173,7 +183,7 @@ def _set_kernel(layer: tf.keras.layers.Layer, kernel: Kernel, bias: tf.Variable 
     if getattr(layer, "scaled", False):
         layer.scale.assign(np.broadcast_to(scales, layer.scale.shape))
         scales = np.float32(1)
-    layer.kernel.assign(kernel.signs * scales)
+    layer.kernel.assign(np.reshape(kernel.signs * scales, layer.kernel.shape))
     if bias is not None:
         layer.bias.assign(bias)
 

@@ -85,19 +85,22 @@ def save_graph(network: tf.keras.Model, folder: Path, softmax: bool = False) -> 
     tf.saved_model.save(module, str(folder), signatures=module.serve, options=options)
 
 
-def layers_with(kernels: dict[str, Kernel], constants: Sequence[np.ndarray]) -> list[str]:
+def layers_with(kernels: dict[str, Kernel], constants: Sequence[tuple[np.ndarray, str]]) -> dict[str, str]:
     """The layers whose binary kernels are among a file's constants, though filters' signs and scales may have changed.
 
     Args:
         kernels: Binary kernels by the names of their layers.
-        constants: Kernels, (filters, height, width, inputs) or (units, inputs).
+        constants: Kernels, (filters, height, width, inputs) or (units, inputs), and why they are float.
+
+    Returns:
+        The reasons by the names of the layers.
     """
-    found = {_key(constant.reshape(len(constant), -1)) for constant in constants}
-    return [
-        name
+    found = {_key(constant.reshape(len(constant), -1)): reason for constant, reason in constants}
+    keys = {
+        name: _key(np.moveaxis(kernel.signs, -1, 0).reshape(kernel.signs.shape[-1], -1))
         for name, kernel in kernels.items()
-        if _key(np.moveaxis(kernel.signs, -1, 0).reshape(kernel.signs.shape[-1], -1)) in found
-    ]
+    }
+    return {name: found[key] for name, key in keys.items() if key in found}
 
 
 def _key(filters: np.ndarray) -> bytes:

@@ -26,7 +26,7 @@ _BELOW_ZERO = np.float32(-np.finfo(np.float32).tiny)
 _CHANNELS = 8
 
 
-def convert(source: Source, file: Path) -> list[str]:
+def convert(source: Source, file: Path) -> dict[str, str]:
     """Writes an `.xml` and the `.bin` beside it.
 
     Args:
@@ -35,7 +35,7 @@ def convert(source: Source, file: Path) -> list[str]:
         file: The `.xml` to write.
 
     Returns:
-        Names of the binary layers that stayed float.
+        Names of the binary layers that stayed float, and why.
 
     Raises:
         BnnError: The converter crashed, or NNCF is needed and not installed.
@@ -47,7 +47,7 @@ def convert(source: Source, file: Path) -> list[str]:
 
 def write(
     graph: str, file: str, batch_size: int, calibration: np.ndarray | None = None, binary: bool = True
-) -> list[np.ndarray]:
+) -> list[tuple[np.ndarray, str]]:
     """Writes the `.xml` and `.bin` of a SavedModel.
 
     Args:
@@ -58,7 +58,7 @@ def write(
         binary: Make binary convolutions; else everything stays float, to compare with.
 
     Returns:
-        Its float kernels, (filters, height, width, inputs) or (units, inputs).
+        Its float kernels, (filters, height, width, inputs) or (units, inputs), and why they are float.
     """
     model = ov.convert_model(graph)
     model.reshape({model.inputs[0]: [batch_size, *list(model.inputs[0].partial_shape)[1:]]})
@@ -152,14 +152,23 @@ def binarize(node: ov.Node) -> None:
 
 
 def is_sign_convolution(node: ov.Node) -> bool:
-    """Whether a node is a convolution of signs, with one magnitude per filter and channels that can be made eights."""
+    """Whether a node is a convolution that `binarize` takes."""
+    return obstacle(node) is None
+
+
+def obstacle(node: ov.Node) -> str | None:
+    """What keeps a node from being made a binary convolution; None where nothing does."""
     if node.get_type_name() != "Convolution" or not isinstance(node.input_value(1).get_node(), Constant):
-        return False
+        return "it is no convolution with a constant kernel"
     weights = node.input_value(1).get_node().get_data()
-    if max(*node.get_attributes()["pads_begin"], *node.get_attributes()["pads_end"]) >= min(weights.shape[2:]):
-        return False  # some windows would hold nothing but padding, which comes out wrong
-    two_valued = np.allclose(np.abs(weights), _scales(weights).reshape(-1, 1, 1, 1), rtol=1e-5, atol=0)
-    return two_valued and weights.shape[1] % 2 == 0 and _signed(node) is not None
+    padding = max(*node.get_attributes()["pads_begin"], *node.get_attributes()["pads_end"])
+    if not np.allclose(np.abs(weights), _scales(weights).reshape(-1, 1, 1, 1), rtol=1e-5, atol=0):
+        return "a filter has values of several magnitudes"
+    if weights.shape[1] % 2:
+        return f"it has {weights.shape[1]} input channels, an odd number"
+    if padding >= min(weights.shape[2:]):  # windows that hold nothing else come out wrong
+        return f"its padding of {padding} is as wide as its kernel"
+    return None if _signed(node) is not None else "its inputs are no signs"
 
 
 def _scales(weights: np.ndarray) -> np.ndarray:
@@ -209,8 +218,11 @@ def _number(value: ov.Output) -> float | None:
     return float(node.get_data().ravel()[0])
 
 
-def _constants(model: ov.Model, signs: Sequence[str]) -> list[np.ndarray]:
-    """Constant kernels of layers that are not among `signs`, (filters, height, width, inputs) or (units, inputs)."""
+def _constants(model: ov.Model, signs: Sequence[str]) -> list[tuple[np.ndarray, str]]:
+    """Constant kernels of layers that are not among `signs`, and why they are not.
+
+    They are (filters, height, width, inputs) or (units, inputs).
+    """
     kernels = []
     for node in model.get_ordered_ops():
         if node.get_type_name() not in ("Convolution", "MatMul") or node.get_friendly_name() in signs:
@@ -219,7 +231,8 @@ def _constants(model: ov.Model, signs: Sequence[str]) -> list[np.ndarray]:
         if isinstance(weights, Constant):
             values = weights.get_data().copy()
             columns = node.get_type_name() == "MatMul" and not node.get_attributes()["transpose_b"]
-            kernels.append(values.transpose(0, 2, 3, 1) if values.ndim == 4 else values.T if columns else values)
+            values = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values.T if columns else values
+            kernels.append((values, obstacle(node) or "not asked for"))
     return kernels
 
 

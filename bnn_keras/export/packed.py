@@ -34,7 +34,7 @@ from bnn_keras.models import build_empty
 _OF_FROZEN_LAYERS = ("kernel", "scale")
 
 
-def convert(source: Source, file: Path) -> list[str]:
+def convert(source: Source, file: Path) -> dict[str, str]:
     """Writes a network.
 
     Args:
@@ -51,7 +51,7 @@ def convert(source: Source, file: Path) -> list[str]:
     tensors = {name: tensor.numpy() for name, tensor in _tensors(frozen, source.kernels).items()}
     content = Content(source.experiment.to_toml(), list(source.labels), source.kernels, tensors)
     file.write_bytes(pack(content, source.floats))
-    return []
+    return {}
 
 
 def pack(content: Content, floats: str = "float32") -> bytes:

@@ -11,14 +11,14 @@ from bnn_keras.errors import BnnError
 from bnn_keras.export.graphs import OUTPUT, Predictor, Source, with_keras
 
 
-def convert(source: Source, file: Path) -> list[str]:
+def convert(source: Source, file: Path) -> dict[str, str]:
     """Writes a folder, whose signature `serving_default` takes `images` and gives `outputs`.
 
     Returns:
-        Names of the binary layers that stayed float: all.
+        Names of the binary layers that stayed float, all, and why.
     """
     shutil.copytree(source.graph, file)
-    return list(source.kernels)
+    return dict.fromkeys(source.kernels, "the format has float kernels alone")
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:

@@ -20,7 +20,7 @@ _FLOAT32, _INT8 = 0, 9  # and of its types
 _FILE_IDENTIFIER = b"TFL3"
 
 
-def convert(source: Source, file: Path) -> list[str]:
+def convert(source: Source, file: Path) -> dict[str, str]:
     """Writes a `.tflite`.
 
     Args:
@@ -29,14 +29,14 @@ def convert(source: Source, file: Path) -> list[str]:
         file: The file to write.
 
     Returns:
-        Names of the binary layers that stayed float.
+        Names of the binary layers that stayed float, and why.
 
     Raises:
         BnnError: The converter crashed.
     """
     model, constants = worker.call(f"{__name__}:converted", str(source.graph), source.floats)
     file.write_bytes(model)
-    return layers_with(source.kernels, constants)
+    return layers_with(source.kernels, [(kernel, "the converter did not take it for binary") for kernel in constants])
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:

@@ -66,7 +66,7 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, tmp_pa
             continue  # packed: test_packed.py; ONNX: no other operators with other schemes, and its converter is slow
         module = importlib.import_module(row.module)
         file = tmp_path / f"model{row.suffix or ''}"
-        assert module.convert(exported, file) == expected_in_float(exported, row)
+        assert list(module.convert(exported, file)) == expected_in_float(exported, row)
         measured = verify.compare(lambda images: predict(images).numpy(), module.load(file), images)
         # Deep networks of random weights magnify a sign that rounding turned; trained ones do not.
         assert measured["agreement"] >= 75, (row.name, measured)

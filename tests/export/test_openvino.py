@@ -88,18 +88,20 @@ def real_inputs():
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("model", "reason"),
     [
-        three_valued,
-        real_inputs,
-        lambda: graph(kernel(16, 15, 3), 0, 1),
-        lambda: graph(kernel(16, 16, 3), 0, 1, pad_value=0),
-        lambda: graph(kernel(16, 16, 1), 1, 1),
+        (three_valued, "a filter has values of several magnitudes"),
+        (real_inputs, "its inputs are no signs"),
+        (lambda: graph(kernel(16, 15, 3), 0, 1), "it has 15 input channels, an odd number"),
+        (lambda: graph(kernel(16, 16, 3), 0, 1, pad_value=0), "its inputs are no signs"),
+        (lambda: graph(kernel(16, 16, 1), 1, 1), "its padding of 1 is as wide as its kernel"),
     ],
-    ids=["three values", "real inputs", "odd channels", "explicit zeros", "windows of padding"],
 )
-def test_what_is_not_binary_stays(model):
-    assert binarized(model()) == 0
+def test_what_is_not_binary_stays(model, reason):
+    model = model()
+    assert binarized(model) == 0
+    (convolution,) = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    assert pass_.obstacle(convolution) == reason
 
 
 def test_bits_take_one_bit(tmp_path):
