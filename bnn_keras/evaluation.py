@@ -15,7 +15,7 @@ from bnn_keras.data import evaluation_batches, open_data, open_test_data, read_i
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
-from bnn_keras.export.graphs import Predictor, with_keras
+from bnn_keras.export.graphs import Predictor, limit_threads, with_keras
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
@@ -54,9 +54,10 @@ def open_classifier(
         BnnError: It cannot be read, or takes other batches.
     """
     if Run(source).begun or not Path(source).exists():
+        limit_threads(threads)
         experiment, model = load_run(source, best)
         labels = Run.read(source).environment["dataset"]["labels"]
-        logits = with_keras(lambda images: model(images, training=False), threads)
+        logits = with_keras(lambda images: model(images, training=False))
         return Classifier(experiment, labels, logits, "best" if best else "last")
     if best:
         raise BnnError(f"{str(source)!r} is an exported file, which has one set of weights; leave --best out")

@@ -81,7 +81,7 @@ def export_run(
     source = _source(Run.read(directory), row, best, floats, softmax, batch_size, path, data_dir)
     of = verify.sample(source.experiment, verify_on, verify_images, data_dir, manual_dir)
     limits = verify.Limits.of(of, min_agreement, tolerance)
-    network = with_keras(lambda images: source.model(images, training=False), None)
+    network = with_keras(lambda images: source.model(images, training=False))
     with _staged(path) as staged:
         left = _convert(row, source, staged)
         _refuse_float(row, left, allow_float)

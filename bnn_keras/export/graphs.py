@@ -123,15 +123,14 @@ def in_batches(predict: Predictor, batch_size: int) -> Predictor:
     return run
 
 
-def with_keras(function: Callable[..., tf.Tensor], threads: int | None) -> Predictor:
+def with_keras(function: Callable[..., tf.Tensor]) -> Predictor:
     """A predictor from a model or a function of TensorFlow."""
-    limit_threads(threads)
     compiled = tf.function(lambda images: function(images), reduce_retracing=True)
     return lambda images: compiled(tf.constant(images)).numpy()
 
 
 def limit_threads(threads: int | None) -> None:
-    """Sets TensorFlow's threads.
+    """Sets TensorFlow's threads, which goes only before anything of it runs.
 
     Raises:
         BnnError: TensorFlow runs already with another number.

@@ -11,7 +11,7 @@ from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
 from bnn_keras.export.exporting import SIDECAR_VERSION, digest_of, load, sidecar_of
-from bnn_keras.export.graphs import Predictor, with_keras
+from bnn_keras.export.graphs import Predictor, limit_threads, with_keras
 from bnn_keras.export.packed import load_packed
 
 
@@ -50,12 +50,11 @@ def open_export(file: str | Path, batch_size: int | None = None, threads: int | 
     if not path.exists():
         raise BnnError(f"no file or folder {str(path)!r}; give one that `bnnk export` wrote")
     if path.is_file() and path.suffix not in {row.suffix for row in catalog.FORMATS.values() if row.suffix}:
+        limit_threads(threads)
         experiment, labels, network = load_packed(path)
-        return Exported(
-            "packed", experiment, labels, with_keras(lambda images: network(images, training=False), threads)
-        )
+        return Exported("packed", experiment, labels, with_keras(lambda images: network(images, training=False)))
     sidecar = read_sidecar(path)
-    experiment = parse(sidecar["experiment"], f"the experiment in {str(sidecar_of(path))!r}")
+    experiment = parse(sidecar["experiment"], str(sidecar_of(path)))
     row = catalog.find("format", sidecar["format"])
     softmax = sidecar["outputs"] == "probabilities"
     logits = load(row, path, sidecar["floats"], softmax, batch_size, threads)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
 from bnn_keras.export.freeze import freeze, is_binary
-from bnn_keras.export.graphs import Predictor, Source, with_keras
+from bnn_keras.export.graphs import Predictor, Source, limit_threads, with_keras
 from bnn_keras.export.packed_reader import (
     FORMAT,
     MAX_BYTES,
@@ -42,7 +42,7 @@ def convert(source: Source, file: Path) -> dict[str, str]:
         file: The file to write.
 
     Returns:
-        Names of binary layers that stayed float: none.
+        Names of binary layers that stayed float, and why: none.
 
     Raises:
         BnnError: As `pack`.
@@ -105,7 +105,8 @@ def pack(content: Content, floats: str = "float32") -> bytes:
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:
     """Predicts with a file."""
-    return with_keras(load_packed(file)[-1], threads)
+    limit_threads(threads)
+    return with_keras(load_packed(file)[-1])
 
 
 def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from bnn_keras.errors import BnnError
-from bnn_keras.export.graphs import OUTPUT, Predictor, Source, with_keras
+from bnn_keras.export.graphs import OUTPUT, Predictor, Source, limit_threads, with_keras
 
 
 def convert(source: Source, file: Path) -> dict[str, str]:
@@ -27,10 +27,11 @@ def load(file: Path, floats: str = "float32", batch_size: int | None = None, thr
     Raises:
         BnnError: It cannot be read.
     """
+    limit_threads(threads)
     try:
         loaded = tf.saved_model.load(str(file))
         signature = loaded.signatures["serving_default"]
     except (OSError, KeyError, ValueError) as error:
         raise BnnError(f"cannot read {str(file)!r} as a SavedModel ({error}); export it again") from error
     signature.owner = loaded  # which holds the variables
-    return with_keras(lambda images: signature(images=images)[OUTPUT], threads)
+    return with_keras(lambda images: signature(images=images)[OUTPUT])

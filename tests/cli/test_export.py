@@ -1,6 +1,8 @@
 """`bnnk export`, and `evaluate` and `predict` with what it writes."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -84,6 +86,21 @@ def test_wrong_usage_exits_2(invoke, words, expected):
     result = invoke(*words)
     assert result.exit_code == 2
     assert expected in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("kind", ["run", "packed"])
+def test_one_thread(packed, trained, data_dir, images, kind):
+    """In a program of its own: TensorFlow takes no other number once it runs."""
+    source = ["--model", str(packed)] if kind == "packed" else [str(trained)]
+    command = ["bnnk", "predict", *source, str(images), "--threads", "1", "--json"]
+    result = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = {command!r}; from bnn_keras.cli import main; main()"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)) == 5
 
 
 def test_best_is_for_runs(fails, packed):

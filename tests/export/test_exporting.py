@@ -199,6 +199,19 @@ def test_verification_catches_explicit_zero_padding(tmp_path):
         verify.check(measured, sample, verify.Limits.of(sample))
 
 
+@pytest.mark.slow
+def test_a_large_dense_layer_is_packed(tmp_path):
+    """Of AlexNet's size: converters fold no constants that large, so that its kernel must come as it is used."""
+    x = images = tf.keras.Input((9216,))
+    binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
+    model = tf.keras.Model(images, larq.layers.QuantDense(4096, name="large", **binary)(x))
+    source = Source(model, resolve("resnet20").experiment, [])
+    for to in ("tflite", "openvino"):
+        file = tmp_path / NAMES[to]
+        assert exporting._module(catalog.FORMATS[to]).convert(source, file) == {}
+        assert sum(part.stat().st_size for part in exporting.files_of(file)) < 9216 * 4096 / 8 * 1.02 + 16 * 1024
+
+
 def test_a_converter_that_crashes_is_one_error(trained, data_dir, tmp_path, monkeypatch):
 
     real = tflite.worker.call
