@@ -222,7 +222,8 @@ def _networks():
     ]:
         yield pytest.param(name, options, id="-".join([name, *options.values()]))
     for name in catalog.NETWORKS:
-        yield pytest.param(name, {}, marks=pytest.mark.slow)
+        nightly = [pytest.mark.nightly] if name.startswith("zoo/") and name != "zoo/quicknet" else []
+        yield pytest.param(name, {}, marks=[pytest.mark.slow, *nightly])
 
 
 @pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize:UserWarning")  # of what Larq Zoo's have
