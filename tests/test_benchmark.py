@@ -1,12 +1,24 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bnn_keras import benchmark as library
-from bnn_keras.benchmark import ENGINES, Entrant, Row, benchmark
+from bnn_keras.benchmark import (
+    ENGINES,
+    Entrant,
+    Row,
+    benchmark,
+    cells,
+    columns,
+    comparing,
+    draw,
+    engines,
+    measuring,
+    tables,
+)
 from bnn_keras.errors import BnnError
 from bnn_keras.export import export_run
 from bnn_keras.export.graphs import Source
@@ -78,7 +90,7 @@ def test_files_and_networks_are_compared_with_each_other(trained, tmp_path):
 
 @pytest.mark.parametrize("name", ["lenet5", "birealnet18"])
 def test_a_network_without_a_run_has_kernels_of_both_signs(name):
-    source = library._of_network(name)
+    source = comparing._of_network(name)
     for kernel in source.kernels.values():
         assert 0.1 < np.mean(kernel.signs > 0) < 0.9
     assert len(source.labels) == source.model.output_shape[-1]
@@ -86,9 +98,9 @@ def test_a_network_without_a_run_has_kernels_of_both_signs(name):
 
 def test_a_ratio_is_the_median_over_the_rounds():
     ours, theirs = [[1.0, 1.0], [2.0], [1.0, 9.0, 1.0]], [[3.0], [8.0, 8.0], [10.0]]
-    assert library._ratio(ours, theirs) == 4
-    assert library._rate([[0.1, 0.2], [0.4]], 8) == pytest.approx(40)
-    assert library._rate(None, 8) is None
+    assert comparing._ratio(ours, theirs) == 4
+    assert comparing._rate([[0.1, 0.2], [0.4]], 8) == pytest.approx(40)
+    assert comparing._rate(None, 8) is None
 
 
 def test_turns_alternate(monkeypatch):
@@ -97,23 +109,23 @@ def test_turns_alternate(monkeypatch):
     def opened(file, floats, threads, batch_size):
         return lambda images: order.append((file, images.shape))
 
-    monkeypatch.setitem(library.RUNTIMES, "one", library.Runtime("json", opened))
-    monkeypatch.setitem(library.RUNTIMES, "two", library.Runtime("json", opened, batches=False))
-    monkeypatch.setattr(library, "_begin", lambda threads: None)
+    monkeypatch.setitem(engines.RUNTIMES, "one", engines.Runtime("json", opened))
+    monkeypatch.setitem(engines.RUNTIMES, "two", engines.Runtime("json", opened, batches=False))
+    monkeypatch.setattr(measuring, "_begin", lambda threads: None)
     group = [Entrant("s", "file", "n", name, name, name, "float32", 1, (4, 4, 1)) for name in ("one", "two")]
-    times = library._take_turns(group, 1, 1, 3, 0.0)
+    times = measuring.take_turns(group, 1, 1, 3, 0.0)
     assert [[len(turn) for turn in one] for one in times] == [[1, 1, 1], [1, 1, 1]]
     assert [name for name, _ in order] == ["one", "one", "two", "two", *["one", "two"] * 3]
     order.clear()
-    times = library._take_turns(group, 1, 5, 2, 0.0)
+    times = measuring.take_turns(group, 1, 5, 2, 0.0)
     assert ([len(turn) for turn in times[0]], times[1]) == ([1, 1], None)
     assert set(order) == {("one", (5, 4, 4, 1))}
 
 
 def test_memory_is_none_where_the_system_does_not_tell(monkeypatch):
-    assert library._kilobytes("VmRSS") > 1000
-    monkeypatch.setattr(library, "Path", lambda name: library.runs.Path(f"/nowhere{name}"))
-    assert library._kilobytes("VmRSS") is None
+    assert measuring._kilobytes("VmRSS") > 1000
+    monkeypatch.setattr(measuring, "Path", lambda name: Path(f"/nowhere{name}"))
+    assert measuring._kilobytes("VmRSS") is None
 
 
 def test_tables(tmp_path):
@@ -121,17 +133,17 @@ def test_tables(tmp_path):
         row("lenet5", "keras", [[1.0, 3.0], [2.0]], memory=2_000_000, binary_share=0.256),
         row("lenet5", "tflite_lce", [[0.25]], faster={"keras": 8.0, "tflite_lce": 1.0}),
     ]
-    first, second = library.cells(rows)
+    first, second = cells(rows)
     assert first == [
         *("lenet5 (random weights)", "keras", "1", "2.00", "2.90", "1.00", "2,000", None, "0.0123", "2.00", "26 %")
     ]
     assert second[5] == "8.00"
-    assert len(first) == len(library.columns(rows))
-    table = list(csv.DictReader(library._csv(rows).splitlines()))
+    assert len(first) == len(columns(rows))
+    table = list(csv.DictReader(tables._csv(rows).splitlines()))
     assert table[0]["latency_median_ms"] == "2.0"
     assert (table[0]["times_as_fast_as_tflite_lce"], table[1]["times_as_fast_as_keras"]) == ("", "8.0")
     assert (table[0]["images_per_second_1"], table[0]["images_per_second_32"]) == ("2000.0", "")
-    lines = library._markdown(rows).splitlines()
+    lines = tables._markdown(rows).splitlines()
     assert lines[-1].count("|") == lines[-3].count("|") == len(first) + 1
     assert " – |" in lines[-1]
 
@@ -144,7 +156,7 @@ def test_picture(tmp_path, networks, threads):
         for count in threads
         for engine in (ENGINES if networks > 1 else ["keras"])
     ]
-    library.draw(rows, tmp_path / "p.PNG")
+    draw(rows, tmp_path / "p.PNG")
     assert (tmp_path / "p.PNG").read_bytes().startswith(b"\x89PNG")
 
 
@@ -167,4 +179,4 @@ def test_missing_package_is_one_clear_error(trained, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "bnn_keras.export.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BnnError, match=r"needs 'openvino', which is not installed.*bnn-keras\[openvino\]"):
-        library._converted(Source(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")
+        comparing._converted(Source(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")
