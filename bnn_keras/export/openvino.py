@@ -130,6 +130,7 @@ def binarize(node: ov.Node) -> None:
     weights = node.input_value(1).get_node().get_data().astype(np.float32)
     scales = _scales(weights)
     assert x is not None
+    x = _apart(x)
     missing = -weights.shape[1] % _CHANNELS
     if missing:
         x = ops.pad(x, [0] * 4, [0, missing, 0, 0], "constant", np.float32(1)).output(0)
@@ -208,6 +209,21 @@ def _operand(value: ov.Output, outer: str, inner: str) -> list[ov.Output] | None
         return None
     node = node.input_value(0).get_node()
     return node.input_values() if node.get_type_name() == inner else None
+
+
+def _apart(x: ov.Output) -> ov.Output:
+    """X as OpenVINO shall compute it before it takes signs.
+
+    It would make sums and signs one with a binary convolution in front, which comes out wrong, where nothing else takes
+    the sum; and it crashes where it takes signs of a transposed input. A pooling of single pixels stands between them.
+    """
+    node = x.get_node()
+    summed = node.get_type_name() == "Add" and not any(
+        isinstance(value.get_node(), Constant) for value in node.input_values()
+    )
+    if node.get_type_name() == "Transpose" or (summed and len(x.get_target_inputs()) == 1):
+        return ops.max_pool(x, [1, 1], [1, 1], [0, 0], [0, 0], [1, 1]).output(0)
+    return x
 
 
 def _number(value: ov.Output) -> float | None:

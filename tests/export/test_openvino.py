@@ -3,9 +3,15 @@
 import numpy as np
 import openvino as ov
 import pytest
+import tensorflow as tf
 from openvino import opset13 as ops
 
+from bnn_keras.build import build_model
+from bnn_keras.experiment import resolve
 from bnn_keras.export import openvino as pass_
+from bnn_keras.export.freeze import freeze
+from bnn_keras.export.graphs import save_graph
+from bnn_keras.export.trial import look_trained
 
 SIZE = 9
 
@@ -111,3 +117,28 @@ def test_bits_take_one_bit(tmp_path):
     assert (tmp_path / "model.bin").stat().st_size < 64 * 64 * 9 / 8 + 4 * 64 + 1024
     again = ov.Core().read_model(tmp_path / "model.xml")
     assert np.array_equal(outputs(again, images(64)), outputs(model, images(64)))
+
+
+def test_signs_of_a_transposed_input(tmp_path):
+    """OpenVINO crashes on them but for a pooling of single pixels in between."""
+    weights, random = kernel(16, 16, 3), np.random.default_rng(2)
+    batch = random.normal(0, 1, (1, SIZE, SIZE, 16)).astype(np.float32)
+    x = ops.parameter([1, SIZE, SIZE, 16], np.float32)
+    signs = ops.sign(ops.add(ops.sign(ops.transpose(x, [0, 3, 1, 2])), np.full((1, 1, 1, 1), 0.1, np.float32)))
+    model = ov.Model([ops.convolution(signs, weights, [1, 1], [1, 1], [1, 1], [1, 1])], [x])
+    expected = outputs(model.clone(), batch)
+    assert binarized(model) == 1
+    np.testing.assert_allclose(outputs(model, batch), expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_signs_of_a_sum_that_nothing_else_takes(tmp_path):
+    """OpenVINO makes them one with the convolution in front, which is wrong: so it is in Bi-Real Net's 50 layers."""
+    model = build_model(resolve("birealnet50").experiment)
+    image = look_trained(model)[:1]
+    frozen = freeze(model, dense_as_convolutions=True)
+    block = tf.keras.Model(frozen.input, frozen.get_layer("layers.0.add3").output)
+    save_graph(block, tmp_path / "graph")
+    pass_.write(str(tmp_path / "graph"), str(tmp_path / "model.xml"), 1)
+    found, expected = pass_.predictions(str(tmp_path / "model.xml"), "float32", 1, image), block(image).numpy()
+    assert (np.abs(found - expected) > 1e-3).mean() < 0.05
