@@ -162,3 +162,9 @@ def test_container_installs_as_the_lock_says(root):
     assert 'ENTRYPOINT ["bnnk"]' in text
     pinned = dict(line.split("==") for line in (root / "requirements.lock").read_text().splitlines() if "==" in line)
     assert pinned["tensorflow"] == tf.__version__ or "2.19" in pinned["tensorflow"]
+
+
+def test_table_of_exports_has_every_network(root):
+    text = (root / "docs" / "exports.md").read_text()
+    rows = [line.split("`")[1] for line in text.split("## Every network")[1].splitlines() if line.startswith("| `")]
+    assert rows == list(catalog.NETWORKS)

@@ -36,7 +36,7 @@ def test_help_lists_the_commands_in_order_of_use(invoke):
     result = invoke("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
-    about_runs = ["train", "evaluate", "predict", "import", "reproduce"]
+    about_runs = ["train", "evaluate", "predict", "import", "export", "benchmark", "reproduce"]
     assert commands == [*about_runs, "summary", "list", "show", "check", "doctor", "datasets"]
 
 
