@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import larq
 import tensorflow as tf
+
+_scope_of_larq = larq.context.quantized_scope
+
+
+@contextlib.contextmanager
+def quantized_scope(quantize: bool) -> Iterator[bool]:
+    """Larq's scope in which kernels read as quantized, left also by an error.
+
+    Larq's own stays on when a layer raises: from then on, latent weights would be read, and saved, as ±1. So this one
+    takes its place.
+    """
+    scope = _scope_of_larq(quantize)
+    value = scope.__enter__()
+    try:
+        yield value
+    finally:
+        scope.__exit__(None, None, None)
+
+
+larq.context.quantized_scope = quantized_scope
 
 
 @larq.utils.register_keras_custom_object

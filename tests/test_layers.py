@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bnn_keras.constraints import CentreAndClip
 from bnn_keras.layers import ScaledConv2D
 from bnn_keras.quantizers import XnorScaledSign
 
@@ -65,8 +66,32 @@ def test_without_kernel_quantizer_is_a_plain_convolution():
 
 def test_survives_serialization():
     layer = ScaledConv2D(
-        2, 3, kernel_quantizer="xnor_scaled_sign", input_quantizer="xnor_sign", kernel_constraint="centre_and_clip"
+        2, 3, kernel_quantizer="xnor_scaled_sign", input_quantizer="xnor_sign", kernel_constraint=CentreAndClip()
     )
     copy = tf.keras.layers.deserialize(tf.keras.layers.serialize(layer))
     assert isinstance(copy, ScaledConv2D)
     assert copy.get_config() == layer.get_config()
+
+
+def test_an_error_in_a_layer_leaves_latent_weights_latent():
+    layer = larq.layers.QuantConv2D(2, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")
+    layer.build((None, 5, 5, 3))
+    latent = layer.kernel.numpy()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        layer.call(tf.ones((1, 2, 2, 3)))  # smaller than the kernel
+    assert not larq.context.should_quantize()
+    assert np.array_equal(layer.kernel.numpy(), latent)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_scope_is_what_it_was(before):
+    def fails():
+        with larq.context.quantized_scope(not before) as inside:
+            assert inside is larq.context.should_quantize() is (not before)
+            raise KeyError
+
+    with larq.context.quantized_scope(before):
+        with pytest.raises(KeyError):
+            fails()
+        assert larq.context.should_quantize() is before
+    assert not larq.context.should_quantize()
