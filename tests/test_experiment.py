@@ -302,6 +302,22 @@ def test_not_toml_has_line_and_column():
         parse("a = 3\nb = = 4", "x")
 
 
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 100_000], ids=["digits", "brackets"])
+def test_toml_that_python_cannot_hold(value):
+    with pytest.raises(ExperimentError, match=r"experiment x: not TOML: .*; correct the file there"):
+        parse(f"seed = {value}", "x")
+    (problem,) = problems(overrides=[f"seed={value}"])
+    assert problem.startswith(f"seed: got '{value[:100]}")
+    assert "… (" in problem
+    assert len(problem) < 400
+
+
+@pytest.mark.parametrize("table", ["network", "scheme", "data"])
+@pytest.mark.parametrize("name", [[], {}, 3])
+def test_a_name_that_is_none(table, name):
+    assert f"{table}.name: got {name}; expected a valid string" in problems(overrides=[f"{table}.name={name}"])
+
+
 def test_not_text(tmp_path):
     file = tmp_path / "binary.toml"
     file.write_bytes(b"\xff\xfe\x00")

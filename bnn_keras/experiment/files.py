@@ -86,7 +86,12 @@ def _problem(error: Any, document: Document) -> str:
     message = message.replace("Input should be ", "expected ")
     if isinstance(error["input"], dict) and not location:
         return message  # of the document as a whole
-    return f"{where}: got {error['input']!r}; {message[0].lower()}{message[1:]}"
+    return f"{where}: got {_short(error['input'])}; {message[0].lower()}{message[1:]}"
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 200 else f"{shown[:200]}… ({len(shown):,} characters)"
 
 
 def validate(document: Document, name: str) -> Experiment:
@@ -100,7 +105,7 @@ def validate(document: Document, name: str) -> Experiment:
 def _parse_toml(text: str, name: str) -> Document:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
         message = str(error)
         raise ExperimentError(name, [f"not TOML: {message[0].lower()}{message[1:]}; correct the file there"]) from None
 
@@ -109,7 +114,7 @@ def toml_value(text: str) -> Any:
     """One value as TOML writes it (3, 0.1, true, [1, 2]), or the text itself where it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text.strip()
 
 

@@ -29,6 +29,11 @@ def _known(kind: str) -> pydantic.AfterValidator:
     return pydantic.AfterValidator(check)
 
 
+def _named(table: Mapping[str, Any], name: Any) -> Any:
+    """The entry of a name; None where there is none, or where what a document gives is no name at all."""
+    return table.get(name) if isinstance(name, str) else None
+
+
 FAKE = "fake"
 
 
@@ -69,7 +74,7 @@ class Chosen(Table):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _defaults(cls, values: Any) -> Any:
-        row = catalog.TABLES[cls.kind].get(values.get("name")) if isinstance(values, dict) else None
+        row = _named(catalog.TABLES[cls.kind], values.get("name")) if isinstance(values, dict) else None
         return {**cls._options(row, values), **values} if row else values
 
     @pydantic.model_validator(mode="after")
@@ -341,8 +346,8 @@ class Experiment(Table):
         network, scheme = (values.get(key) if isinstance(values, dict) else None for key in ("network", "scheme"))
         if not isinstance(network, dict) or not isinstance(scheme, dict) or "structure" in network:
             return values
-        row = catalog.NETWORKS.get(network.get("name", ""))
-        structure = row.structures.get(scheme.get("bits", "")) if row else None
+        row = _named(catalog.NETWORKS, network.get("name"))
+        structure = _named(row.structures, scheme.get("bits")) if row else None
         return {**values, "network": {**network, "structure": structure}} if structure else values
 
     @pydantic.model_validator(mode="after")

@@ -116,10 +116,7 @@ def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model
         BnnError: The file is damaged, or no packed file, or its network is another than its experiment's.
     """
     content = read(file)
-    try:
-        experiment = parse(content.experiment, f"in {str(file)!r}")
-    except (RecursionError, TypeError, ValueError) as error:  # too deep, of too many digits, a list for a name
-        raise _misfit(file, f"its experiment cannot be read: {error}") from error
+    experiment = parse(content.experiment, f"in {str(file)!r}")
     arrays = [*(kernel.signs for kernel in content.kernels.values()), *content.tensors.values()]
     try:
         with _no_larger_than(len(arrays), sum(array.size for array in arrays)):
