@@ -51,6 +51,7 @@ def parity():
 @pytest.fixture(autouse=True)
 def _no_models_of_other_tests():
     """Keras keeps what a test built until told not to, TensorFlow a copy of each kernel that has a custom gradient."""
+    modules = len(sys.modules)
     yield
     if "larq" in sys.modules:
         assert not sys.modules["larq"].context.should_quantize()  # else later tests read quantized kernels
@@ -62,6 +63,8 @@ def _no_models_of_other_tests():
         for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient")]:
             del gradient_registry._registry[name]
         gc.collect()
+        if len(sys.modules) > modules:
+            gc.freeze()  # what is imported stays; later collections need not look through it
 
 
 @pytest.fixture
