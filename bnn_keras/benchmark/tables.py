@@ -216,7 +216,7 @@ def _draw(panel: Any, network: str, rows: Sequence[Row], numbers: Sequence[int])
     panel.grid(axis="x", alpha=0.3)
     panel.set_axisbelow(True)
     panel.set_title(network, fontsize=10, loc="left")
-    panel.set_xlabel("latency of one image, ms")
+    panel.set_xlabel("latency of one image, ms: median, and a line to the 95th percentile")
 
 
 def names(group: Sequence[Entrant]) -> list[str]:
