@@ -49,6 +49,14 @@ def test_readme_begins_with_the_two_commands(root):
     assert second.rstrip().endswith('-e ".[test]" && .venv/bin/pytest -n 2')
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_ci_runs_these_two(root, number):
+    (function,) = re.findall(r"^block\(\).*", (root / ".ci" / "run").read_text(), re.MULTILINE)
+    command = ["bash", "-c", f"{function}\nblock {number}"]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout == blocks((root / "README.md").read_text(), "sh")[number - 1]
+
+
 def test_readme_commands_run(root, shell, tmp_path):
     """All but the two that install, which CI runs as they stand there."""
     _, _, *rest = blocks((root / "README.md").read_text(), "sh")
