@@ -57,6 +57,7 @@ def test_ci_runs_these_two(root, number):
     assert result.stdout == blocks((root / "README.md").read_text(), "sh")[number - 1]
 
 
+@pytest.mark.slow
 def test_readme_commands_run(root, shell, tmp_path):
     """All but the two that install, which CI runs as they stand there."""
     _, _, *rest = blocks((root / "README.md").read_text(), "sh")
@@ -130,6 +131,7 @@ def networks(root):
     return module, lines
 
 
+@pytest.mark.slow
 def test_table_of_networks_is_up_to_date_but_for_the_differences(networks, parity):
     module, lines = networks
     goldens = module.goldens(parity)

@@ -14,6 +14,14 @@ from bnn_keras import interop
 OWN = Path(__file__).parent / "golden"
 FOLDER = Path(os.environ.get("BNN_KERAS_GOLDENS", OWN))
 FILES = sorted(path for path in FOLDER.glob("*.npz") if path.stem != "quantizers")
+LARGE = ("alexnet", "birealnet34", "birealnet50", "imagenet", "cifar_resnet18", "vgg_small", "xnornet")
+EACH_FILE = pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if any(part in path.stem for part in LARGE) else [])
+        for path in FILES
+    ],
+)
 FLOAT32 = {"birealnet50": 1e-2}  # a sign turns: 0.5 % in the reference's own float32 too
 
 
@@ -21,7 +29,7 @@ def test_there_is_a_file_for_every_network(parity):
     assert {path.stem for path in FILES} >= set(parity.NETWORKS)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+@EACH_FILE
 @pytest.mark.usefixtures("float64")
 def test_equals_reference(file, procedural, parity):
     differences = parity.compare(file, procedural)
@@ -31,7 +39,7 @@ def test_equals_reference(file, procedural, parity):
     assert not beyond, differences
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+@EACH_FILE
 def test_float32_evaluation_equals_reference(file, procedural, parity):
     golden, meta, _, weights, images, _ = procedural.load(file)
     comparison = parity.Evaluation(file.stem, meta, weights, images)

@@ -90,7 +90,7 @@ def largest_difference(weights_of):
     return difference
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "bop"])
+@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.slow), "bop"])
 def test_two_devices_and_two_processes_train_what_one_device_trains(tmp_path, optimizer, largest_difference):
     options = {
         "network": "lenet5",

@@ -112,7 +112,7 @@ def test_a_stage_starts_from_the_last_one_and_trains_what_it_says(stepwise, tmp_
         assert np.array_equal(kept[5][name], value) == (not norm), name
 
 
-@pytest.mark.parametrize("epoch", [1, 5, 6])
+@pytest.mark.parametrize("epoch", [1, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (5, 6))])
 def test_resumes_inside_and_between_stages(
     stepwise, trained_stepwise, tmp_path, data_dir, monkeypatch, epoch, same_weights
 ):
