@@ -53,7 +53,12 @@ def open_classifier(
     Raises:
         BnnError: It cannot be read, or takes other batches.
     """
-    if Run(source).begun or not Path(source).exists():
+    if not Path(source).exists():
+        raise BnnError(
+            f"no run in {str(source)!r}, and no exported file; give the folder that `bnnk train` wrote, or a file that "
+            "`bnnk export` wrote"
+        )
+    if Run(source).begun:
         limit_threads(threads)
         experiment, model = load_run(source, best)
         labels = Run.read(source).environment["dataset"]["labels"]

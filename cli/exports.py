@@ -79,7 +79,7 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
     print_table(
         ["export", ""],
         [
-            ["file", f"{file}, {said['bytes']:,} bytes (least possible: {said['bytes_minimum']:,})"],
+            ["file", f"{file}, {said['bytes']:,} bytes (arithmetic minimum: {said['bytes_minimum']:,})"],
             ["binary layers", f"{said['packed_layers']} of {said['binary_layers']} in one bit"],
             ["agreement", agreement],
             ["error of logits", f"{said['logit_error']:.1e} (median), {said['largest_logit_error']:.1e} (largest)"],
