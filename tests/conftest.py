@@ -53,8 +53,6 @@ def _no_models_of_other_tests():
     """Keras keeps what a test built until told not to, TensorFlow a copy of each kernel that has a custom gradient."""
     modules = len(sys.modules)
     yield
-    if "larq" in sys.modules:
-        assert not sys.modules["larq"].context.should_quantize()  # else later tests read quantized kernels
     if "tensorflow" in sys.modules:
         import tensorflow as tf
         from tensorflow.python.framework.ops import gradient_registry
@@ -65,6 +63,14 @@ def _no_models_of_other_tests():
         gc.collect()
         if len(sys.modules) > modules:
             gc.freeze()  # what is imported stays; later collections need not look through it
+
+
+@pytest.fixture(autouse=True)
+def _no_quantized_scope_of_other_tests():
+    """Else later tests read quantized kernels where they mean latent ones."""
+    yield
+    if "larq" in sys.modules:
+        assert not sys.modules["larq"].context.should_quantize()
 
 
 @pytest.fixture

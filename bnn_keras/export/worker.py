@@ -112,7 +112,7 @@ def _picklable(answer: tuple[bool, Any]) -> tuple[bool, Any]:
     raised, result = answer
     try:
         pickle.loads(pickle.dumps(result))
-    except Exception:
+    except Exception:  # objects say themselves why they cannot travel, each in its way
         if not raised:
             raise
         return True, RuntimeError(f"{type(result).__name__}: {result}")

@@ -202,6 +202,7 @@ def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
         (["show", "nothing"], "unknown experiment 'nothing'"),
         (["evaluate", "nowhere"], "no run in 'nowhere'"),
         (["predict", "nowhere", "image.png"], "no run in 'nowhere'"),
+        (["evaluate", "--model", "nowhere.onnx"], "no run in 'nowhere.onnx', and no exported file; give the folder"),
         (["train", "lenet5", "--run", "/proc/run"], "cannot write '/proc/run'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
