@@ -17,9 +17,9 @@ from typing import Any
 import tensorflow as tf
 
 import bnn_keras  # noqa: F401  (before TensorFlow: it chooses Keras 2)
-from bnn_keras.data import Images, evaluation_batches, normalise, open_data, training_batches
+from bnn_keras.data import Dataset, evaluation_batches, normalise, open_data, training_batches
 from bnn_keras.experiment import Experiment, resolve
-from bnn_keras.experiment.schema import Augmentation
+from bnn_keras.experiment.schema import AugmentationConfig
 
 BATCH = 64
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
@@ -37,23 +37,23 @@ CASES: dict[str, tuple[str, dict[str, Any] | None]] = {
 def experiment_of(network: str, augmentation: dict[str, Any] | None, examples: int) -> Experiment:
     """The network's recipe with made-up images and another augmentation."""
     experiment = resolve(network, dataset="fake", overrides=[f"data.examples={examples}"], batch_size=BATCH).experiment
-    changed = {"augmentation": Augmentation(**augmentation) if augmentation else None, "resize": None}
+    changed = {"augmentation": AugmentationConfig(**augmentation) if augmentation else None, "resize": None}
     return experiment.model_copy(update={"data": experiment.data.model_copy(update=changed)})
 
 
-def ours(images: Images, experiment: Experiment) -> tf.data.Dataset:
+def ours(images: Dataset, experiment: Experiment) -> tf.data.Dataset:
     """Batches of one epoch after the other; test images again and again without an augmentation."""
     if experiment.data.augmentation is None:
         return evaluation_batches(images, experiment, BATCH).repeat()
     return training_batches(images, experiment, experiment.stages[0], 0, 1_000_000)
 
 
-def plain(images: Images, experiment: Experiment) -> tf.data.Dataset:
+def plain(images: Dataset, experiment: Experiment) -> tf.data.Dataset:
     """The same images as JPEGs: decoded, resized, normalised, batched."""
     prepare = normalise(experiment)
     size = experiment.input_shape[:2]
     encode = (lambda image: image) if images.encoded else tf.io.encode_jpeg
-    files = images.pairs(images.row.train).map(lambda image, label: (encode(image), label)).cache()
+    files = images.pairs(images.info.train).map(lambda image, label: (encode(image), label)).cache()
 
     def decoded(data: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return prepare(tf.image.resize(tf.io.decode_jpeg(data, channels=3), size)), label

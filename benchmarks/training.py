@@ -1,6 +1,6 @@
 """Does training wait for its images? `python benchmarks/training.py [NETWORK...]`.
 
-For the default experiment of each network, with made-up images of its data set's size: images per second that the
+For the default experiment of each network, with made-up images of its dataset's size: images per second that the
 network trains on when they are there already, images per second that the input pipeline of the recipe makes, and their
 ratio. Both take turns in one process; rates are medians over the rounds, the ratio is that of each round. Batches are
 smaller than the recipe's where those do not fit a small machine.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog, constraints, losses, schedules
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, Optimizer, Schedule, Stage
+from bnn_keras.experiment import Experiment, OptimizerConfig, ScheduleConfig, Stage
 from bnn_keras.layers import Rotate180
 from bnn_keras.schemes import Scheme
 
@@ -50,7 +50,7 @@ def build_network(
         input_shape: Height, width, channels of the images.
         classes: Number of logits.
         rotated: Turn the images by 180° first (`layers.Rotate180`).
-        **options: Its own options (`catalog.Network.options`), and `structure` where it has several.
+        **options: Its own options (`catalog.NetworkRow.options`), and `structure` where it has several.
 
     Returns:
         A model from normalised images (batch, height, width, channels) to logits (batch, classes).
@@ -67,7 +67,7 @@ def build_network(
         own = " × ".join(map(str, catalog.NETWORKS[name].input_shape))
         raise BnnError(
             f"cannot build network {name!r} for images {' × '.join(map(str, input_shape))} ({error}); it is made for "
-            f"{own}: choose a data set with such images"
+            f"{own}: choose a dataset with such images"
         ) from error
     if tf.keras.mixed_precision.global_policy().compute_dtype != tf.keras.backend.floatx():
         logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
@@ -77,7 +77,7 @@ def build_network(
 def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.Model:
     """The experiment's network, with fresh weights drawn with its seed and constrained once.
 
-    Where the images of the data set differ in size, the network has its own input shape.
+    Where the images of the dataset differ in size, the network has its own input shape.
 
     Args:
         experiment: Says network, scheme, classes.
@@ -114,12 +114,12 @@ _SCHEDULES: dict[str, tuple[Callable[..., schedules.Schedule], bool]] = {
 }
 
 
-def build_schedule(value: float | Schedule, epochs: int) -> schedules.Schedule:
+def build_schedule(value: float | ScheduleConfig, epochs: int) -> schedules.Schedule:
     """A hyper-parameter as a function of the epochs since its stage, of so many epochs, began.
 
     Fractions of an epoch count where the schedule changes with every step; else it stands still within each epoch.
     """
-    if not isinstance(value, Schedule):
+    if not isinstance(value, ScheduleConfig):
         return schedules.constant(value)
     function, needs_length = _SCHEDULES[value.schedule]
     found = function(**value.arguments, **({"epochs": epochs} if needs_length else {}))
@@ -140,17 +140,17 @@ def build_annealing(experiment: Experiment, stage: Stage) -> dict[str, schedules
     return found
 
 
-def build_schedules(optimizer: Optimizer, epochs: int) -> dict[str, schedules.Schedule]:
+def build_schedules(optimizer: OptimizerConfig, epochs: int) -> dict[str, schedules.Schedule]:
     """Learning rate, and what else changes in a stage of so many epochs, as functions of the epochs since it began."""
     values = {"learning_rate": optimizer.learning_rate, **optimizer.choices}
     return {
         name: build_schedule(value, epochs)
         for name, value in values.items()
-        if name == "learning_rate" or isinstance(value, Schedule)
+        if name == "learning_rate" or isinstance(value, ScheduleConfig)
     }
 
 
-def build_optimizer(optimizer: Optimizer, epochs: int) -> tf.keras.optimizers.legacy.Optimizer:
+def build_optimizer(optimizer: OptimizerConfig, epochs: int) -> tf.keras.optimizers.legacy.Optimizer:
     """The optimizer, with the hyper-parameters of the first step of a stage of so many epochs."""
     first = {name: schedule(0) for name, schedule in build_schedules(optimizer, epochs).items()}
     decay = {"weight_decay": optimizer.weight_decay, "weight_decay_of": optimizer.weight_decay_of}

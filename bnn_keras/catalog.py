@@ -1,7 +1,7 @@
-"""What exists, as plain rows: networks, schemes, optimizers, data sets. Needs no TensorFlow.
+"""What exists, as plain rows: networks, schemes, optimizers, datasets. Needs no TensorFlow.
 
 A `builder` names the function that makes the thing, "module:function"; only `bnn_keras.build` resolves it.
-A new network, scheme, optimizer or data set is one row here and one function there.
+A new network, scheme, optimizer or dataset is one row here and one function there.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from bnn_keras.errors import BnnError, unknown
 
 
 @dataclasses.dataclass(frozen=True)
-class Reference:
+class ReferenceLayout:
     """How the PyTorch code that a network comes from stores it.
 
     Attributes:
         kernel: The name of a kernel's tensor, from the name of its layer.
         binary_kernel: That of a binary layer's kernel.
         flat: Whether kernels of binary layers are stored as columns (weights, 1).
-        turned: Whether our network is the reference's turned by 180°.
+        rotated: Whether our network is the reference's rotated by 180°.
         unused: Tensors, or modules of them, that the reference stores and never uses.
     """
 
     kernel: str = "{}.weight"
     binary_kernel: str = "{}.weight"
     flat: bool = False
-    turned: bool = False
+    rotated: bool = False
     unused: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class NetworkRow:
     """A topology. `builder` is `f(scheme, images, classes, **options) -> logits`.
 
     Attributes:
         scheme: The scheme of its own paper.
         bits: The bits of weights / activations of its own paper.
-        dataset: The data set of its own paper.
+        dataset: The dataset of its own paper.
         mean: What that subtracts from pixels / 255.
         std: What that divides them by then.
         options: Further keys of the table `network` in an experiment, with their defaults.
@@ -60,11 +60,11 @@ class Network:
     std: tuple[float, ...] = (0.5,)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     structures: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    reference: Reference | None = None
+    reference: ReferenceLayout | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Scheme:
+class SchemeRow:
     """A way of binarizing. `bits` lists the weight/activation widths it offers, the first is its own paper's.
 
     Attributes:
@@ -82,7 +82,7 @@ class Scheme:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer:
+class OptimizerRow:
     """An optimizer.
 
     Attributes:
@@ -98,8 +98,8 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A TFDS image classification data set.
+class DatasetRow:
+    """A TFDS image classification dataset.
 
     Attributes:
         input_shape: Height, width, channels; height and width None where images differ: the network says them then.
@@ -117,13 +117,13 @@ class Dataset:
     module: str | None = None
 
     @classmethod
-    def other(cls, name: str, input_shape: tuple[int | None, int | None, int], classes: int) -> Dataset:
+    def other(cls, name: str, input_shape: tuple[int | None, int | None, int], classes: int) -> DatasetRow:
         """One that the catalog does not have, with splits of the usual names."""
         return cls(name, "", input_shape, classes, "train", "test", 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Format:
+class FormatRow:
     """A file that a trained network leaves in. `module` has `convert` and `load`.
 
     Attributes:
@@ -144,21 +144,21 @@ class Format:
     fixed_batch: bool = False
 
 
-Row = TypeVar("Row", Network, Scheme, Optimizer, Dataset, Format)
+AnyRow = TypeVar("AnyRow", NetworkRow, SchemeRow, OptimizerRow, DatasetRow, FormatRow)
 
 
-def _table(*rows: Row) -> dict[str, Row]:
+def _table(*rows: AnyRow) -> dict[str, AnyRow]:
     return {row.name: row for row in rows}
 
 
 _CIFAR = (32, 32, 3)
 _IMAGENET = (224, 224, 3)
 _IMAGENET_NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-_TURNED = Reference(turned=True)
+_ROTATED = ReferenceLayout(rotated=True)
 
 
-def _wide_resnet(width: int, dataset: str = "cifar10") -> Network:
-    return Network(
+def _wide_resnet(width: int, dataset: str = "cifar10") -> NetworkRow:
+    return NetworkRow(
         name=f"wrn_20_{width}",
         builder="bnn_keras.networks.wide_resnet:wide_resnet",
         description=f"McDonnell's wide residual network of depth 20 and width {width}",
@@ -171,12 +171,12 @@ def _wide_resnet(width: int, dataset: str = "cifar10") -> Network:
         mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
         std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
         options={"depth": 20, "width": float(width)},
-        reference=Reference(kernel="{}", binary_kernel="{}", turned=True),
+        reference=ReferenceLayout(kernel="{}", binary_kernel="{}", rotated=True),
     )
 
 
-def _bireal(depth: int, reference: Reference, **kwargs: Any) -> Network:
-    return Network(
+def _bireal(depth: int, reference: ReferenceLayout, **kwargs: Any) -> NetworkRow:
+    return NetworkRow(
         name=f"birealnet{depth}",
         builder=f"bnn_keras.networks.birealnet:birealnet{depth}",
         description=f"Bi-Real Net with {depth} layers: a shortcut round every binary convolution",
@@ -191,8 +191,8 @@ def _bireal(depth: int, reference: Reference, **kwargs: Any) -> Network:
     )
 
 
-def _irnet(name: str, function: str, description: str, **kwargs: Any) -> Network:
-    return Network(
+def _irnet(name: str, function: str, description: str, **kwargs: Any) -> NetworkRow:
+    return NetworkRow(
         **{
             "name": name,
             "builder": f"bnn_keras.networks.{function}",
@@ -202,14 +202,14 @@ def _irnet(name: str, function: str, description: str, **kwargs: Any) -> Network
             "scheme": "irnet",
             "bits": "1/1",
             "dataset": "cifar10",
-            "reference": _TURNED,
+            "reference": _ROTATED,
             **_IMAGENET_NORMALISATION,
             **kwargs,
         }
     )
 
 
-def _irnet_for_imagenet(depth: int) -> Network:
+def _irnet_for_imagenet(depth: int) -> NetworkRow:
     return _irnet(
         f"resnet{depth}",
         f"resnet:resnet{depth}",
@@ -218,13 +218,13 @@ def _irnet_for_imagenet(depth: int) -> Network:
         classes=1000,
         dataset="imagenet2012",
         structures={"1/1": "bireal", "1/32": "normal", "32/32": "normal"},
-        reference=Reference(turned=True, unused=("bn3",)),
+        reference=ReferenceLayout(rotated=True, unused=("bn3",)),
         source=f"IR-Net, ImageNet/ResNet{depth}",
     )
 
 
-def _rethinking(name: str, description: str, file: str, **kwargs: Any) -> Network:
-    return Network(
+def _rethinking(name: str, description: str, file: str, **kwargs: Any) -> NetworkRow:
+    return NetworkRow(
         **{
             "name": name,
             "builder": f"bnn_keras.networks.rethinking:{name}",
@@ -259,8 +259,8 @@ _ZOO = (
 )
 
 
-def _zoo(name: str) -> Network:
-    return Network(
+def _zoo(name: str) -> NetworkRow:
+    return NetworkRow(
         name=f"zoo/{name}",
         builder=f"bnn_keras.networks.zoo:{name}",
         description="Larq Zoo's network of that name, with quantizers of its own",
@@ -275,7 +275,7 @@ def _zoo(name: str) -> Network:
 
 
 NETWORKS = _table(
-    Network(
+    NetworkRow(
         name="lenet5",
         builder="bnn_keras.networks.xnor_net:lenet5",
         description="XNOR-Net's LeNet-5: two convolutions, two dense layers; the middle two binary",
@@ -287,9 +287,9 @@ NETWORKS = _table(
         mean=(0.1307,),
         std=(0.3081,),
         source="XNOR-Net-PyTorch, MNIST/models/LeNet_5.py",
-        reference=Reference(),
+        reference=ReferenceLayout(),
     ),
-    Network(
+    NetworkRow(
         name="nin",
         builder="bnn_keras.networks.xnor_net:nin",
         description="XNOR-Net's Network in Network: nine convolutions, the middle seven binary",
@@ -300,9 +300,9 @@ NETWORKS = _table(
         dataset="cifar10",
         source="XNOR-Net-PyTorch, CIFAR_10/models/nin.py",
         options={"dropout": 0.5},
-        reference=_TURNED,
+        reference=_ROTATED,
     ),
-    Network(
+    NetworkRow(
         name="alexnet",
         builder="bnn_keras.networks.xnor_net:alexnet",
         description="XNOR-Net's AlexNet: five convolutions, three dense layers; all but the first and the last binary",
@@ -315,7 +315,7 @@ NETWORKS = _table(
         std=(1 / 255, 1 / 255, 1 / 255),
         source="XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py",
         options={"dropout": 0.5},
-        reference=Reference(),
+        reference=ReferenceLayout(),
     ),
     _wide_resnet(1),
     _wide_resnet(2),
@@ -336,18 +336,18 @@ NETWORKS = _table(
     _rethinking("xnornet", "XNOR-Net's AlexNet made for Bop: all but the first and the last layer binary", "xnor.py"),
     _bireal(
         18,
-        Reference(binary_kernel="{}.weights", flat=True, turned=True),
+        ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
         options={"variant": "bireal"},
     ),
     _bireal(
         34,
-        Reference(binary_kernel="{}.weights", flat=True, turned=True),
+        ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
     ),
     _bireal(
         50,
-        Reference(turned=True, unused=("layers.0.down_conv1x1",)),
+        ReferenceLayout(rotated=True, unused=("layers.0.down_conv1x1",)),
         source="Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py",
     ),
     _irnet(
@@ -361,7 +361,7 @@ NETWORKS = _table(
         "vgg_small",
         "vgg:vgg_small",
         "IR-Net's VGG-Small: six convolutions, all but the first binary, and a dense layer",
-        reference=Reference(),
+        reference=ReferenceLayout(),
         source="IR-Net, CIFAR-10/VGG-Small/vgg.py",
     ),
     _irnet(
@@ -381,7 +381,7 @@ _REAL_ACTIVATION = {"activation": "relu"}
 _RISING = {"schedule": "geometric", "initial": 0.1, "final": 10.0}
 
 SCHEMES = _table(
-    Scheme(
+    SchemeRow(
         name="float",
         builder="bnn_keras.schemes:float_",
         description="No binarization",
@@ -389,7 +389,7 @@ SCHEMES = _table(
         source="",
         options=_REAL_ACTIVATION,
     ),
-    Scheme(
+    SchemeRow(
         name="binarynet",
         builder="bnn_keras.schemes:binarynet",
         description="BinaryNet: signs with clipped straight-through gradients, clipped latent weights",
@@ -397,7 +397,7 @@ SCHEMES = _table(
         source="Courbariaux et al. 2016, arXiv:1602.02830",
         options=_REAL_ACTIVATION,
     ),
-    Scheme(
+    SchemeRow(
         name="xnor",
         builder="bnn_keras.schemes:xnor",
         description="XNOR-Net: sign scaled by the kernel's mean magnitude, centred and clipped latent weights",
@@ -405,7 +405,7 @@ SCHEMES = _table(
         source="Rastegari et al. 2016, arXiv:1603.05279; XNOR-Net-PyTorch, MNIST/util.py",
         options={**_REAL_ACTIVATION, "gradient_scale": 1.0},
     ),
-    Scheme(
+    SchemeRow(
         name="mcdonnell",
         builder="bnn_keras.schemes:mcdonnell",
         description="McDonnell: sign scaled by He's deviation, gradient unchanged",
@@ -413,7 +413,7 @@ SCHEMES = _table(
         source="McDonnell 2018, arXiv:1802.08530; binary-wide-resnet, wrn_mcdonnell.py",
         options=_REAL_ACTIVATION,
     ),
-    Scheme(
+    SchemeRow(
         name="bireal",
         builder="bnn_keras.schemes:bireal",
         description="Bi-Real Net: scaled sign without a gradient through the scale, approximate sign of activations",
@@ -421,7 +421,7 @@ SCHEMES = _table(
         source="Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation",
         options={**_REAL_ACTIVATION, "scaled": True},
     ),
-    Scheme(
+    SchemeRow(
         name="irnet",
         builder="bnn_keras.schemes:irnet",
         description="IR-Net: standardised kernels with power-of-two scales, error decay estimator",
@@ -430,7 +430,7 @@ SCHEMES = _table(
         options={**_REAL_ACTIVATION, "t": _RISING, "k": None},
         anneals=("t", "k"),
     ),
-    Scheme(
+    SchemeRow(
         name="zoo",
         builder="bnn_keras.schemes:zoo",
         description="What a network of Larq Zoo brings with it; of these networks alone",
@@ -444,31 +444,31 @@ _ADAM = {"beta_1": 0.9, "beta_2": 0.999}
 _CLIPPED = {"clip_norm": None}
 
 OPTIMIZERS = _table(
-    Optimizer(
+    OptimizerRow(
         name="sgd",
         builder="bnn_keras.optimizers:sgd",
         description="Stochastic gradient descent, with momentum, plain or Nesterov's",
         options={"momentum": 0.0, "nesterov": False, **_CLIPPED},
     ),
-    Optimizer(
+    OptimizerRow(
         name="adam",
         builder="bnn_keras.optimizers:adam",
         description="Adam as Keras has it: epsilon before bias correction",
         options={**_ADAM, "epsilon": 1e-7, **_CLIPPED},
     ),
-    Optimizer(
+    OptimizerRow(
         name="adam_torch",
         builder="bnn_keras.optimizers:adam_torch",
         description="Adam as PyTorch has it: epsilon after bias correction",
         options={**_ADAM, "epsilon": 1e-8, **_CLIPPED},
     ),
-    Optimizer(
+    OptimizerRow(
         name="adamw",
         builder="bnn_keras.optimizers:adamw",
         description="Adam as PyTorch has it, with decoupled weight decay",
         options={**_ADAM, "epsilon": 1e-8, **_CLIPPED},
     ),
-    Optimizer(
+    OptimizerRow(
         name="bop",
         builder="bnn_keras.optimizers:bop",
         description="Bop flips binary weights, without latent ones; Adam trains all others",
@@ -486,8 +486,8 @@ def _images(
     examples: tuple[int, int],
     test: str = "test",
     module: str | None = None,
-) -> Dataset:
-    return Dataset(name, description, shape, classes, "train", test, *examples, module)
+) -> DatasetRow:
+    return DatasetRow(name, description, shape, classes, "train", test, *examples, module)
 
 
 DATASETS = _table(
@@ -514,7 +514,7 @@ DATASETS = _table(
 )
 
 FORMATS = _table(
-    Format(
+    FormatRow(
         "packed",
         "bnn_keras.export.packed",
         "every binary weight in one bit, for Keras and for readers of your own (safetensors)",
@@ -522,7 +522,7 @@ FORMATS = _table(
         ("float32", "float16"),
         "all",
     ),
-    Format(
+    FormatRow(
         "tflite",
         "bnn_keras.export.tflite",
         "Larq Compute Engine, for ARM: Raspberry Pi, Android",
@@ -531,7 +531,7 @@ FORMATS = _table(
         "binary inputs",
         "tflite",
     ),
-    Format(
+    FormatRow(
         "openvino",
         "bnn_keras.export.openvino",
         "OpenVINO, for x86",
@@ -541,7 +541,7 @@ FORMATS = _table(
         "openvino",
         fixed_batch=True,
     ),
-    Format(
+    FormatRow(
         "saved_model",
         "bnn_keras.export.saved_model",
         "TensorFlow's SavedModel, for TensorFlow Serving; float",
@@ -549,14 +549,14 @@ FORMATS = _table(
         ("float32",),
         "none",
     ),
-    Format("onnx", "bnn_keras.export.onnx", "ONNX; float", ".onnx", ("float32",), "none", "onnx"),
+    FormatRow("onnx", "bnn_keras.export.onnx", "ONNX; float", ".onnx", ("float32",), "none", "onnx"),
 )
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "network": NETWORKS,
     "scheme": SCHEMES,
     "optimizer": OPTIMIZERS,
-    "data set": DATASETS,
+    "dataset": DATASETS,
     "format": FORMATS,
 }
 

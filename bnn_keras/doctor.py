@@ -54,10 +54,10 @@ class Finding:
 
 
 def examine(data_dir: str | None = None) -> list[Finding]:
-    """Looks at Python, packages, Keras, devices, data sets and extras.
+    """Looks at Python, packages, Keras, devices, datasets and extras.
 
     Args:
-        data_dir: Where prepared data sets are; TFDS's own folder where absent.
+        data_dir: Where prepared datasets are; TFDS's own folder where absent.
     """
     return [
         _python(),
@@ -97,14 +97,14 @@ def _devices() -> Finding:
     return Finding("devices", ", ".join(names))
 
 
-def _dataset(row: catalog.Dataset, data_dir: str | None) -> Finding:
+def _dataset(row: catalog.DatasetRow, data_dir: str | None) -> Finding:
     if row.module:
         importlib.import_module(row.module)
     builder = tfds.builder(row.name, data_dir=data_dir)
     if builder.info.splits:
-        return Finding(f"data set {row.name}", f"prepared in {builder.data_path}")
+        return Finding(f"dataset {row.name}", f"prepared in {builder.data_path}")
     cure = "" if row.module else "downloaded when first used; without a network: --manual-dir DIR"
-    return Finding(f"data set {row.name}", "ships with the package" if row.module else "not prepared", True, True, cure)
+    return Finding(f"dataset {row.name}", "ships with the package" if row.module else "not prepared", True, True, cure)
 
 
 def _extra(package: str, extra: str) -> Finding:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import runs
+from bnn_keras import files
 from bnn_keras.build import build_loss, build_metrics, percent
 from bnn_keras.data import evaluation_batches, open_data, open_test_data, read_images
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
 from bnn_keras.export.graphs import Predictor, limit_threads, with_keras
+from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
@@ -84,11 +85,11 @@ def evaluate(
 
     Args:
         source: The run directory, or the file.
-        dataset: Another data set than its own, with images and classes of the same shape.
+        dataset: Another dataset than its own, with images and classes of the same shape.
         best: Take the best weights of a run instead of the last.
         batch_size: Images of a batch.
         threads: Threads to compute with; what the library thinks best where absent.
-        data_dir: Where prepared data sets are; TFDS's own folder where absent.
+        data_dir: Where prepared datasets are; TFDS's own folder where absent.
         manual_dir: A folder with the files that TFDS would download.
 
     Returns:
@@ -98,12 +99,8 @@ def evaluate(
         BnnError: The run, the file or the data cannot be had, or they do not fit.
     """
     classifier = open_classifier(source, best, batch_size, threads)
-    experiment = classifier.experiment
-    images = (
-        open_test_data(experiment, dataset, data_dir, manual_dir)
-        if dataset
-        else open_data(experiment, data_dir, manual_dir)
-    )
+    experiment, location = classifier.experiment, DataLocation(data_dir, manual_dir)
+    images = open_test_data(experiment, dataset, location) if dataset else open_data(experiment, location)
     metrics = [tf.keras.metrics.Mean("loss"), *build_metrics(len(classifier.labels))]
     loss = build_loss()
     for batch, labels in evaluation_batches(images, experiment, batch_size or BATCH):
@@ -116,7 +113,7 @@ def evaluate(
         "run": str(source),
         "weights": classifier.weights,
         "dataset": dataset or experiment.data.name,
-        "images": images.examples(images.row.test),
+        "images": images.examples(images.info.test),
         "loss": measured["loss"],
         "top1": percent(measured["top1"]),
         "top5": percent(measured["top5"]),
@@ -159,7 +156,7 @@ def write_logits(predictions: Predictions, file: str | Path) -> None:
         BnnError: The file cannot be written.
     """
     path = Path(file)
-    with runs.replacing(path) as temporary, temporary.open("wb") as stream:
+    with files.replacing(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, predictions.logits)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from bnn_keras.build import build_annealing, build_schedules
 from bnn_keras.errors import BnnError, unknown
-from bnn_keras.experiment import Experiment, Schedule, Stage
-from bnn_keras.runs import replacing
-from bnn_keras.schedules import Schedule as Function
+from bnn_keras.experiment import Experiment, ScheduleConfig, Stage
+from bnn_keras.files import replacing
+from bnn_keras.schedules import ScheduleConfig as Function
 
 FORMATS = ("pdf", "png", "svg")
 _LABELS = {
@@ -60,7 +60,7 @@ def curves(experiment: Experiment) -> dict[str, list[Curve]]:
             for name, function in functions.items():
                 value = getattr(table, name)
                 source = scheme.t if name == "k" and value is None else value
-                smooth = isinstance(source, Schedule) and source.every == "step"
+                smooth = isinstance(source, ScheduleConfig) and source.every == "step"
                 found.setdefault(name, []).append(_curve(function, begin, stage, origin, smooth))
         begin += stage.epochs
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bnn_keras import runs
+from bnn_keras import files
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, experiment_names, resolve
 from bnn_keras.runs import Run, default_directory
@@ -216,10 +216,10 @@ def write_table(rows: Sequence[Row], file: str | Path) -> tuple[Path, Path]:
     """
     path = Path(file)
     csv_path, md_path = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.md")
-    with runs.writing(path.parent):
+    with files.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_text(csv_path, _csv(rows))
-    runs.write_text(md_path, _markdown(rows))
+    files.write_text(csv_path, _csv(rows))
+    files.write_text(md_path, _markdown(rows))
     return csv_path, md_path
 
 

@@ -1,7 +1,7 @@
 """The run directory: the only hand-over between training, evaluation, export and report. Needs no TensorFlow.
 
     experiment.toml      resolved, exactly what ran
-    environment.json     versions, device, git commit, command line, seed, data set
+    environment.json     versions, device, git commit, command line, seed, dataset
     metrics.jsonl        one line per epoch
     checkpoints/         everything needed to go on
     tensorboard/
@@ -9,7 +9,7 @@
     weights_best.h5      latent weights, best
     result.json          written when the training is finished
 
-Whatever is written has a temporary name first and is renamed when it is complete.
+Files are written whole or not at all (`bnn_keras.files`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ import errno
 import fcntl
 import json
 import os
-import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bnn_keras import files
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
 
@@ -52,72 +51,6 @@ def default_directory(experiment: Experiment) -> Path:
         f"seed{experiment.seed}",
     )
     return Path("runs") / "-".join(parts)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusal to write into an error with a cure."""
-    try:
-        yield
-    except OSError as error:
-        raise BnnError(cannot_write(path, error.strerror or str(error))) from error
-
-
-def cannot_write(path: Path, reason: str) -> str:
-    """The message for a place that takes no data."""
-    inner = re.search("error message = '(.+?)'", reason)  # h5py wraps the operating system's word in a page of its own
-    reason = inner[1] if inner else reason
-    return f"cannot write {str(path)!r} ({reason}); make room or allow it there, or choose another place"
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`: what stands there at the end takes its place, at once and whole.
-
-    Raises:
-        BnnError: The operating system refuses to write; `path` is then as it was.
-    """
-    temporary = _temporary(path)
-    with writing(path):
-        try:
-            remove(temporary)
-            yield temporary
-            _sync(temporary)
-            if temporary.is_dir():
-                remove(path)
-            os.replace(temporary, path)
-        finally:
-            remove(temporary)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.new{path.suffix}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole text file, or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a whole JSON file, or nothing."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def _sync(path: Path) -> None:
-    """Makes the operating system put a file, or the files of a folder, on the disk."""
-    for file in [path] if path.is_file() else path.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a folder; one that is not there is no error."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 class Run:
@@ -159,7 +92,7 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, device, command line and data set of the training."""
+        """Versions, device, command line and dataset of the training."""
         return self._json(ENVIRONMENT)
 
     @property
@@ -199,7 +132,7 @@ class Run:
             BnnError: Another process owns it, or it cannot be written.
         """
         made = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
-        with writing(self.directory):
+        with files.writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             lock = (self / LOCK).open("a+")
         with lock:
@@ -218,7 +151,7 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise BnnError(cannot_write(self / LOCK, str(error))) from error
+                raise BnnError(files.cannot_write(self / LOCK, str(error))) from error
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             fix = "wait for it or stop it, or give another --run DIR"
@@ -229,11 +162,11 @@ class Run:
 
     def clear(self) -> None:
         """Removes what a run writes, and nothing else."""
-        with writing(self.directory):
+        with files.writing(self.directory):
             for name in _CONTENTS:
-                remove(_temporary(self / name))
+                files.remove(files.temporary_name(self / name))
                 if name != LOCK:
-                    remove(self / name)
+                    files.remove(self / name)
 
     def refuse_strangers(self) -> None:
         """Keeps a run from being written among files that are not one's own.
@@ -241,7 +174,7 @@ class Run:
         Raises:
             BnnError: The directory holds files, and no run.
         """
-        own = {path.name for name in _CONTENTS for path in (self / name, _temporary(self / name))}
+        own = {path.name for name in _CONTENTS for path in (self / name, files.temporary_name(self / name))}
         strangers = sorted({path.name for path in self.directory.iterdir()} - own)
         if strangers and not self.begun:
             found = ", ".join(strangers[:3])
@@ -253,7 +186,7 @@ class Run:
         Returns:
             The file's length in bytes after it.
         """
-        with writing(self / METRICS), (self / METRICS).open("a", encoding="utf-8") as stream:
+        with files.writing(self / METRICS), (self / METRICS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -262,7 +195,7 @@ class Run:
     def truncate_metrics(self, length: int) -> None:
         """Cuts metrics.jsonl to what it was when a checkpoint was written."""
         if (self / METRICS).is_file():
-            with writing(self / METRICS):
+            with files.writing(self / METRICS):
                 os.truncate(self / METRICS, length)
 
 

@@ -8,7 +8,7 @@ from bnn_keras import catalog
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
 from bnn_keras.experiment import resolve
-from bnn_keras.experiment.schema import FAKE
+from bnn_keras.location import DataLocation
 
 OTHERS = (
     "Any other image classification set of TFDS works by its name, `image_folder` reads --data-dir "
@@ -18,7 +18,7 @@ OTHERS = (
 
 @click.group()
 def datasets() -> None:
-    """Prepare, list and look at data sets."""
+    """Prepare, list and look at datasets."""
 
 
 @datasets.command()
@@ -26,30 +26,30 @@ def datasets() -> None:
 @options.data_dir
 @options.manual_dir
 def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
-    """Download and prepare data set NAME, so that training begins at once and needs no network."""
+    """Download and prepare dataset NAME, so that training begins at once and needs no network."""
     with quiet_tensorflow():
         from bnn_keras.data import open_dataset
-    images = open_dataset(name, data_dir, manual_dir)
-    train, test = (images.examples(split) for split in (images.row.train, images.row.test))
-    click.echo(f"{name} {images.version}: {train:,} images to train on, {test:,} to test, in {images.source.folder}")
+    images = open_dataset(name, DataLocation(data_dir, manual_dir))
+    train, test = (images.examples(split) for split in (images.info.train, images.info.test))
+    click.echo(f"{name} {images.version}: {train:,} images to train on, {test:,} to test, in {images.reader.folder}")
 
 
 @datasets.command("list")
 @options.data_dir
 @options.as_json
 def list_(data_dir: str | None, as_json: bool) -> None:
-    """List the catalog's data sets, and whether and where each is prepared."""
+    """List the catalog's datasets, and whether and where each is prepared."""
     with quiet_tensorflow():
         from bnn_keras.data import find_dataset
-    found = [find_dataset(name, data_dir) for name in catalog.DATASETS]
+    found = [find_dataset(name, DataLocation(data_dir)) for name in catalog.DATASETS]
     rows = [
         {
-            "name": images.row.name,
-            "classes": images.row.classes,
-            "train_examples": images.row.train_examples,
-            "test_examples": images.row.test_examples,
-            "prepared": bool(images.source.splits),
-            "folder": images.source.folder,
+            "name": images.info.name,
+            "classes": images.info.classes,
+            "train_examples": images.info.train_examples,
+            "test_examples": images.info.test_examples,
+            "prepared": bool(images.reader.splits),
+            "folder": images.reader.folder,
         }
         for images in found
     ]
@@ -79,21 +79,21 @@ def show(
     data_dir: str | None,
     manual_dir: str | None,
 ) -> None:
-    """Draw images of data set NAME, with an experiment as its network will see them.
+    """Draw images of dataset NAME, with an experiment as its network will see them.
 
     The first row are test images; below it the same training images stand as they are augmented in each epoch.
     """
+    location = DataLocation(data_dir, manual_dir)
     with quiet_tensorflow():
-        from bnn_keras.data import describe, open_data, open_dataset
+        from bnn_keras.data import open_data, open_dataset
         from bnn_keras.data.grid import draw_grid
     if experiment:
-        known = name == FAKE or name in catalog.DATASETS
-        dataset = name if known else describe(name, data_dir)
+        dataset = options.described(name, location)
         resolution = resolve(experiment=experiment, dataset=dataset, overrides=overrides)
-        images = open_data(resolution.experiment, data_dir, manual_dir)
+        images = open_data(resolution.experiment, location)
         draw_grid(images, output, options.announced(resolution))
     else:
-        draw_grid(open_dataset(name, data_dir, manual_dir), output)
+        draw_grid(open_dataset(name, location), output)
     click.echo(f"{name} → {output}")
 
 

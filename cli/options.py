@@ -11,10 +11,11 @@ from bnn_keras import catalog
 from bnn_keras.cli.output import complain, quiet_tensorflow
 from bnn_keras.experiment import Experiment, Resolution, resolve
 from bnn_keras.experiment.schema import FAKE
+from bnn_keras.location import DataLocation
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 data_dir = click.option(
-    "--data-dir", metavar="DIR", help="Where prepared data sets are (TFDS's default: ~/tensorflow_datasets)."
+    "--data-dir", metavar="DIR", help="Where prepared datasets are (TFDS's default: ~/tensorflow_datasets)."
 )
 manual_dir = click.option(
     "--manual-dir", metavar="DIR", help="A folder with the files that TFDS would download, under the same names."
@@ -78,7 +79,7 @@ def choices(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that choose an experiment for a network, and override it."""
     for option in reversed(
         (
-            click.option("--dataset", metavar="D", help="Data set; chooses the recipe, or overrides it."),
+            click.option("--dataset", metavar="D", help="Dataset; chooses the recipe, or overrides it."),
             click.option("--scheme", metavar="S", help="Binarization scheme; likewise."),
             click.option("--bits", metavar="B", help="Bits of weights/activations, such as 1/1; likewise."),
             click.option("--optimizer", metavar="O", help="Optimizer; likewise."),
@@ -97,16 +98,18 @@ def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def resolved(network: str, data_dir: str | None = None, **options: Any) -> Experiment:
     """The experiment that the options of `recipe` mean; says so where it is no recipe as it stands."""
-    return announced(resolve(network, **{**options, "dataset": described(options.get("dataset"), data_dir)}))
+    return announced(
+        resolve(network, **{**options, "dataset": described(options.get("dataset"), DataLocation(data_dir))})
+    )
 
 
-def described(dataset: str | None, data_dir: str | None) -> str | catalog.Dataset | None:
-    """A data set that the catalog does not have, as TFDS knows it; others by their names."""
+def described(dataset: str | None, location: DataLocation) -> str | catalog.DatasetRow | None:
+    """A dataset that the catalog does not have, as TFDS knows it; others by their names."""
     if dataset is None or dataset == FAKE or dataset in catalog.DATASETS:
         return dataset
     with quiet_tensorflow():
         from bnn_keras.data import describe
-    return describe(dataset, data_dir)
+    return describe(dataset, location)
 
 
 def announced(resolution: Resolution) -> Experiment:

@@ -9,6 +9,7 @@ import click
 
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+from bnn_keras.location import DataLocation
 
 EXAMPLES = """\b
 Examples:
@@ -93,7 +94,7 @@ def train(
 
 @click.command()
 @click.argument("run", nargs=-1, metavar="[RUN]")
-@click.option("--dataset", metavar="D", help="Another data set of the same shape than its own.")
+@click.option("--dataset", metavar="D", help="Another dataset of the same shape than its own.")
 @options.predicting
 @options.data_dir
 @options.manual_dir
@@ -166,7 +167,7 @@ def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> No
     """
     with quiet_tensorflow():
         from bnn_keras.training import import_checkpoint
-    choices["dataset"] = options.described(choices["dataset"], choices["data_dir"])
+    choices["dataset"] = options.described(choices["dataset"], DataLocation(choices["data_dir"]))
     resolution = import_checkpoint(checkpoint, directory, network, command=["bnnk", *sys.argv[1:]], **choices)
     experiment = options.announced(resolution)
     click.echo(

@@ -80,7 +80,7 @@ def published(experiment):
 
 
 def experiment_of(parity, golden):
-    """The experiment of a golden file, on the data set of the network's paper."""
+    """The experiment of a golden file, on the dataset of the network's paper."""
     network, options, keys = parity.NETWORKS[golden]
     return resolve(network, **{"dataset": catalog.NETWORKS[network].dataset, **options}, overrides=keys).experiment
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tomli_w
+from helpers import ROOT
 
 from bnn_keras import catalog
 from bnn_keras.build import build_optimizer, build_schedule, build_schedules, build_scheme
 from bnn_keras.experiment import ExperimentError, parse, resolve
-from bnn_keras.experiment.changing import SCHEDULES
+from bnn_keras.experiment.schedule_config import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -157,9 +158,9 @@ def test_bireal_kernels_have_scales_or_none(scaled):
 
 
 @pytest.fixture(scope="module")
-def documented(root):
+def documented():
     """The examples of the document as experiments: what they leave out is LeNet-5's."""
-    text = (root / "docs" / "experiments.md").read_text()
+    text = (ROOT / "docs" / "experiments.md").read_text()
     base = resolve("lenet5").experiment.to_document()
     examples = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return text, [parse(tomli_w.dumps({**base, **tomllib.loads(example)}), "documented") for example in examples]

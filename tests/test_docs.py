@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 
+import parity
 import pytest
 import tensorflow as tf
+from helpers import ROOT
 
 import bnn_keras
 from bnn_keras import catalog
@@ -18,8 +20,8 @@ def blocks(text, kind):
 
 
 @pytest.fixture
-def shell(tmp_path, data_dir, root):
-    """Runs a shell script in an empty folder, with this environment's `bnnk` and data sets."""
+def shell(tmp_path, data_dir):
+    """Runs a shell script in an empty folder, with this environment's `bnnk` and datasets."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "bnnk").write_text(
@@ -43,24 +45,24 @@ def shell(tmp_path, data_dir, root):
     return run
 
 
-def test_readme_begins_with_the_two_commands(root):
-    first, second, *_ = blocks((root / "README.md").read_text(), "sh")
+def test_readme_begins_with_the_two_commands():
+    first, second, *_ = blocks((ROOT / "README.md").read_text(), "sh")
     assert first.rstrip().endswith("-e . && .venv/bin/bnnk train lenet5")
     assert second.rstrip().endswith('-e ".[test]" && .venv/bin/pytest -n 2')
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_ci_runs_these_two(root, number):
-    (function,) = re.findall(r"^block\(\).*", (root / ".ci" / "run").read_text(), re.MULTILINE)
+def test_ci_runs_these_two(number):
+    (function,) = re.findall(r"^block\(\).*", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     command = ["bash", "-c", f"{function}\nblock {number}"]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert result.stdout == blocks((root / "README.md").read_text(), "sh")[number - 1]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == blocks((ROOT / "README.md").read_text(), "sh")[number - 1]
 
 
 @pytest.mark.slow
-def test_readme_commands_run(root, shell, tmp_path):
+def test_readme_commands_run(shell, tmp_path):
     """All but the two that install, which CI runs as they stand there."""
-    _, _, *rest = blocks((root / "README.md").read_text(), "sh")
+    _, _, *rest = blocks((ROOT / "README.md").read_text(), "sh")
     assert rest
     script = "\n".join(rest)
     output = shell(script)
@@ -70,8 +72,8 @@ def test_readme_commands_run(root, shell, tmp_path):
 
 
 @pytest.mark.slow
-def test_readme_python_runs(root, tmp_path, data_dir):
-    (code,) = blocks((root / "README.md").read_text(), "python")
+def test_readme_python_runs(tmp_path, data_dir):
+    (code,) = blocks((ROOT / "README.md").read_text(), "python")
     environment = {**os.environ, "TFDS_DATA_DIR": data_dir}
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
@@ -87,14 +89,14 @@ def test_main_job_reaches_its_accuracy(tmp_path, data_dir):
     assert result["epochs"] == 60
 
 
-def test_reference_of_commands_is_up_to_date(root):
+def test_reference_of_commands_is_up_to_date():
     from bnn_keras.cli.reference import markdown
 
-    assert (root / "docs" / "cli.md").read_text() == markdown()
+    assert (ROOT / "docs" / "cli.md").read_text() == markdown()
 
 
-def test_every_key_of_an_experiment_is_documented(root):
-    text = (root / "docs" / "experiments.md").read_text()
+def test_every_key_of_an_experiment_is_documented():
+    text = (ROOT / "docs" / "experiments.md").read_text()
     from bnn_keras.experiment.schema import Experiment
 
     def keys(model):
@@ -113,26 +115,26 @@ def test_public_names_have_docstrings(name):
     assert isinstance(value, str) or len(value.__doc__) > 20
 
 
-def test_everything_in_the_catalog_is_named_in_a_document(root):
-    text = "".join((root / name).read_text() for name in ("README.md", "docs/networks.md"))
+def test_everything_in_the_catalog_is_named_in_a_document():
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/networks.md"))
     for name in (*catalog.NETWORKS, *catalog.SCHEMES):
         assert f"`{name}`" in text
 
 
 @pytest.fixture(scope="module")
-def networks(root):
+def networks():
     """The command that makes docs/networks.md, and the lines of that document's tables as cells."""
-    spec = importlib.util.spec_from_file_location("networks", root / "docs" / "networks.py")
+    spec = importlib.util.spec_from_file_location("networks", ROOT / "docs" / "networks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    text = (root / "docs" / "networks.md").read_text()
+    text = (ROOT / "docs" / "networks.md").read_text()
     assert text.startswith(module.HEAD)
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
     return module, lines
 
 
 @pytest.mark.slow
-def test_table_of_networks_is_up_to_date_but_for_the_differences(networks, parity):
+def test_table_of_networks_is_up_to_date_but_for_the_differences(networks):
     module, lines = networks
     goldens = module.goldens(parity)
     for golden, line in zip(goldens, lines, strict=False):
@@ -141,7 +143,7 @@ def test_table_of_networks_is_up_to_date_but_for_the_differences(networks, parit
     assert len(lines) == len(goldens) + sum(name.startswith("zoo/") for name in catalog.NETWORKS)
 
 
-def test_table_of_networks_has_differences_within_tolerance(networks, parity):
+def test_table_of_networks_has_differences_within_tolerance(networks):
     module, lines = networks
     for golden, line in zip(module.goldens(parity), lines, strict=False):
         assert float(line[-2]) <= parity.tolerances(golden)["output"]
@@ -155,26 +157,26 @@ def test_table_of_larq_zoo_is_up_to_date(networks):
     assert lines[-len(zoo) :] == zoo
 
 
-def test_links_lead_somewhere(root):
+def test_links_lead_somewhere():
     for document in (
-        root / "README.md",
-        *(root / "docs").glob("*.md"),
-        root / "CONTRIBUTING.md",
-        root / "CHANGELOG.md",
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "CHANGELOG.md",
     ):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
-def test_container_installs_as_the_lock_says(root):
-    text = (root / "Dockerfile").read_text()
+def test_container_installs_as_the_lock_says():
+    text = (ROOT / "Dockerfile").read_text()
     assert "-c requirements.lock ." in text
     assert 'ENTRYPOINT ["bnnk"]' in text
-    pinned = dict(line.split("==") for line in (root / "requirements.lock").read_text().splitlines() if "==" in line)
+    pinned = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line)
     assert pinned["tensorflow"] == tf.__version__ or "2.19" in pinned["tensorflow"]
 
 
-def test_table_of_exports_has_every_network(root):
-    text = (root / "docs" / "exports.md").read_text()
+def test_table_of_exports_has_every_network():
+    text = (ROOT / "docs" / "exports.md").read_text()
     rows = [line.split("`")[1] for line in text.split("## Every network")[1].splitlines() if line.startswith("| `")]
     assert rows == list(catalog.NETWORKS)

@@ -11,6 +11,6 @@ def test_nearest():
 
 
 def test_unknown_names_value_guess_and_all():
-    assert unknown("data set", "mnst", ["mnist", "cifar10"]) == (
-        "unknown data set 'mnst'; did you mean 'mnist'? known: cifar10, mnist"
+    assert unknown("dataset", "mnst", ["mnist", "cifar10"]) == (
+        "unknown dataset 'mnst'; did you mean 'mnist'? known: cifar10, mnist"
     )

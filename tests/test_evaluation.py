@@ -45,7 +45,7 @@ def test_evaluate_reads_the_run_alone(copy, data_dir):
 def test_evaluate_on_data_of_another_shape(trained, monkeypatch):
     wide = dataclasses.replace(catalog.DATASETS["mnist"], input_shape=(32, 32, 3))
     monkeypatch.setitem(catalog.DATASETS, "mnist", wide)
-    with pytest.raises(BnnError, match="data set 'mnist' has images 32 × 32 × 3 in 10 classes; the network expects"):
+    with pytest.raises(BnnError, match="dataset 'mnist' has images 32 × 32 × 3 in 10 classes; the network expects"):
         evaluate(trained, "mnist")
 
 

@@ -1,5 +1,6 @@
 import pytest
 import tomli_w
+from helpers import ROOT
 
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
@@ -27,8 +28,8 @@ def problems(**options):
     return error.value.problems
 
 
-def test_number_of_experiments(root):
-    files = list((root / "experiments").glob("*/*.toml"))
+def test_number_of_experiments():
+    files = list((ROOT / "experiments").glob("*/*.toml"))
     assert len(files) == len(experiment_names()) == EXPERIMENTS
 
 
@@ -115,7 +116,7 @@ def test_neither_network_nor_experiment():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "mnst"}, "unknown data set 'mnst'; did you mean 'mnist'"),
+        ({"dataset": "mnst"}, "unknown dataset 'mnst'; did you mean 'mnist'"),
         ({"scheme": "xnr"}, "unknown scheme 'xnr'; did you mean 'xnor'"),
         ({"optimizer": "adm"}, "unknown optimizer 'adm'; did you mean 'adam'"),
         ({"experiment": "lenet5_mnst"}, "unknown experiment 'lenet5_mnst'; did you mean 'xnor_net/lenet5_mnist'"),
@@ -266,7 +267,7 @@ def test_epochs_of_several_stages_are_unclear(base, tmp_path):
         ("stages.0=3", "stages.0: got 3; expected a table"),
         ("stages=[]", "stages: got []"),
         ("network.name=lenet", "network.name: unknown network 'lenet'; did you mean 'lenet5'?"),
-        ("data.name=mnst", "data.name: unknown data set 'mnst'; did you mean 'mnist'?"),
+        ("data.name=mnst", "data.name: unknown dataset 'mnst'; did you mean 'mnist'?"),
         ("data.mean=[1, 2]", "data.mean: got [1, 2]; expected 1 value(s), one for each channel"),
         ("data.std=[0]", "data.std.0: got 0; expected greater than 0"),
         ("scheme.bits=2/2", "scheme.bits: got '2/2'; scheme 'xnor' has bits (weights/activations) 1/1, 1/32"),
@@ -337,7 +338,7 @@ def test_differences_are_those_of_the_training(base):
 
 @pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.449])])
 def test_a_data_set_outside_the_catalog(channels, mean, tmp_path):
-    row = catalog.Dataset.other("photographs", (None, None, channels), 7)
+    row = catalog.DatasetRow.other("photographs", (None, None, channels), 7)
     experiment = resolve("resnet20", dataset=row).experiment
     assert (experiment.data.shape, experiment.data.classes, experiment.data.mean) == ([0, 0, channels], 7, mean)
     assert experiment.input_shape == (32, 32, channels)

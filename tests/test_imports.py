@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import run_python
 
 # From the top down, as in docs/architecture.md. A module imports only from lines below its own, or from its own name.
 LAYERS = [
@@ -22,6 +23,7 @@ LAYERS = [
     {"runs"},
     {"experiment", "experiments"},
     {"catalog"},
+    {"files", "location"},
     {"__init__"},
     {"errors"},
 ]
@@ -90,9 +92,9 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("code", COMMANDS)
-def test_no_tensorflow_where_none_is_needed(python, code):
+def test_no_tensorflow_where_none_is_needed(code):
     ending = "print([name for name in ('tensorflow', 'numpy', 'larq') if name in sys.modules])"
-    assert python(f"import sys, atexit\natexit.register(lambda: {ending})\n{code}").splitlines()[-1] == "[]"
+    assert run_python(f"import sys, atexit\natexit.register(lambda: {ending})\n{code}").splitlines()[-1] == "[]"
 
 
 def test_public_names_exist():
@@ -117,8 +119,8 @@ def test_keras_3_already_loaded_is_one_clear_error():
     assert "import bnn_keras before the first use of tf.keras, or set TF_USE_LEGACY_KERAS=1" in last
 
 
-def test_tensorflow_imported_before_is_fine(python):
+def test_tensorflow_imported_before_is_fine():
     code = f"{UNSET}; import tensorflow as tf; import bnn_keras; print(tf.keras.layers.Layer.__module__)"
-    assert python(code).startswith("tf_keras")
+    assert run_python(code).startswith("tf_keras")
     code = f"{UNSET}; import tensorflow; import bnn_keras, larq; print(larq.optimizers.Bop.__mro__[1].__module__)"
-    assert python(code).startswith("tf_keras")
+    assert run_python(code).startswith("tf_keras")

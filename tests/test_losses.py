@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from bnn_keras.build import build_loss
-from bnn_keras.experiment import Optimizer, Stage
+from bnn_keras.experiment import OptimizerConfig, Stage
 from bnn_keras.losses import Distillation, SmoothedCrossEntropy
 
 BATCH, FEATURES, CLASSES = 6, 5, 4
@@ -64,7 +64,7 @@ def test_smoothed_cross_entropy_survives_its_configuration():
 
 
 def test_loss_of_a_stage():
-    stage = Stage(epochs=1, batch_size=1, optimizer=Optimizer(name="sgd", learning_rate=0.1))
+    stage = Stage(epochs=1, batch_size=1, optimizer=OptimizerConfig(name="sgd", learning_rate=0.1))
     smoothed = build_loss(stage.model_copy(update={"label_smoothing": 0.2}))
     assert (type(smoothed), smoothed.smoothing) == (SmoothedCrossEntropy, 0.2)
     for plain in (build_loss(stage), build_loss()):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from bnn_keras import catalog
 from bnn_keras.build import build_optimizer, build_schedules
 from bnn_keras.constraints import AtLeast
-from bnn_keras.experiment import Optimizer
+from bnn_keras.experiment import OptimizerConfig
 from bnn_keras.optimizers import set_hyperparameter
 
 EPOCHS, STEPS_PER_EPOCH = 3, 2
@@ -57,7 +57,7 @@ def single(value):
 
 
 def optimizer_of(name, rate=CONSTANT, **options):
-    return Optimizer(name=name, learning_rate=rate, **options)
+    return OptimizerConfig(name=name, learning_rate=rate, **options)
 
 
 def draw(size=1.0):

@@ -7,14 +7,15 @@ import sys
 import zipfile
 
 import pytest
+from helpers import ROOT
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory, root):
+def wheel(tmp_path_factory):
     """A wheel of a clean copy, so that nothing of an earlier build slips in."""
     copy = tmp_path_factory.mktemp("source") / "bnn-keras"
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "dist", "runs", "*.egg-info", "__pycache__", "tests")
-    shutil.copytree(root, copy, ignore=ignored)
+    shutil.copytree(ROOT, copy, ignore=ignored)
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", folder, copy]
     subprocess.run(command, check=True, capture_output=True)
@@ -22,14 +23,14 @@ def wheel(tmp_path_factory, root):
     return file
 
 
-def test_contents(wheel, root):
+def test_contents(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"bnn_keras"}
-    for path in [*(root / "bnn_keras").rglob("*.py"), *(root / "bnn_keras").rglob("*.npz")]:
-        assert str(path.relative_to(root)) in names
+    for path in [*(ROOT / "bnn_keras").rglob("*.py"), *(ROOT / "bnn_keras").rglob("*.npz")]:
+        assert str(path.relative_to(ROOT)) in names
     for folder in ("cli", "experiments"):
-        for path in [*(root / folder).rglob("*.py"), *(root / folder).rglob("*.toml")]:
-            assert f"bnn_keras/{path.relative_to(root)}" in names
+        for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.toml")]:
+            assert f"bnn_keras/{path.relative_to(ROOT)}" in names
     assert any(name.endswith("LICENSE") for name in names)
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import tomli_w
+from helpers import ROOT
 
 from bnn_keras import catalog, train
 from bnn_keras.build import build_annealing, build_model, build_schedules
@@ -19,7 +20,7 @@ else:
 
 EXPERIMENTS = {one.name: one for one in all_experiments()}
 
-# What their sources say: network, data set, scheme, bits, optimizer, top-1, top-5.
+# What their sources say: network, dataset, scheme, bits, optimizer, top-1, top-5.
 PUBLISHED = {
     ("lenet5", "mnist", "xnor", "1/1", "adam_torch", 99.23, None),
     ("nin", "cifar10", "xnor", "1/1", "adam_torch", 86.28, None),
@@ -87,7 +88,7 @@ RECONSTRUCTED = {
 
 
 def steps_per_epoch(experiment, stage):
-    """With every training image of the data set."""
+    """With every training image of the dataset."""
     examples = catalog.DATASETS[experiment.data.name].train_examples
     return examples // stage.batch_size if stage.drop_last else -(-examples // stage.batch_size)
 
@@ -122,8 +123,8 @@ def close(found, expected):
 
 
 @pytest.fixture
-def golden_folder(root):
-    return root / "tests" / "golden" / "experiments"
+def golden_folder():
+    return ROOT / "tests" / "golden" / "experiments"
 
 
 @pytest.mark.parametrize("name", experiment_names())
@@ -201,9 +202,9 @@ def test_every_experiment_says_where_it_comes_from(name):
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_the_command_in_a_file_finds_it(name, root):
+def test_the_command_in_a_file_finds_it(name):
     """The first one in its header."""
-    lines = (root / "experiments" / f"{name}.toml").read_text().splitlines()
+    lines = (ROOT / "experiments" / f"{name}.toml").read_text().splitlines()
     program, command, network, *words = shlex.split(next(line for line in lines if "bnnk train" in line).lstrip("# "))
     assert (program, command) == ("bnnk", "train")
     options = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))

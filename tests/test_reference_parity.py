@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import parity
+import procedural
 import pytest
 
 from bnn_keras import interop
@@ -25,13 +27,13 @@ EACH_FILE = pytest.mark.parametrize(
 FLOAT32 = {"birealnet50": 1e-2}  # a sign turns: 0.5 % in the reference's own float32 too
 
 
-def test_there_is_a_file_for_every_network(parity):
+def test_there_is_a_file_for_every_network():
     assert {path.stem for path in FILES} >= set(parity.NETWORKS)
 
 
 @EACH_FILE
 @pytest.mark.usefixtures("float64")
-def test_equals_reference(file, procedural, parity):
+def test_equals_reference(file):
     differences = parity.compare(file, procedural)
     assert "output" in differences
     allowed = parity.tolerances(file.stem)
@@ -40,13 +42,13 @@ def test_equals_reference(file, procedural, parity):
 
 
 @EACH_FILE
-def test_float32_evaluation_equals_reference(file, procedural, parity):
+def test_float32_evaluation_equals_reference(file):
     golden, meta, _, weights, images, _ = procedural.load(file)
     comparison = parity.Evaluation(file.stem, meta, weights, images)
     assert comparison.distance(golden["eval_out"]) <= FLOAT32.get(file.stem, 1e-5)
 
 
-def test_evaluation_changes_no_weight(procedural, parity):
+def test_evaluation_changes_no_weight():
     """XNOR-Net-PyTorch's does."""
     _, meta, _, weights, images, _ = procedural.load(OWN / "xnor_lenet5_clip.npz")
     model = parity.Evaluation("xnor_lenet5_clip", meta, weights, images).model
@@ -56,14 +58,14 @@ def test_evaluation_changes_no_weight(procedural, parity):
 
 
 @pytest.mark.usefixtures("float64")
-def test_comparison_sees_a_wrong_weight(procedural, parity):
+def test_comparison_sees_a_wrong_weight():
     golden, meta, _, weights, images, _ = procedural.load(OWN / "wrn_20_1_1bit_cifar10.npz")
     weights["conv_last"] = weights["conv_last"] * 1.000001
     assert parity.Evaluation("wrn_20_1_1bit_cifar10", meta, weights, images).distance(golden["eval_out"]) > 1e-9
 
 
 @pytest.mark.usefixtures("float64")
-def test_without_the_rotation_it_is_another_network(procedural, parity):
+def test_without_the_rotation_it_is_another_network():
     golden, meta, _, weights, images, _ = procedural.load(OWN / "wrn_20_1_1bit_cifar10.npz")
     comparison = parity.Evaluation("wrn_20_1_1bit_cifar10", meta, weights, images[:, :, ::-1, ::-1])
     assert comparison.distance(golden["eval_out"]) > 1e-2

@@ -2,6 +2,7 @@ import csv
 import re
 
 import pytest
+from helpers import run_bnnk
 
 from bnn_keras import reproduce as module
 from bnn_keras.errors import BnnError
@@ -80,7 +81,7 @@ def test_a_run_that_fails_does_not_stop_the_others(files, data_dir, tmp_path, mo
     monkeypatch.setattr("bnn_keras.data.preparing._reachable", lambda url: False)
     absent, one = reproduce([files[2], files[0]], directory=tmp_path / "runs", data_dir=data_dir)
     assert absent.measured is None
-    assert re.match("seed 1: data set 'mnist' is not prepared", absent.failures[0])
+    assert re.match("seed 1: dataset 'mnist' is not prepared", absent.failures[0])
     assert one.measured > 50
     assert not list((tmp_path / "runs").glob("absent*"))
 
@@ -110,9 +111,9 @@ def test_unknown_names_train_nothing(name, message, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_command(files, data_dir, tmp_path, invoke, rows):
+def test_command(files, data_dir, tmp_path, rows):
     _, directory = rows
-    result = invoke("reproduce", files[0], "--seeds", 2, "--runs", directory, "--data-dir", data_dir, "--quiet")
+    result = run_bnnk("reproduce", files[0], "--seeds", 2, "--runs", directory, "--data-dir", data_dir, "--quiet")
     assert result.exit_code == 0, result.output
     assert "99.5" in result.stdout
     assert (directory / "reproduced.csv").is_file()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bnn_keras import runs
+from bnn_keras import files, runs
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.runs import Run
@@ -23,8 +23,8 @@ def test_default_directory(experiment):
 
 def test_replacing_is_all_or_nothing(tmp_path):
     file = tmp_path / "value.json"
-    runs.write_json(file, {"a": 1})
-    with pytest.raises(ZeroDivisionError), runs.replacing(file) as temporary:
+    files.write_json(file, {"a": 1})
+    with pytest.raises(ZeroDivisionError), files.replacing(file) as temporary:
         temporary.write_text("half" * (1 // temporary.write_text("")))
     assert json.loads(file.read_text()) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
@@ -33,14 +33,14 @@ def test_replacing_is_all_or_nothing(tmp_path):
 def test_no_room_for_a_file(tmp_path):
     """A limit on the size of a file stands for a full disk: both make a write fail in its middle."""
     file = tmp_path / "value.txt"
-    runs.write_text(file, "old")
+    files.write_text(file, "old")
     code = f"""
 import resource
 from pathlib import Path
-from bnn_keras import runs
+from bnn_keras import files, runs
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    runs.write_text(Path({str(file)!r}), "x" * 5000)
+    files.write_text(Path({str(file)!r}), "x" * 5000)
 except runs.BnnError as error:
     print(error)
 """
@@ -93,7 +93,7 @@ with Run({str(tmp_path / "one")!r}).owned():
 
 def test_clear_removes_a_run_and_nothing_else(tmp_path, experiment):
     run = Run(tmp_path)
-    runs.write_text(run / runs.EXPERIMENT, experiment.to_toml())
+    files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
     (run / runs.CHECKPOINTS / "epoch-00001").mkdir(parents=True)
     (run / "notes.txt").write_text("mine")
     run.clear()
@@ -108,7 +108,7 @@ def test_strangers_are_refused(tmp_path):
 
 def test_what_a_killed_process_left_is_no_stranger(tmp_path):
     run = Run(tmp_path)
-    with runs.replacing(run / runs.ENVIRONMENT) as temporary:
+    with files.replacing(run / runs.ENVIRONMENT) as temporary:
         name = temporary.name
         temporary.write_text("{}")
     (run / name).write_text("half")

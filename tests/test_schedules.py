@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from bnn_keras import schedules
 from bnn_keras.build import build_annealing, build_optimizer, build_schedule
-from bnn_keras.experiment import Optimizer, Scheme, load_experiment, resolve
-from bnn_keras.experiment.changing import SCHEDULES
+from bnn_keras.experiment import OptimizerConfig, SchemeConfig, load_experiment, resolve
+from bnn_keras.experiment.schedule_config import SCHEDULES
 
 EPOCHS = 20
 PLACES = np.arange(0, EPOCHS, 0.25)
@@ -19,7 +19,7 @@ RESTARTS = [2, 4, 8, 16, 32, 64, 128]
 def built(name, epochs=EPOCHS, **arguments):
     """A schedule as an experiment has it."""
     table = {"schedule": name, **arguments}
-    return build_schedule(Optimizer(name="sgd", learning_rate=table).learning_rate, epochs)
+    return build_schedule(OptimizerConfig(name="sgd", learning_rate=table).learning_rate, epochs)
 
 
 def test_constant():
@@ -195,7 +195,7 @@ def test_restarts_after_the_end_of_a_short_training_do_not_count():
 
 def test_gamma_of_bop_on_cifar_falls_in_a_staircase():
     """rethinking-bnn-optimization, bop_sec52: 1e-4, a tenth after each 100 epochs; here of 1,000 steps."""
-    gamma = Optimizer(
+    gamma = OptimizerConfig(
         name="bop",
         learning_rate=0.01,
         gamma={
@@ -237,7 +237,7 @@ def test_what_anneals_is_that_of_the_stages_own_scheme_over_all_stages():
     t = "scheme.t={schedule='geometric', initial=0.1, final=10.0}"
     experiment = resolve("resnet20", epochs=3, overrides=[t]).experiment
     (stage,) = experiment.stages
-    plain = stage.model_copy(update={"scheme": Scheme(name="float", bits="32/32")})
+    plain = stage.model_copy(update={"scheme": SchemeConfig(name="float", bits="32/32")})
     two = experiment.model_copy(update={"stages": [plain, stage]})
     assert build_annealing(two, two.stages[0]) == {}
     assert build_annealing(two, two.stages[1])["t"](3) == pytest.approx(1.0, rel=1e-12)
@@ -278,5 +278,5 @@ def test_boundaries_are_met_by_steps_that_are_fractions_of_an_epoch(epochs, step
 
 def test_an_optimizer_begins_with_the_values_of_the_first_step():
     rate = {"schedule": "cosine", **ENDS, "every": "step", "warm_up": {"initial": 0.125, "epochs": 1.0}}
-    optimizer = build_optimizer(Optimizer(name="sgd", learning_rate=rate), EPOCHS)
+    optimizer = build_optimizer(OptimizerConfig(name="sgd", learning_rate=rate), EPOCHS)
     assert float(optimizer.learning_rate) == 0.125

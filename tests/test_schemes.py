@@ -10,7 +10,7 @@ from bnn_keras.build import build_network, build_optimizer, build_scheme
 from bnn_keras.constraints import apply_constraints
 from bnn_keras.counts import binary_variables
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Optimizer, resolve
+from bnn_keras.experiment import OptimizerConfig, resolve
 
 OPTIMIZERS = {"latent": "adam_torch", "bop": "bop"}
 # Images as small as a network allows, and what else keeps the large ones quick.
@@ -70,7 +70,7 @@ def test_entry(network, scheme, bits, weights, tmp_path):
     before = [variable.numpy() for variable in model.trainable_variables]
     # Bop's step is large and its threshold 0, so that some weight is sure to turn.
     own = {"threshold": 0.0, "gamma": 1.0} if weights == "bop" else {}
-    optimizer = build_optimizer(Optimizer(name=optimizer, learning_rate=0.01, **own), epochs=1)
+    optimizer = build_optimizer(OptimizerConfig(name=optimizer, learning_rate=0.01, **own), epochs=1)
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, run_eagerly=True)
     assert np.isfinite(model.train_on_batch(images, labels))

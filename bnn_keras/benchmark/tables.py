@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bnn_keras import plots, runs
+from bnn_keras import files, plots
 from bnn_keras.benchmark.engines import Entrant
 from bnn_keras.errors import BnnError, unknown
 
@@ -132,7 +132,7 @@ def _digits(value: float) -> str:
 
 def write(rows: Sequence[Row], file: str | Path) -> None:
     """Writes a table of everything; its format is the file's suffix, which `check_suffixes` knows."""
-    runs.write_text(Path(file), _TABLES[_suffix(file)](rows))
+    files.write_text(Path(file), _TABLES[_suffix(file)](rows))
 
 
 def _csv(rows: Sequence[Row]) -> str:
@@ -194,7 +194,7 @@ def draw(rows: Sequence[Row], file: str | Path) -> None:
     if len(numbers) > 1:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(numbers))
-    with runs.replacing(Path(file)) as temporary:
+    with files.replacing(Path(file)) as temporary:
         figure.savefig(temporary, format=_suffix(file), dpi=150)
 
 

@@ -1,7 +1,7 @@
-"""Data sets (TFDS builders, folders of images, made-up ones) and the pipelines that feed a network with them."""
+"""Datasets (TFDS builders, folders of images, made-up ones) and the pipelines that feed a network with them."""
 
 from bnn_keras.data.datasets import (
-    Images,
+    Dataset,
     available_data,
     describe,
     find_data,
@@ -13,10 +13,10 @@ from bnn_keras.data.datasets import (
 )
 from bnn_keras.data.pictures import fit
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
-from bnn_keras.data.reading import read_images
+from bnn_keras.data.user_images import read_images
 
 __all__ = [
-    "Images",
+    "Dataset",
     "available_data",
     "describe",
     "evaluation_batches",

@@ -15,7 +15,7 @@ import tensorflow as tf
 from bnn_keras.data.pictures import Picture, check_sizes, fitted, part_of_resized, resized_box
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
-from bnn_keras.experiment.schema import Augmentation
+from bnn_keras.experiment.schema import AugmentationConfig
 
 TRIES = 10
 
@@ -39,7 +39,7 @@ def check_augmentation(experiment: Experiment) -> None:
         BnnError: `pad` reflects more than there is, colours change where there are none, or `data.resize` is too small.
     """
     check_sizes(experiment)
-    augmentation = experiment.data.augmentation or Augmentation()
+    augmentation = experiment.data.augmentation or AugmentationConfig()
     height, width, channels = experiment.input_shape
     if augmentation.padding == "reflect" and augmentation.pad >= min(height, width):
         raise BnnError(
@@ -81,7 +81,7 @@ def random_corner(room: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     return tf.minimum(tf.cast(drawn, tf.int32), room)
 
 
-def drawn_areas(augmentation: Augmentation, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def drawn_areas(augmentation: AugmentationConfig, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Shares of the area, uniform in `area`, and width / height, uniform in the logarithm in `aspect`: one per try."""
     drawn = tf.random.stateless_uniform([2, TRIES], place)
     smallest, largest = augmentation.area

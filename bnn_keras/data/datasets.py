@@ -1,4 +1,4 @@
-"""Data sets by name: prepared by TFDS once, found in its folder from then on; a folder of images; or made up."""
+"""Datasets by name: prepared by TFDS once, found in its folder from then on; a folder of images; or made up."""
 
 from __future__ import annotations
 
@@ -11,167 +11,164 @@ import tensorflow_datasets as tfds
 
 from bnn_keras import catalog
 from bnn_keras.data.preparing import prepare
-from bnn_keras.data.sources import MadeUp, Prepared, Source
+from bnn_keras.data.readers import FakeReader, Reader, TfdsReader
 from bnn_keras.errors import BnnError, nearest
 from bnn_keras.experiment import Experiment
 from bnn_keras.experiment.schema import FAKE
+from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
 IMAGE_FOLDER = "image_folder"
 _TESTS = ("test", "validation", "val")
-# Of a data set with one split: TFDS shuffles what it prepares, so that the last tenth is as good as any.
+# Of a dataset with one split: TFDS shuffles what it prepares, so that the last tenth is as good as any.
 _PARTS = ("train[:90%]", "train[90%:]")
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
-    """An image classification data set.
+class Dataset:
+    """An image classification dataset.
 
     Attributes:
-        row: What is known of it; its splits are those that are there.
-        source: Reads it.
+        info: What is known of it; its splits are those that are there.
+        reader: Reads it.
     """
 
-    row: catalog.Dataset
-    source: Source
+    info: catalog.DatasetRow
+    reader: Reader
 
     @property
     def labels(self) -> list[str]:
         """Names of the classes, in the order of the logits."""
-        return self.source.labels
+        return self.reader.labels
 
     @property
     def version(self) -> str:
         """The version of the data."""
-        return self.source.version
+        return self.reader.version
 
     @property
     def encoded(self) -> bool:
         """Whether images are read and decoded one by one, instead of held in memory."""
-        return self.source.encoded
+        return self.reader.encoded
 
     def examples(self, split: str) -> int:
         """Number of images in a split; what is known of it where it is not prepared."""
-        known = {self.row.train: self.row.train_examples, self.row.test: self.row.test_examples}
-        return self.source.count(split) if self.source.splits else known[split]
+        known = {self.info.train: self.info.train_examples, self.info.test: self.info.test_examples}
+        return self.reader.count(split) if self.reader.splits else known[split]
 
     def pairs(self, split: str) -> tf.data.Dataset:
         """(image, label) in an order that never changes; images are files where `encoded`, else pixels as uint8."""
-        return self.source.read(split)
+        return self.reader.read(split)
 
 
-def open_data(experiment: Experiment, data_dir: str | None = None, manual_dir: str | None = None) -> Images:
-    """The data set of an experiment, ready to read.
+def open_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
+    """The dataset of an experiment, ready to read.
 
     Args:
         experiment: Names it: one of the catalog, any other image classification set of TFDS, "image_folder", "fake".
-        data_dir: Where prepared data sets are, TFDS's own folder where absent; the folder of "image_folder".
-        manual_dir: A folder with the files that TFDS would download, under the same names.
+        location: Where the dataset is, or where to put it.
 
     Raises:
-        BnnError: As `open_dataset`; or the data set has other images or classes than the experiment says.
+        BnnError: As `open_dataset`; or the dataset has other images or classes than the experiment says.
     """
     expected = experiment.data.row
     if experiment.data.name == FAKE:
         return find_data(experiment)
-    images = open_dataset(experiment.data.name, data_dir, manual_dir)
-    if (images.row.input_shape, images.row.classes) != (expected.input_shape, expected.classes):
+    images = open_dataset(experiment.data.name, location)
+    if (images.info.input_shape, images.info.classes) != (expected.input_shape, expected.classes):
         raise BnnError(
-            f"data set {experiment.data.name!r} has images {shape_text(images.row.input_shape)} in "
-            f"{images.row.classes} classes; the experiment says {shape_text(expected.input_shape)} in "
+            f"dataset {experiment.data.name!r} has images {shape_text(images.info.input_shape)} in "
+            f"{images.info.classes} classes; the experiment says {shape_text(expected.input_shape)} in "
             f"{expected.classes}; correct data.shape and data.classes, or leave them to --dataset"
         )
     return images
 
 
-def find_data(experiment: Experiment, data_dir: str | None = None) -> Images:
-    """The data set of an experiment, prepared or not; arguments and errors as those of `open_data`."""
+def find_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
+    """The dataset of an experiment, prepared or not; arguments and errors as those of `open_data`."""
     if experiment.data.name != FAKE:
-        return find_dataset(experiment.data.name, data_dir)
+        return find_dataset(experiment.data.name, location)
     examples = experiment.data.examples or 2 * max(stage.batch_size for stage in experiment.stages)
     row = dataclasses.replace(experiment.data.row, name=FAKE, train_examples=examples, test_examples=examples)
-    return Images(row, MadeUp(row, examples, experiment.seed))
+    return Dataset(row, FakeReader(row, examples, experiment.seed))
 
 
-def open_test_data(
-    experiment: Experiment, name: str, data_dir: str | None = None, manual_dir: str | None = None
-) -> Images:
-    """Another data set than an experiment's, to test its network on; arguments as those of `open_data`.
+def open_test_data(experiment: Experiment, name: str, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
+    """Another dataset than an experiment's, to test its network on; arguments as those of `open_data`.
 
     Raises:
         BnnError: As `open_dataset`; or it has other images or classes than the experiment's.
     """
-    own, row = experiment.data.row, describe(name, data_dir)
+    own, row = experiment.data.row, describe(name, location)
     if (row.input_shape, row.classes) != (own.input_shape, own.classes):
         raise BnnError(
-            f"data set {name!r} has images {shape_text(row.input_shape)} in {row.classes} classes; the network expects "
-            f"{shape_text(own.input_shape)} in {own.classes}; choose a data set of that shape"
+            f"dataset {name!r} has images {shape_text(row.input_shape)} in {row.classes} classes; the network expects "
+            f"{shape_text(own.input_shape)} in {own.classes}; choose a dataset of that shape"
         )
-    return open_dataset(name, data_dir, manual_dir)
+    return open_dataset(name, location)
 
 
-def available_data(experiment: Experiment, data_dir: str | None = None) -> Images | None:
-    """The data set of an experiment where no download is needed: it is prepared, made up, or ships with the package."""
+def available_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset | None:
+    """The dataset of an experiment where no download is needed: it is prepared, made up, or ships with the package."""
     try:
-        found = find_data(experiment, data_dir)
+        found = find_data(experiment, location)
     except BnnError:
         return None
-    return open_data(experiment, data_dir) if found.source.splits or found.row.module else None
+    return open_data(experiment, location) if found.reader.splits or found.info.module else None
 
 
-def training_examples(images: Images) -> Images:
-    """The data set with its training images in the place of those to test."""
-    row = images.row
-    return dataclasses.replace(images, row=dataclasses.replace(row, test=row.train, test_examples=row.train_examples))
+def training_examples(images: Dataset) -> Dataset:
+    """The dataset with its training images in the place of those to test."""
+    row = images.info
+    return dataclasses.replace(images, info=dataclasses.replace(row, test=row.train, test_examples=row.train_examples))
 
 
-def open_dataset(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Images:
-    """A data set ready to read; it is downloaded and prepared where that was not done before.
+def open_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
+    """A dataset ready to read; it is downloaded and prepared where that was not done before.
 
     Args:
-        name: A data set of the catalog, any other image classification set of TFDS, or "image_folder".
-        data_dir: Where prepared data sets are, TFDS's own folder where absent; the folder of "image_folder".
-        manual_dir: A folder with the files that TFDS would download, under the same names.
+        name: A dataset of the catalog, any other image classification set of TFDS, or "image_folder".
+        location: Where the dataset is, or where to put it.
 
     Raises:
-        BnnError: The name is unknown, the files can neither be downloaded nor found in `manual_dir`, or TFDS fails on
-            them; nothing half-prepared stays behind. The data set has no split "train".
+        BnnError: The name is unknown; the files can neither be downloaded nor found in `location.manual_dir`; TFDS
+            fails on them (nothing half-prepared stays behind); or the dataset has no split "train".
     """
-    found = find_dataset(name, data_dir)
-    if not found.source.splits:
-        prepare(found.source.builder, manual_dir)
-    train, test = _splits(name, found.source)
-    return Images(dataclasses.replace(found.row, train=train, test=test), found.source)
+    found = find_dataset(name, location)
+    if not found.reader.splits:
+        prepare(found.reader.builder, location.manual_dir)
+    train, test = _splits(name, found.reader)
+    return Dataset(dataclasses.replace(found.info, train=train, test=test), found.reader)
 
 
-def find_dataset(name: str, data_dir: str | None = None) -> Images:
-    """A data set as TFDS describes it, prepared or not.
+def find_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
+    """A dataset as TFDS describes it, prepared or not.
 
     Args:
         name: As for `open_dataset`.
-        data_dir: Where prepared data sets are, TFDS's own folder where absent; the folder of "image_folder".
+        location: Where the dataset is, or where to put it.
 
     Raises:
-        BnnError: The name is unknown, or the data set is not one for image classification.
+        BnnError: The name is unknown, or the dataset is not one for image classification.
     """
-    source = Prepared(_image_folder(data_dir) if name == IMAGE_FOLDER else _builder(name, data_dir))
+    source = TfdsReader(_image_folder(location) if name == IMAGE_FOLDER else _builder(name, location))
     row = catalog.DATASETS.get(name) or _row(name, source)
-    return Images(row, source)
+    return Dataset(row, source)
 
 
-def describe(name: str, data_dir: str | None = None) -> catalog.Dataset:
-    """What is known of a data set, in the catalog or outside of it, without downloading it.
+def describe(name: str, location: DataLocation = DEFAULT_LOCATION) -> catalog.DatasetRow:
+    """What is known of a dataset, in the catalog or outside of it, without downloading it.
 
     Args:
         name: As for `open_dataset`.
-        data_dir: Where prepared data sets are, TFDS's own folder where absent; the folder of "image_folder".
+        location: Where the dataset is, or where to put it.
 
     Returns:
         A row: height and width None where images differ in size, 0 examples where TFDS does not know yet.
 
     Raises:
-        BnnError: The name is unknown, or the data set is not one for image classification.
+        BnnError: The name is unknown, or the dataset is not one for image classification.
     """
-    return find_dataset(name, data_dir).row
+    return find_dataset(name, location).info
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:
@@ -179,8 +176,8 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
     return " × ".join("any" if size is None else str(size) for size in shape)
 
 
-def _row(name: str, source: Prepared) -> catalog.Dataset:
-    row = catalog.Dataset.other(name, source.shape, source.classes)
+def _row(name: str, source: TfdsReader) -> catalog.DatasetRow:
+    row = catalog.DatasetRow.other(name, source.shape, source.classes)
     if not source.splits:
         return row
     train, test = _splits(name, source)
@@ -188,7 +185,7 @@ def _row(name: str, source: Prepared) -> catalog.Dataset:
     return dataclasses.replace(row, train=train, test=test, **counts)
 
 
-def _splits(name: str, source: Prepared) -> tuple[str, str]:
+def _splits(name: str, source: TfdsReader) -> tuple[str, str]:
     """Those to train on and to test on: "test", else "validation"; the last tenth of "train" where it is alone."""
     row = catalog.DATASETS.get(name)
     splits = source.splits
@@ -200,7 +197,7 @@ def _splits(name: str, source: Prepared) -> tuple[str, str]:
         return _PARTS
     there = ", ".join(split for split, examples in splits.items() if examples) or "none"
     raise BnnError(
-        f"data set {name!r} has images in the splits {there}; expected train and {' or '.join(wanted)}; "
+        f"dataset {name!r} has images in the splits {there}; expected train and {' or '.join(wanted)}; "
         "prepare it again from all of its files"
     )
 
@@ -210,19 +207,19 @@ def _whole(split: str) -> str:
     return split.partition("[")[0]
 
 
-def _has_labels(source: Prepared, split: str) -> bool:
+def _has_labels(source: TfdsReader, split: str) -> bool:
     """Whether the first image has one: -1 stands for the secret labels of a contest."""
     return any(int(label) >= 0 for _, label in source.read(split).take(1))
 
 
-def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+def _builder(name: str, location: DataLocation) -> tfds.core.DatasetBuilder:
     """TFDS's builder by name.
 
     Raises:
         BnnError: There is none.
     """
     if name == FAKE:
-        raise BnnError("data set 'fake' takes shape and classes from another one; set data.name=fake in an experiment")
+        raise BnnError("dataset 'fake' takes shape and classes from another one; set data.name=fake in an experiment")
     row = catalog.DATASETS.get(name)
     if row and row.module:
         importlib.import_module(row.module)
@@ -231,26 +228,26 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         guess = nearest(name, [*catalog.DATASETS, IMAGE_FOLDER, FAKE]) or nearest(name, known)
         hint = f"did you mean {guess!r}? " if guess else ""
         raise BnnError(
-            f"unknown data set {name!r}; {hint}known: {', '.join([*catalog.DATASETS, IMAGE_FOLDER, FAKE])}, "
+            f"unknown dataset {name!r}; {hint}known: {', '.join([*catalog.DATASETS, IMAGE_FOLDER, FAKE])}, "
             "and every image classification set of TFDS"
         )
     try:
-        return tfds.builder(name, data_dir=str(Path(data_dir).expanduser()) if data_dir else None)
+        return tfds.builder(name, data_dir=str(Path(location.data_dir).expanduser()) if location.data_dir else None)
     except (ValueError, ImportError, AttributeError) as error:
         reason = str(error)[:300]
-        raise BnnError(f"TFDS cannot open data set {name!r} ({reason}); expected NAME or NAME/CONFIG") from error
+        raise BnnError(f"TFDS cannot open dataset {name!r} ({reason}); expected NAME or NAME/CONFIG") from error
 
 
-def _image_folder(data_dir: str | None) -> tfds.ImageFolder:
+def _image_folder(location: DataLocation) -> tfds.ImageFolder:
     """A folder with images in train/<class>/, and in test, validation or val."""
     expected = "expected DIR/train/<class>/*.jpg (or .png), and DIR/test, validation or val alike"
-    if not data_dir:
-        raise BnnError(f"data set 'image_folder' needs its folder; give it with --data-dir DIR; {expected}")
-    folder = Path(data_dir).expanduser()
+    if not location.data_dir:
+        raise BnnError(f"dataset 'image_folder' needs its folder; give it with --data-dir DIR; {expected}")
+    folder = Path(location.data_dir).expanduser()
     if not (folder / "train").is_dir():
         raise BnnError(f"--data-dir {str(folder)!r} has no folder 'train'; {expected}")
     builder = tfds.ImageFolder(str(folder))
-    if not Prepared(builder).splits.get("train"):
+    if not TfdsReader(builder).splits.get("train"):
         raise BnnError(f"--data-dir {str(folder)!r} has no images in 'train'; {expected}")
     classes = {path.name for path in (folder / "train").iterdir() if path.is_dir()}
     strangers = sorted(set(builder.info.features["label"].names) - classes)

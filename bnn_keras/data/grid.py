@@ -10,12 +10,12 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bnn_keras.data.datasets import Images
+from bnn_keras.data.datasets import Dataset
 from bnn_keras.data.pictures import picture_of
 from bnn_keras.data.pipelines import denormalise, evaluation_batches, training_pairs
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
-from bnn_keras.runs import replacing
+from bnn_keras.files import replacing
 
 COLUMNS = 8
 EPOCHS = 4
@@ -25,14 +25,14 @@ _LETTERS = 16  # of a class's name
 Shown = tuple[np.ndarray, int]
 
 
-def draw_grid(images: Images, file: str | Path, experiment: Experiment | None = None) -> None:
+def draw_grid(images: Dataset, file: str | Path, experiment: Experiment | None = None) -> None:
     """Writes a grid of images with the names of their classes.
 
     With an experiment: test images as they are evaluated, and below them the same training images as they are augmented
     in each of the first epochs; pixels before normalisation. Without one: images as they are.
 
     Args:
-        images: The data set.
+        images: The dataset.
         file: The picture; its suffix says in which format (.png, .pdf, .svg, …).
         experiment: Says size and augmentation.
 
@@ -50,22 +50,22 @@ def draw_grid(images: Images, file: str | Path, experiment: Experiment | None = 
         figure.savefig(temporary)
 
 
-def as_they_are(images: Images) -> dict[str, list[Shown]]:
-    """Rows of images with their labels, as the data set has them, by the name of the row."""
-    return {name: _first(images, split) for name, split in (("test", images.row.test), ("train", images.row.train))}
+def as_they_are(images: Dataset) -> dict[str, list[Shown]]:
+    """Rows of images with their labels, as the dataset has them, by the name of the row."""
+    return {name: _first(images, split) for name, split in (("test", images.info.test), ("train", images.info.train))}
 
 
-def _first(images: Images, split: str) -> list[Shown]:
-    channels = images.row.input_shape[-1]
+def _first(images: Dataset, split: str) -> list[Shown]:
+    channels = images.info.input_shape[-1]
     pairs = images.pairs(split).take(COLUMNS)
     return _arrays((picture_of(data, channels).whole(), label) for data, label in pairs)
 
 
-def seen(images: Images, experiment: Experiment) -> dict[str, list[Shown]]:
+def seen(images: Dataset, experiment: Experiment) -> dict[str, list[Shown]]:
     """Rows of images with their labels, as the network will see them, by the name of the row."""
     batch, labels = next(iter(evaluation_batches(images, experiment, COLUMNS)))
     rows = {"test": _arrays(zip(denormalise(experiment)(batch), labels, strict=True))}
-    examples = images.pairs(images.row.train).take(COLUMNS).enumerate()
+    examples = images.pairs(images.info.train).take(COLUMNS).enumerate()
     for epoch in range(EPOCHS):
         pairs = training_pairs(images, experiment, tf.constant(epoch, tf.int64), examples)
         rows[f"epoch {epoch + 1}"] = _arrays(pairs)

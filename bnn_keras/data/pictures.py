@@ -151,7 +151,7 @@ def resized_box(picture: Picture, experiment: Experiment, box: tf.Tensor) -> tf.
 def fitted(picture: Picture, experiment: Experiment) -> tf.Tensor:
     """A picture in the size that the network takes, as it is evaluated.
 
-    Where the data set's own images differ in size, its middle is cut out of it as `enlarged` sizes it; else the
+    Where the dataset's own images differ in size, its middle is cut out of it as `enlarged` sizes it; else the
     picture is resized as a whole.
 
     Returns:
@@ -169,7 +169,7 @@ def fit(image: tf.Tensor, experiment: Experiment) -> tf.Tensor:
 
     Args:
         image: Pixels 0…255, (height, width, channels), uint8.
-        experiment: Says the data set, whose images may differ in size, and the network.
+        experiment: Says the dataset, whose images may differ in size, and the network.
 
     Returns:
         Pixels 0…255 as uint8.

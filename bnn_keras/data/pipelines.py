@@ -1,4 +1,4 @@
-"""From a data set to batches.
+"""From a dataset to batches.
 
 Order is a pure function of (seed, epoch), augmentation one of (seed, epoch, example).
 """
@@ -10,13 +10,13 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from bnn_keras.data.augmentation import augment, check_augmentation, cropped
-from bnn_keras.data.datasets import Images
+from bnn_keras.data.datasets import Dataset
 from bnn_keras.data.pictures import fitted, picture_of
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
 
 EVALUATION_BATCH = 128
-SHUFFLED = 8_192  # encoded images held for shuffling, of a data set too large for memory
+SHUFFLED = 8_192  # encoded images held for shuffling, of a dataset too large for memory
 
 Pair = tuple[tf.Tensor, tf.Tensor]
 
@@ -35,7 +35,7 @@ def denormalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     return lambda images: 255 * (images * std + mean)
 
 
-def steps_per_epoch(images: Images, stage: Stage, replicas: int = 1, static: bool = False) -> int:
+def steps_per_epoch(images: Dataset, stage: Stage, replicas: int = 1, static: bool = False) -> int:
     """Batches of a training epoch, over all input pipelines: those that `training_batches` gives.
 
     Raises:
@@ -44,31 +44,31 @@ def steps_per_epoch(images: Images, stage: Stage, replicas: int = 1, static: boo
     return -(-_images_used(images, stage, replicas, static) // stage.batch_size)
 
 
-def _images_used(images: Images, stage: Stage, replicas: int, static: bool) -> int:
+def _images_used(images: Dataset, stage: Stage, replicas: int, static: bool) -> int:
     """Images of an epoch that are trained on: all, or those of whole batches."""
     if stage.batch_size % replicas:
         raise BnnError(
             f"a batch of {stage.batch_size} images does not divide among {replicas} replicas; "
             f"set --batch-size to a multiple of {replicas}"
         )
-    examples = images.examples(images.row.train)
+    examples = images.examples(images.info.train)
     rest = examples % stage.batch_size
     used = examples - rest if stage.drop_last or static or rest % replicas else examples
     if not used:
         raise BnnError(
-            f"{examples} training images of {images.row.name!r} do not make one batch of {stage.batch_size}; "
+            f"{examples} training images of {images.info.name!r} do not make one batch of {stage.batch_size}; "
             f"set --batch-size to at most {examples}"
         )
     return used
 
 
 def training_pairs(
-    images: Images, experiment: Experiment, epoch: tf.Tensor, indexed: tf.data.Dataset
+    images: Dataset, experiment: Experiment, epoch: tf.Tensor, indexed: tf.data.Dataset
 ) -> tf.data.Dataset:
     """(image, label) as the network will see them in an epoch, before normalisation.
 
     Args:
-        images: The data set.
+        images: The dataset.
         experiment: Says seed and augmentation.
         epoch: Number of the epoch, int64.
         indexed: (number of the example, (image, label)) in any order, of `images.pairs`.
@@ -106,7 +106,7 @@ def _for_replicas(replicas: int) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dat
 
 
 def training_batches(
-    images: Images,
+    images: Dataset,
     experiment: Experiment,
     stage: Stage,
     first_epoch: int,
@@ -124,7 +124,7 @@ def training_batches(
     it evenly.
 
     Args:
-        images: The data set.
+        images: The dataset.
         experiment: Says seed, augmentation, normalisation.
         stage: Says the batch size, of all replicas together.
         first_epoch: The first epoch, of those of all stages.
@@ -139,8 +139,8 @@ def training_batches(
     context = context or tf.distribute.InputContext()
     replicas, pipelines = context.num_replicas_in_sync, context.num_input_pipelines
     used = _images_used(images, stage, replicas, static)
-    pairs = images.pairs(images.row.train)
-    held = SHUFFLED if images.encoded else images.examples(images.row.train)
+    pairs = images.pairs(images.info.train)
+    held = SHUFFLED if images.encoded else images.examples(images.info.train)
     # A smaller batch is cut for the replicas of this pipeline after it is made: cut by number, one would get it all.
     share = used % stage.batch_size and replicas // pipelines > 1
     here = replicas // pipelines if share else 1
@@ -158,14 +158,14 @@ def training_batches(
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_steps(images: Images, replicas: int = 1, pipelines: int = 1, batch_size: int = EVALUATION_BATCH) -> int:
+def evaluation_steps(images: Dataset, replicas: int = 1, pipelines: int = 1, batch_size: int = EVALUATION_BATCH) -> int:
     """Steps in which all replicas together see every test image once: those of the pipeline with most of them."""
-    own = -(-images.examples(images.row.test) // pipelines)
+    own = -(-images.examples(images.info.test) // pipelines)
     return -(-own // (batch_size * (replicas // pipelines)))
 
 
 def evaluation_batches(
-    images: Images,
+    images: Dataset,
     experiment: Experiment,
     batch_size: int = EVALUATION_BATCH,
     context: tf.distribute.InputContext | None = None,
@@ -173,7 +173,7 @@ def evaluation_batches(
     """Batches of the test split, in an order that never changes.
 
     Args:
-        images: The data set.
+        images: The dataset.
         experiment: Says size and normalisation.
         batch_size: Images of a batch, for one replica.
         context: Which input pipeline of how many this is; all together have every image once.
@@ -183,7 +183,7 @@ def evaluation_batches(
     """
     check_augmentation(experiment)
     context = context or tf.distribute.InputContext()
-    pairs = images.pairs(images.row.test).shard(context.num_input_pipelines, context.input_pipeline_id)
+    pairs = images.pairs(images.info.test).shard(context.num_input_pipelines, context.input_pipeline_id)
     channels = experiment.input_shape[-1]
     if images.encoded:
         pairs = pairs.map(lambda data, label: (fitted(picture_of(data, channels), experiment), label), tf.data.AUTOTUNE)

@@ -1,4 +1,4 @@
-"""TFDS downloads and prepares a data set; what it would fail on late or obscurely is found out first."""
+"""TFDS downloads and prepares a dataset; what it would fail on late or obscurely is found out first."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bnn_keras.errors import BnnError
 SECONDS_TO_REACH = 4.0
 LARGE = 2**30  # bytes of a file that is judged by its size alone
 
-# Archives that nobody but the user can get, by data set.
+# Archives that nobody but the user can get, by dataset.
 BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
 _WHERE = {"imagenet2012": "https://image-net.org/download-images, after registering there"}
 
 
 def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
-    """Downloads and prepares a data set, or prepares it from the files in `manual_dir`.
+    """Downloads and prepares a dataset, or prepares it from the files in `manual_dir`.
 
     Raises:
         BnnError: The files can neither be downloaded nor found in `manual_dir`, or TFDS fails on them. Nothing
@@ -47,7 +47,7 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
     except Exception as error:  # TFDS lets through whatever its builders, decompressors and file systems raise
         reason = f"{type(error).__name__}: {error}".strip()[:300]
         raise BnnError(
-            f"cannot prepare data set {builder.name!r} in {str(builder.data_path)!r} ({reason}); "
+            f"cannot prepare dataset {builder.name!r} in {str(builder.data_path)!r} ({reason}); "
             "check the files and the free space there, or choose another folder with --data-dir DIR"
         ) from error
 
@@ -64,7 +64,7 @@ def _require_by_hand(builder: tfds.core.DatasetBuilder, manual_dir: Path | None)
             f"{' and '.join(missing)} missing in {str(folder)!r}" if manual_dir else "nobody may download it for you"
         )
         raise BnnError(
-            f"data set {builder.name!r} is not prepared in {str(builder.data_path)!r} ({absent}); "
+            f"dataset {builder.name!r} is not prepared in {str(builder.data_path)!r} ({absent}); "
             f"put {needed} into a folder and give it with --manual-dir DIR"
         )
 
@@ -75,14 +75,14 @@ def _require_downloads(builder: tfds.core.DatasetBuilder, manual_dir: Path | Non
         files = ", ".join(sorted(missing.values()))
         where = "; ".join(sorted({url.rsplit("/", 1)[0] for url in missing}))
         raise BnnError(
-            f"data set {builder.name!r} is not prepared in {str(builder.data_path)!r} and cannot be downloaded "
+            f"dataset {builder.name!r} is not prepared in {str(builder.data_path)!r} and cannot be downloaded "
             f"(no answer from {where}); put {files} into a folder and give it with --manual-dir DIR, "
             "or give the folder where it is prepared with --data-dir DIR"
         )
 
 
 def _downloads(builder: tfds.core.DatasetBuilder) -> Path:
-    """Where TFDS keeps what it downloads: beside the data sets, of which each has a folder of versions."""
+    """Where TFDS keeps what it downloads: beside the datasets, of which each has a folder of versions."""
     root = Path(str(builder.data_path))
     while root.name != builder.name and root != root.parent:
         root = root.parent
@@ -101,7 +101,7 @@ def _warn_of_other_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | N
     if others:
         warnings.warn(
             f"in {str(manual_dir)!r}, {', '.join(sorted(others))} differ from the files that TFDS downloads for "
-            f"{builder.name!r}; taken as they are, check that they hold this data set",
+            f"{builder.name!r}; taken as they are, check that they hold this dataset",
             stacklevel=3,
         )
 

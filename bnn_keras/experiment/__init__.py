@@ -3,7 +3,6 @@
 Needs no TensorFlow.
 """
 
-from bnn_keras.experiment.changing import Schedule
 from bnn_keras.experiment.files import (
     ExperimentError,
     all_experiments,
@@ -12,16 +11,17 @@ from bnn_keras.experiment.files import (
     parse,
 )
 from bnn_keras.experiment.find import Resolution, find_experiment, resolve
-from bnn_keras.experiment.schema import Data, Experiment, Optimizer, Scheme, Stage
+from bnn_keras.experiment.schedule_config import ScheduleConfig
+from bnn_keras.experiment.schema import DataConfig, Experiment, OptimizerConfig, SchemeConfig, Stage
 
 __all__ = [
-    "Data",
+    "DataConfig",
     "Experiment",
     "ExperimentError",
-    "Optimizer",
+    "OptimizerConfig",
     "Resolution",
-    "Schedule",
-    "Scheme",
+    "ScheduleConfig",
+    "SchemeConfig",
     "Stage",
     "all_experiments",
     "experiment_names",

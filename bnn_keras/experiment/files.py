@@ -15,7 +15,7 @@ from typing import Any
 import pydantic
 
 from bnn_keras.errors import BnnError, nearest, unknown
-from bnn_keras.experiment.changing import SCHEDULES
+from bnn_keras.experiment.schedule_config import SCHEDULES
 from bnn_keras.experiment.schema import Experiment
 from bnn_keras.experiment.tables import Table
 

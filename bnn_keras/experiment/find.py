@@ -58,7 +58,7 @@ _PLAIN = "plain"
 # What an option chooses: the key that it stands for (in every stage), and the table of the catalog that has its values.
 _KEYS = {
     "network": ("network.name", "network"),
-    "dataset": ("data.name", "data set"),
+    "dataset": ("data.name", "dataset"),
     "scheme": ("scheme.name", "scheme"),
     "bits": ("scheme.bits", None),
     "optimizer": ("stages.{stage}.optimizer.name", "optimizer"),
@@ -70,13 +70,15 @@ def _keys(option: str, stages: int) -> list[str]:
     return list(dict.fromkeys(pattern.format(stage=stage) for stage in range(stages)))
 
 
-def _choose(document: Document, changes: Mapping[str, Any], described: catalog.Dataset | None = None) -> dict[str, Any]:
+def _choose(
+    document: Document, changes: Mapping[str, Any], described: catalog.DatasetRow | None = None
+) -> dict[str, Any]:
     """Puts choices into a document, and takes out what belonged to the names they replace.
 
     Args:
         document: Is changed in place.
         changes: The choices, by option.
-        described: The data set chosen, where the catalog does not have it.
+        described: The dataset chosen, where the catalog does not have it.
 
     Returns:
         What is set, by dotted key.
@@ -114,8 +116,8 @@ def _forget_scheme(document: Document, replaced: bool) -> None:
     document["network"].pop("structure", None)
 
 
-def _forget_dataset(document: Document, row: catalog.Dataset | None) -> dict[str, Any]:
-    """Takes out what described the old data set, and makes the normalisation one of the new one's channels.
+def _forget_dataset(document: Document, row: catalog.DatasetRow | None) -> dict[str, Any]:
+    """Takes out what described the old dataset, and makes the normalisation one of the new one's channels.
 
     Without a new one images are made up, like those of the old one.
     """
@@ -131,7 +133,7 @@ def _forget_dataset(document: Document, row: catalog.Dataset | None) -> dict[str
 
 
 def plain(network: str) -> Experiment:
-    """A recipe for a network that has none: Adam at 0.001 for 100 epochs, data set and scheme of its row.
+    """A recipe for a network that has none: Adam at 0.001 for 100 epochs, dataset and scheme of its row.
 
     Nobody published it; it is there so that every network builds, trains and takes in weights.
     """
@@ -201,7 +203,7 @@ def resolve(
     network: str | None = None,
     *,
     experiment: str | Path | None = None,
-    dataset: str | catalog.Dataset | None = None,
+    dataset: str | catalog.DatasetRow | None = None,
     scheme: str | None = None,
     bits: str | None = None,
     optimizer: str | None = None,
@@ -215,7 +217,7 @@ def resolve(
     Args:
         network: Name of the network; may be left out where `experiment` is given.
         experiment: Name or file; found from the other options (`find_experiment`) where absent.
-        dataset: Data set of the catalog, "fake", or what `bnn_keras.data.describe` says of another one; this and the
+        dataset: Dataset of the catalog, "fake", or what `bnn_keras.data.describe` says of another one; this and the
             next three choose between recipes, and override one where no recipe has them.
         scheme: Scheme.
         bits: Bits of weights / activations, "1/1".
@@ -230,7 +232,7 @@ def resolve(
     Raises:
         BnnError: An unknown name, several experiments, an override that does not fit.
     """
-    described = dataset if isinstance(dataset, catalog.Dataset) else None
+    described = dataset if isinstance(dataset, catalog.DatasetRow) else None
     name = described.name if described else dataset
     options = {"network": network, "dataset": name, "scheme": scheme, "bits": bits, "optimizer": optimizer}
     choices = {option: value for option, value in options.items() if value is not None}

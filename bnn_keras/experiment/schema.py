@@ -11,7 +11,7 @@ import tomli_w
 
 from bnn_keras import catalog
 from bnn_keras.errors import unknown
-from bnn_keras.experiment.changing import Schedule, Scheduled, ScheduledOrNothing
+from bnn_keras.experiment.schedule_config import ScheduleConfig, Scheduled, ScheduledOrNothing
 from bnn_keras.experiment.tables import Count, NotNegative, Percent, Positive, Range, Size, Table
 
 if sys.version_info >= (3, 11):
@@ -46,7 +46,7 @@ class Paper(Table):
     url: str
 
 
-class Source(Table):
+class SourceCode(Table):
     """The reference code that the recipe was read from."""
 
     repository: str
@@ -98,7 +98,7 @@ class Chosen(Table):
         return {name: value for name, value in own.items() if value is not None}
 
 
-class Network(Chosen):
+class NetworkConfig(Chosen):
     """Which network is trained.
 
     `rotated` turns the images by 180° first: for weights that come from a reference in PyTorch.
@@ -125,7 +125,7 @@ class Network(Chosen):
         return structure
 
 
-class Scheme(Chosen):
+class SchemeConfig(Chosen):
     """How the network is binarized, at how many bits for weights / activations.
 
     `activation` stands in the place of the signs where activations have 32 bits. `gradient_scale` is XNOR-Net's.
@@ -147,7 +147,11 @@ class Scheme(Chosen):
     @pydantic.field_validator("t")
     @classmethod
     def _never_zero(cls, t: Any) -> Any:
-        if isinstance(t, Schedule) and 0 in (t.initial, getattr(t, "final", None), t.warm_up and t.warm_up.initial):
+        if isinstance(t, ScheduleConfig) and 0 in (
+            t.initial,
+            getattr(t, "final", None),
+            t.warm_up and t.warm_up.initial,
+        ):
             raise ValueError("expected values greater than 0, of which k = max(1/t, 1) can be had")
         return t
 
@@ -166,7 +170,7 @@ class Scheme(Chosen):
         return {key: value for key, value in row.options.items() if not (signs and key == "activation")}
 
 
-class Augmentation(Table):
+class AugmentationConfig(Table):
     """What happens to each training image before normalisation, in this order.
 
     `crop` cuts a place of the image at random: "random", of the network's size, out of the image as `data.resize` makes
@@ -197,12 +201,12 @@ class Augmentation(Table):
         return values
 
 
-class Data(Table):
+class DataConfig(Table):
     """Which images, and their normalisation (x / 255 − mean) / std, with one value or one per channel.
 
-    `shape` (0 where sizes differ) and `classes` describe a data set that the catalog does not have; --dataset fills
+    `shape` (0 where sizes differ) and `classes` describe a dataset that the catalog does not have; --dataset fills
     them in. The name "fake" makes images up, `examples` of them, two batches where that is left out, with the shape and
-    classes of the data set `like`.
+    classes of the dataset `like`.
 
     Images whose sizes differ have their shorter side resized to `resize` pixels (256 / 224 of the network's where it is
     left out), or both with `keep_aspect = false`, and their middle cut out.
@@ -218,20 +222,18 @@ class Data(Table):
     resize: Count | None = None
     keep_aspect: bool = True
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    augmentation: Augmentation | None = None
+    augmentation: AugmentationConfig | None = None
 
     @pydantic.field_validator("name")
     @classmethod
     def _described(cls, name: str, info: pydantic.ValidationInfo) -> str:
         like = info.data.get("like")
         if (like is None) == (name == FAKE):
-            raise ValueError(
-                "like belongs to the name 'fake', which takes the shape and classes of the data set `like`"
-            )
+            raise ValueError("like belongs to the name 'fake', which takes the shape and classes of the dataset `like`")
         source = like or name
         if source not in catalog.DATASETS and not (info.data.get("shape") and info.data.get("classes")):
             raise ValueError(
-                f"{unknown('data set', source, catalog.DATASETS)}; another one of TFDS needs shape and classes, "
+                f"{unknown('dataset', source, catalog.DATASETS)}; another one of TFDS needs shape and classes, "
                 "which --dataset fills in"
             )
         return name
@@ -249,19 +251,19 @@ class Data(Table):
 
     @property
     def source(self) -> str:
-        """The data set whose shape and classes these are."""
+        """The dataset whose shape and classes these are."""
         return self.like or self.name
 
     @property
-    def row(self) -> catalog.Dataset:
-        """What is known of the data set."""
+    def row(self) -> catalog.DatasetRow:
+        """What is known of the dataset."""
         if self.shape is None or self.classes is None:
             return catalog.DATASETS[self.source]
         height, width, channels = self.shape
-        return catalog.Dataset.other(self.source, (height or None, width or None, channels), self.classes)
+        return catalog.DatasetRow.other(self.source, (height or None, width or None, channels), self.classes)
 
 
-class Optimizer(Chosen):
+class OptimizerConfig(Chosen):
     """An optimizer by name; hyper-parameters that are left out take the defaults of its row in the catalog.
 
     `weight_decay` is coupled L2 as in PyTorch: the gradient becomes g + weight_decay · w before anything else; for
@@ -287,7 +289,7 @@ class Optimizer(Chosen):
     gamma: Scheduled | None = None
 
 
-class Distillation(Table):
+class DistillationConfig(Table):
     """A teacher whose logits a stage learns from.
 
     Loss: (1 − weight) · loss + weight · temperature² · KL(softmax(teacher / temperature) ‖ softmax(logits /
@@ -313,9 +315,9 @@ class Stage(Table):
     trains: Literal["everything", "batch_norm"] = "everything"
     loss: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
-    scheme: Scheme | None = None
-    distillation: Distillation | None = None
-    optimizer: Optimizer
+    scheme: SchemeConfig | None = None
+    distillation: DistillationConfig | None = None
+    optimizer: OptimizerConfig
 
 
 class Experiment(Table):
@@ -331,12 +333,12 @@ class Experiment(Table):
     by_name: bool = False
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 1
     paper: Paper | None = None
-    source: Source | None = None
+    source: SourceCode | None = None
     published: Published | None = None
     cost: str | None = None
-    network: Network
-    scheme: Scheme
-    data: Data
+    network: NetworkConfig
+    scheme: SchemeConfig
+    data: DataConfig
     stages: Annotated[list[Stage], pydantic.Field(min_length=1)]
 
     @pydantic.model_validator(mode="before")
@@ -365,13 +367,13 @@ class Experiment(Table):
             raise ValueError(f"Bop has nothing to flip with scheme {real[0]!r}; choose another of the two")
         return self
 
-    def scheme_of(self, stage: Stage) -> Scheme:
+    def scheme_of(self, stage: Stage) -> SchemeConfig:
         """The scheme that a stage trains with."""
         return stage.scheme or self.scheme
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels of what the network takes: the data set's, or its own where images differ."""
+        """Height, width, channels of what the network takes: the dataset's, or its own where images differ."""
         own = catalog.NETWORKS[self.network.name].input_shape
         height, width, channels = self.data.row.input_shape
         return (height or own[0], width or own[1], channels)

@@ -15,12 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import bnn_keras
-from bnn_keras import catalog, runs
+from bnn_keras import catalog, files
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError
 from bnn_keras.export import verify
 from bnn_keras.export.freeze import has_binary_inputs
 from bnn_keras.export.graphs import Predictor, Source, with_keras
+from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
@@ -67,7 +68,7 @@ def export_run(
         verify_images: How many of them at the most.
         min_agreement: Least agreement in percent (`verify.Limits`).
         tolerance: Largest median error of logits.
-        data_dir: Where prepared data sets are.
+        data_dir: Where prepared datasets are.
         manual_dir: A folder with the files that TFDS would download.
 
     Returns:
@@ -77,9 +78,9 @@ def export_run(
         BnnError: There is no such run, format or option; what it needs is not installed; the converter crashed; binary
             layers stayed float; or the file does not predict what the network predicts. Nothing is left behind then.
     """
-    row, path = catalog.find("format", to), Path(file)
-    source = _source(Run.read(directory), row, best, floats, softmax, batch_size, path, data_dir)
-    of = verify.sample(source.experiment, verify_on, verify_images, data_dir, manual_dir)
+    row, path, location = catalog.find("format", to), Path(file), DataLocation(data_dir, manual_dir)
+    source = _source(Run.read(directory), row, best, floats, softmax, batch_size, path, location)
+    of = verify.sample(source.experiment, verify_on, verify_images, location)
     limits = verify.Limits.of(of, min_agreement, tolerance)
     network = with_keras(lambda images: source.model(images, training=False))
     with _staged(path) as staged:
@@ -116,13 +117,13 @@ def export_run(
 
 def _source(
     run: Run,
-    row: catalog.Format,
+    row: catalog.FormatRow,
     best: bool,
     floats: str | None,
     softmax: bool,
     batch_size: int | None,
     path: Path,
-    data_dir: str | None,
+    location: DataLocation,
 ) -> Source:
     """What is exported; everything that can be refused before hours of work is refused here."""
     if row.suffix and path.suffix != row.suffix:
@@ -149,17 +150,17 @@ def _source(
         floats,
         softmax,
         batch_size or 1,
-        calibration=lambda: verify.calibration(experiment, data_dir),
+        calibration=lambda: verify.calibration(experiment, location),
     )
 
 
-def _module(row: catalog.Format) -> ModuleType:
+def _module(row: catalog.FormatRow) -> ModuleType:
     with installed(row):
         return importlib.import_module(row.module)
 
 
 @contextlib.contextmanager
-def installed(row: catalog.Format) -> Iterator[None]:
+def installed(row: catalog.FormatRow) -> Iterator[None]:
     """Turns a package that is missing into an error with a cure."""
     try:
         yield
@@ -171,7 +172,7 @@ def installed(row: catalog.Format) -> Iterator[None]:
         ) from error
 
 
-def _convert(row: catalog.Format, source: Source, file: Path) -> dict[str, str]:
+def _convert(row: catalog.FormatRow, source: Source, file: Path) -> dict[str, str]:
     """Writes the file; binary layers that stayed float, and why."""
     with installed(row):
         left = _module(row).convert(source, file)
@@ -179,7 +180,7 @@ def _convert(row: catalog.Format, source: Source, file: Path) -> dict[str, str]:
     return {name: "its inputs are real" if name in real and row.packs != "none" else left[name] for name in left}
 
 
-def _refuse_float(row: catalog.Format, left: dict[str, str], allowed: bool) -> None:
+def _refuse_float(row: catalog.FormatRow, left: dict[str, str], allowed: bool) -> None:
     if left and not allowed and row.packs != "none":
         some = ", ".join(f"{name} ({reason})" for name, reason in list(left.items())[:3])
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
@@ -190,7 +191,7 @@ def _refuse_float(row: catalog.Format, left: dict[str, str], allowed: bool) -> N
 
 
 def load(
-    row: catalog.Format,
+    row: catalog.FormatRow,
     file: Path,
     floats: str,
     softmax: bool,
@@ -218,13 +219,13 @@ def load(
 @contextlib.contextmanager
 def _staged(path: Path) -> Iterator[Path]:
     """The same name in a folder beside `path`: what stands there at the end moves to where `path` is, or nothing."""
-    with runs.writing(path):
+    with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             yield Path(folder) / path.name
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.suffix == ".json"):
                 if part.is_dir():
-                    runs.remove(path)
+                    files.remove(path)
                 os.replace(part, path.parent / part.name)
 
 

@@ -21,6 +21,7 @@ from bnn_keras.data import (
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export.graphs import Predictor
+from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
 RANDOM = "random"
 _RANDOM_IMAGES = 64
@@ -65,27 +66,25 @@ def sample(
     experiment: Experiment,
     verify_on: str | None,
     count: int,
-    data_dir: str | None = None,
-    manual_dir: str | None = None,
+    location: DataLocation = DEFAULT_LOCATION,
 ) -> Sample:
     """The images to verify on.
 
     Args:
         experiment: Says what the network takes.
-        verify_on: A folder of images, an image or a `.npy`; or a data set. By default the test images of the
-            experiment's own data set where it is prepared or ships with the package, else made-up ones, with a warning.
+        verify_on: A folder of images, an image or a `.npy`; or a dataset. By default the test images of the
+            experiment's own dataset where it is prepared or ships with the package, else made-up ones, with a warning.
         count: Images at the most.
-        data_dir: Where prepared data sets are.
-        manual_dir: A folder with the files that TFDS would download.
+        location: Where datasets are.
 
     Raises:
         BnnError: The images cannot be had, or do not fit.
     """
     if verify_on is None:
-        images = available_data(experiment, data_dir)
+        images = available_data(experiment, location)
         if images is None:
             warnings.warn(
-                f"data set {experiment.data.name!r} is not prepared: the file is verified on {_RANDOM_IMAGES} random "
+                f"dataset {experiment.data.name!r} is not prepared: the file is verified on {_RANDOM_IMAGES} random "
                 "images, by its logits alone; give --verify-on FOLDER or DATASET for more",
                 UserWarning,
                 stacklevel=2,
@@ -94,13 +93,13 @@ def sample(
     elif Path(verify_on).exists():
         return Sample(verify_on, read_images(verify_on, experiment)[1][:count])
     else:
-        images = open_test_data(experiment, verify_on, data_dir, manual_dir)
-    return Sample(f"{images.row.name} {images.row.test}", _first(evaluation_batches(images, experiment), count))
+        images = open_test_data(experiment, verify_on, location)
+    return Sample(f"{images.info.name} {images.info.test}", _first(evaluation_batches(images, experiment), count))
 
 
-def calibration(experiment: Experiment, data_dir: str | None = None) -> np.ndarray:
-    """Training images to find ranges with; made-up ones where the data set is not prepared."""
-    images = available_data(experiment, data_dir)
+def calibration(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> np.ndarray:
+    """Training images to find ranges with; made-up ones where the dataset is not prepared."""
+    images = available_data(experiment, location)
     if images is None:
         return _random(experiment)
     return _first(evaluation_batches(training_examples(images), experiment), _CALIBRATION_IMAGES)

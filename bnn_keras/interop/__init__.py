@@ -2,7 +2,7 @@
 
 Layers bear the names of the references' modules, so a rule replaces a table: the layer `bin_conv2.conv` with its kernel
 is the reference's `bin_conv2.conv.weight`. Where a reference says it otherwise, the catalog has it
-(`catalog.Reference`). A network that turns its images first (`network.rotated`) has the reference's kernels turned.
+(`catalog.ReferenceLayout`). A network that rotates its images (`network.rotated`) has the reference's kernels rotated.
 """
 
 from bnn_keras.interop.files import read_checkpoint

@@ -97,12 +97,14 @@ def _flattened_map(layer: tf.keras.layers.Layer) -> tuple[int, int, int] | None:
     return tuple(above.input_shape[1:]) if isinstance(above, tf.keras.layers.Flatten) else None
 
 
-def _reference_of(model: tf.keras.Model) -> catalog.Reference:
+def _reference_of(model: tf.keras.Model) -> catalog.ReferenceLayout:
     row = catalog.NETWORKS.get(model.name)
-    return (row.reference if row else None) or catalog.Reference()
+    return (row.reference if row else None) or catalog.ReferenceLayout()
 
 
-def _tensor(layer: tf.keras.layers.Layer, variable: tf.Variable, reference: catalog.Reference, rotated: bool) -> Tensor:
+def _tensor(
+    layer: tf.keras.layers.Layer, variable: tf.Variable, reference: catalog.ReferenceLayout, rotated: bool
+) -> Tensor:
     kind = variable.name.split("/")[-1].split(":")[0]
     if _KERAS_NAME.fullmatch(layer.name):
         return Tensor(f"{layer.name}/{kind}", variable, keras=True)
@@ -157,7 +159,7 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
     """The reference's tensors in our layout, by the reference's names.
 
     Left out are `num_batches_tracked`, which nothing reads, and tensors that the reference stores and never uses
-    (`catalog.Reference.unused`). Kernels in uint8 are taken for signs packed along the input channels, as
+    (`catalog.ReferenceLayout.unused`). Kernels in uint8 are taken for signs packed along the input channels, as
     binary-wide-resnet publishes them: bit 1 is +√(2/n), bit 0 −√(2/n), n = weights of a filter.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import runs
+from bnn_keras import files, runs
 from bnn_keras.build import percent
 from bnn_keras.counts import binary_variables
 from bnn_keras.errors import BnnError
@@ -185,8 +185,8 @@ class SaveRun(tf.keras.callbacks.Callback):
 
 def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:
     """Writes a model's latent weights as HDF5, whole or not at all."""
-    with runs.replacing(run / name) as temporary:
+    with files.replacing(run / name) as temporary:
         try:
             model.save_weights(temporary, save_format="h5")
         except RuntimeError as error:  # h5py's word for a full disk
-            raise BnnError(runs.cannot_write(run / name, str(error))) from error
+            raise BnnError(files.cannot_write(run / name, str(error))) from error

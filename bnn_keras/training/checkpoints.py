@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from bnn_keras import runs
+from bnn_keras import files, runs
 from bnn_keras.errors import BnnError
 from bnn_keras.quantizers import annealed_of
 from bnn_keras.runs import Run
@@ -65,18 +65,18 @@ def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.opti
         BnnError: It cannot be written; the older ones are then as they were.
     """
     folder = run / runs.CHECKPOINTS
-    with runs.writing(folder):
+    with files.writing(folder):
         folder.mkdir(exist_ok=True)
-    with runs.replacing(folder / f"epoch-{state.epoch:05d}") as temporary:
+    with files.replacing(folder / f"epoch-{state.epoch:05d}") as temporary:
         temporary.mkdir()
         try:
             _parts(model, optimizer).write(str(temporary / _VARIABLES))
         except tf.errors.OpError as error:
-            raise BnnError(runs.cannot_write(folder, error.message)) from error
+            raise BnnError(files.cannot_write(folder, error.message)) from error
         digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
         (temporary / _STATE).write_text(json.dumps({**dataclasses.asdict(state), "files": digests}, indent=2))
     for old in _folders(run)[KEPT:]:
-        runs.remove(old)
+        files.remove(old)
 
 
 def latest(run: Run) -> Checkpoint | None:

@@ -14,14 +14,14 @@ from typing import Any
 import tensorflow as tf
 
 import bnn_keras
-from bnn_keras.data import Images
+from bnn_keras.data import Dataset
 from bnn_keras.experiment import Experiment
 
 _PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 
 
-def environment(experiment: Experiment, images: Images, command: Sequence[str]) -> dict[str, Any]:
-    """Versions, hardware, devices, git commit, command line, seed, data set."""
+def environment(experiment: Experiment, images: Dataset, command: Sequence[str]) -> dict[str, Any]:
+    """Versions, hardware, devices, git commit, command line, seed, dataset."""
     return {
         "bnn_keras": bnn_keras.__version__,
         "git_commit": _git_commit(),
@@ -33,10 +33,10 @@ def environment(experiment: Experiment, images: Images, command: Sequence[str]) 
         "command": list(command) or sys.argv,
         "seed": experiment.seed,
         "dataset": {
-            "name": images.row.name,
+            "name": images.info.name,
             "version": images.version,
-            "train_examples": images.examples(images.row.train),
-            "test_examples": images.examples(images.row.test),
+            "train_examples": images.examples(images.info.train),
+            "test_examples": images.examples(images.info.test),
             "labels": images.labels,
         },
     }

@@ -8,11 +8,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from bnn_keras import catalog, interop, runs
+from bnn_keras import catalog, files, interop, runs
 from bnn_keras.build import build_model, build_optimizer
 from bnn_keras.data import find_data
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Resolution, resolve
+from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import save_weights
@@ -31,7 +32,7 @@ def import_checkpoint(
 ) -> Resolution:
     """Makes a run of a reference's checkpoint: as if it had been trained here, for no epoch yet.
 
-    The experiment is the one that `resolve` finds; where nothing chooses the data set, it is one with as many classes
+    The experiment is the one that `resolve` finds; where nothing chooses the dataset, it is one with as many classes
     as the checkpoint has. Where the network is the reference's turned by 180°, `network.rotated` is set: the run takes
     images as they are.
 
@@ -40,7 +41,7 @@ def import_checkpoint(
         directory: The run directory to make.
         network: The network that the checkpoint is of.
         overrides: "dotted.key=value" strings, applied last.
-        data_dir: Where prepared data sets are, or the folder of "image_folder".
+        data_dir: Where prepared datasets are, or the folder of "image_folder".
         command: The command line, for the record.
         **choices: `dataset`, `scheme`, `bits`, `optimizer`, `experiment`, as in `resolve`.
 
@@ -48,7 +49,7 @@ def import_checkpoint(
         The experiment of the run, and a line where it is not a recipe as it stands.
 
     Raises:
-        BnnError: The file cannot be read or is refused, tensors are missing, unknown or misshapen, no data set has as
+        BnnError: The file cannot be read or is refused, tensors are missing, unknown or misshapen, no dataset has as
             many classes, or the directory holds files already.
     """
     row = catalog.find("network", network)
@@ -56,7 +57,7 @@ def import_checkpoint(
         known = ", ".join(other.name for other in catalog.NETWORKS.values() if other.reference)
         raise BnnError(f"network {network!r} has no reference in PyTorch to import from; those that have one: {known}")
     tensors = interop.read_checkpoint(file)
-    overrides = [f"network.rotated={str(row.reference.turned).lower()}", *overrides]
+    overrides = [f"network.rotated={str(row.reference.rotated).lower()}", *overrides]
     if not choices.get("experiment"):
         own = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
         choices |= {name: choices.get(name) or value for name, value in own.items()}
@@ -68,7 +69,7 @@ def import_checkpoint(
         resolution = resolve(network, overrides=overrides, **{**choices, "dataset": dataset})
         model = build_model(resolution.experiment)
     interop.load_reference(model, tensors)
-    images = find_data(resolution.experiment, data_dir)
+    images = find_data(resolution.experiment, DataLocation(data_dir))
     _write(Run(directory), resolution.experiment, model, environment(resolution.experiment, images, command))
     return resolution
 
@@ -79,7 +80,7 @@ def _dataset_with(classes: int, experiment: Experiment) -> str:
         if (row.classes, row.input_shape) == (classes, shape):
             return row.name
     raise BnnError(
-        f"the checkpoint has {classes} classes, and no data set with images like those of {experiment.data.name!r} has "
+        f"the checkpoint has {classes} classes, and no dataset with images like those of {experiment.data.name!r} has "
         "as many; choose one with --dataset"
     )
 
@@ -94,8 +95,8 @@ def _write(run: Run, experiment: Experiment, model: tf.keras.Model, found: dict[
             save_weights(model, run, runs.WEIGHTS)
             save_weights(model, run, runs.BEST_WEIGHTS)
             checkpoints.save(run, checkpoints.State(), model, build_optimizer(stage.optimizer, stage.epochs))
-            runs.write_json(run / runs.ENVIRONMENT, found)
-            runs.write_text(run / runs.EXPERIMENT, experiment.to_toml())
+            files.write_json(run / runs.ENVIRONMENT, found)
+            files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         except BaseException:
             run.clear()
             raise

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from rich.console import Console
 
-from bnn_keras import runs
+from bnn_keras import files, runs
 from bnn_keras.build import (
     build_annealing,
     build_loss,
@@ -24,7 +24,7 @@ from bnn_keras.build import (
 )
 from bnn_keras.counts import count
 from bnn_keras.data import (
-    Images,
+    Dataset,
     evaluation_batches,
     evaluation_steps,
     open_data,
@@ -33,6 +33,7 @@ from bnn_keras.data import (
 )
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, Stage
+from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
 from bnn_keras.models import load_teacher
 from bnn_keras.optimizers import set_hyperparameter
@@ -67,7 +68,7 @@ def train(
     Args:
         experiment: What to train.
         directory: The run directory; `runs.default_directory` where absent.
-        data_dir: Where prepared data sets are; TFDS's own folder where absent.
+        data_dir: Where prepared datasets are; TFDS's own folder where absent.
         manual_dir: A folder with the files that TFDS would download.
         strategy: On which devices (`distribution.build_replicas`). The batch size is that of all replicas together. Of
             several processes only the chief writes the run directory; all must see it.
@@ -97,7 +98,7 @@ def train(
             _require_same(home, experiment)
             if home.result:
                 return home.result
-        images = _opened(experiment, data_dir, manual_dir, replicas)
+        images = _opened(experiment, DataLocation(data_dir, manual_dir), replicas)
         training = _Training(run, experiment, images, replicas, _console(console, replicas), plain)
         networks = [training.network(stage) for stage in experiment.stages]
         checkpoint = None if fresh else checkpoints.latest(home)
@@ -109,8 +110,8 @@ def train(
         if not run.begun:
             found = environment(experiment, images, command)
             chosen = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
-            runs.write_json(run / runs.ENVIRONMENT, {**found, **chosen})
-            runs.write_text(run / runs.EXPERIMENT, experiment.to_toml())
+            files.write_json(run / runs.ENVIRONMENT, {**found, **chosen})
+            files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         try:
             model = training.train_stages(networks, checkpoint)
         except tf.errors.ResourceExhaustedError as error:
@@ -120,7 +121,7 @@ def train(
             fix = "start all of them again: the training goes on from its last checkpoint"
             raise BnnError(f"a process of this training is gone ({error.message.splitlines()[0]}); {fix}") from error
         if replicas.chief:
-            runs.write_json(run / runs.RESULT, _result(run, experiment, model))
+            files.write_json(run / runs.RESULT, _result(run, experiment, model))
         replicas.wait()
         return home.result or {}
 
@@ -150,11 +151,11 @@ def _written(home: Run, replicas: Replicas) -> Iterator[Run]:
             yield Run(elsewhere)
 
 
-def _opened(experiment: Experiment, data_dir: str | None, manual_dir: str | None, replicas: Replicas) -> Images:
+def _opened(experiment: Experiment, location: DataLocation, replicas: Replicas) -> Dataset:
     """The data; the chief goes first, so that one process alone prepares them where all see its folder."""
     if not replicas.chief:
         replicas.wait()
-    images = open_data(experiment, data_dir, manual_dir)
+    images = open_data(experiment, location)
     if replicas.chief:
         replicas.wait()
     return images
@@ -189,7 +190,7 @@ class _Training:
 
     run: Run
     experiment: Experiment
-    images: Images
+    images: Dataset
     replicas: Replicas
     console: Console
     plain: bool
@@ -249,7 +250,7 @@ class _Training:
         end = begin + stage.epochs
         replicas = self.replicas
         steps = steps_per_epoch(self.images, stage, replicas.count, replicas.static)
-        examples = min(steps * stage.batch_size, self.images.examples(self.images.row.train))
+        examples = min(steps * stage.batch_size, self.images.examples(self.images.info.train))
         progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, self.plain)
         save = SaveRun(self.run, state, index, steps)
         stop = StopBetweenSteps()

@@ -4,21 +4,22 @@ import csv
 import json
 
 import pytest
+from helpers import error_line, run_bnnk
 
 from bnn_keras import benchmark
 
 QUICK = ("--engine", "tflite_float", "--threads", "1", "--rounds", "2", "--seconds", "0", "--batch-size", "2")
 
 
-def test_help(invoke):
-    text = invoke("benchmark", "--help").stdout
+def test_help():
+    text = run_bnnk("benchmark", "--help").stdout
     for part in (*benchmark.ENGINES, "RUN_OR_FILE", "--batch-size", "--threads", "--rounds", "--plot", "--output"):
         assert part in text
 
 
-def test_table_and_files(invoke, trained, tmp_path):
+def test_table_and_files(trained, tmp_path):
     table, picture = tmp_path / "o.csv", tmp_path / "p.png"
-    result = invoke("benchmark", trained, *QUICK, "-o", table, "--plot", picture)
+    result = run_bnnk("benchmark", trained, *QUICK, "-o", table, "--plot", picture)
     assert result.exit_code == 0, result.output
     head, _, line = result.stdout.splitlines()
     assert head.split()[:3] == ["source", "engine", "threads"]
@@ -31,8 +32,8 @@ def test_table_and_files(invoke, trained, tmp_path):
     assert picture.stat().st_size > 1000
 
 
-def test_json(invoke):
-    result = invoke("benchmark", "lenet5", *QUICK, "--json")
+def test_json():
+    result = run_bnnk("benchmark", "lenet5", *QUICK, "--json")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
     assert (row["source"], row["weights"], row["engine"]) == ("lenet5", "random", "tflite_float")
@@ -48,10 +49,10 @@ def test_json(invoke):
         (["lenet5", "--plot", "picture.txt"], "cannot write 'picture.txt': unknown picture format 'txt'"),
     ],
 )
-def test_errors(fails, words, said):
-    assert fails("benchmark", *words).startswith(said)
+def test_errors(words, said):
+    assert error_line("benchmark", *words).startswith(said)
 
 
-def test_usage(fails):
-    assert "Missing argument" in fails("benchmark", code=2)
-    assert "--threads" in fails("benchmark", "lenet5", "--threads", "0", code=2)
+def test_usage():
+    assert "Missing argument" in error_line("benchmark", code=2)
+    assert "--threads" in error_line("benchmark", "lenet5", "--threads", "0", code=2)

@@ -13,6 +13,7 @@ import click
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import error_line, run_bnnk
 
 from bnn_keras.runs import Run
 
@@ -32,8 +33,8 @@ def quick(data_dir, tmp_path):
 # --- what exists ---
 
 
-def test_help_lists_the_commands_in_order_of_use(invoke):
-    result = invoke("--help")
+def test_help_lists_the_commands_in_order_of_use():
+    result = run_bnnk("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
     about_runs = ["train", "evaluate", "predict", "import", "export", "benchmark", "reproduce"]
@@ -41,17 +42,17 @@ def test_help_lists_the_commands_in_order_of_use(invoke):
 
 
 @pytest.mark.parametrize("what", ["networks", "schemes", "optimizers", "datasets", "experiments"])
-def test_list(invoke, what):
-    rows = json.loads(invoke("list", what, "--json").stdout)
+def test_list(what):
+    rows = json.loads(run_bnnk("list", what, "--json").stdout)
     assert all(row["name"] for row in rows)
-    table = invoke("list", what)
+    table = run_bnnk("list", what)
     assert table.exit_code == 0
     for row in rows:
         assert row["name"] in table.stdout
 
 
-def test_list_of_experiments_has_what_scripts_rely_on(invoke):
-    rows = {row["name"]: row for row in json.loads(invoke("list", "experiments", "--json").stdout)}
+def test_list_of_experiments_has_what_scripts_rely_on():
+    rows = {row["name"]: row for row in json.loads(run_bnnk("list", "experiments", "--json").stdout)}
     row = rows["xnor_net/lenet5_mnist"]
     assert (row["network"], row["dataset"], row["scheme"], row["optimizer"]) == (
         "lenet5",
@@ -63,20 +64,20 @@ def test_list_of_experiments_has_what_scripts_rely_on(invoke):
     assert rows["xnor_net/lenet5_mnist_5k"]["published"] is None
 
 
-def test_show_is_an_experiment_again(invoke, tmp_path):
-    shown = invoke("show", "xnor_net/lenet5_mnist_5k", "--set", "stages.0.epochs=3")
+def test_show_is_an_experiment_again(tmp_path):
+    shown = run_bnnk("show", "xnor_net/lenet5_mnist_5k", "--set", "stages.0.epochs=3")
     (tmp_path / "mine.toml").write_text(shown.stdout)
-    again = json.loads(invoke("show", tmp_path / "mine.toml", "--json").stdout)
+    again = json.loads(run_bnnk("show", tmp_path / "mine.toml", "--json").stdout)
     assert (again["name"], again["stages"][0]["epochs"]) == ("mine", 3)
-    assert invoke("check", tmp_path / "mine.toml").stdout == f"{tmp_path / 'mine.toml'}: ok\n"
+    assert run_bnnk("check", tmp_path / "mine.toml").stdout == f"{tmp_path / 'mine.toml'}: ok\n"
 
 
-def test_check_lists_every_error_of_every_file(invoke, tmp_path):
-    good = invoke("show", "lenet5_mnist").stdout
+def test_check_lists_every_error_of_every_file(tmp_path):
+    good = run_bnnk("show", "lenet5_mnist").stdout
     (tmp_path / "good.toml").write_text(good)
     (tmp_path / "bad.toml").write_text(good.replace("epochs = 60", "epoch = 60").replace('"adam_torch"', '"adamm"'))
     (tmp_path / "broken.toml").write_text("stages = [")
-    result = invoke("check", *(tmp_path / f"{name}.toml" for name in ("bad", "none", "good", "broken")))
+    result = run_bnnk("check", *(tmp_path / f"{name}.toml" for name in ("bad", "none", "good", "broken")))
     assert result.exit_code == 1
     lines = sorted(line.removeprefix(str(tmp_path)) for line in result.stderr.splitlines())
     assert [line.split(";")[0] for line in lines] == [
@@ -89,65 +90,65 @@ def test_check_lists_every_error_of_every_file(invoke, tmp_path):
     assert result.stdout == f"{tmp_path / 'good.toml'}: ok\n"
 
 
-def test_summary(invoke):
-    result = invoke("summary", "lenet5")
+def test_summary():
+    result = run_bnnk("summary", "lenet5")
     assert result.exit_code == 0
     for part in ("lenet5 stats", "bin_conv2.conv", "Ratio of MACs that are binarized", "binary parameters", "425,000"):
         assert part in result.stdout
 
 
-def test_summary_as_json(invoke):
-    counts = json.loads(invoke("summary", "lenet5", "--json").stdout)
+def test_summary_as_json():
+    counts = json.loads(run_bnnk("summary", "lenet5", "--json").stdout)
     assert (counts["parameters"], counts["binary_parameters"]) == (431_220, 425_000)
     assert (counts["macs"], counts["binary_macs"]) == (2_293_000, 2_000_000)
 
 
-def test_doctor(invoke, data_dir):
-    result = invoke("doctor", "--data-dir", data_dir)
+def test_doctor(data_dir):
+    result = run_bnnk("doctor", "--data-dir", data_dir)
     assert result.exit_code == 0, result.output
     if not importlib.util.find_spec("openvino"):
         assert "pip install 'bnn-keras[openvino]'" in result.stdout
-    findings = {one["name"]: one for one in json.loads(invoke("doctor", "--data-dir", data_dir, "--json").stdout)}
+    findings = {one["name"]: one for one in json.loads(run_bnnk("doctor", "--data-dir", data_dir, "--json").stdout)}
     assert findings["Keras behind TensorFlow"]["found"].startswith("tf_keras")
-    assert data_dir in findings["data set mnist_5k"]["found"]
-    assert findings["data set mnist"]["cure"].endswith("--manual-dir DIR")
+    assert data_dir in findings["dataset mnist_5k"]["found"]
+    assert findings["dataset mnist"]["cure"].endswith("--manual-dir DIR")
 
 
 # --- runs ---
 
 
-def test_train_evaluate_predict(invoke, quick, tmp_path):
-    trained = invoke(*quick, "--json")
+def test_train_evaluate_predict(quick, tmp_path):
+    trained = run_bnnk(*quick, "--json")
     assert trained.exit_code == 0, trained.output
     result = json.loads(trained.stdout)
     assert set(result) >= PROMISED
     assert "epoch 1/1" in trained.stderr
     assert Run(tmp_path / "run").environment["command"][0] == "bnnk"
 
-    again = invoke(*quick)
+    again = run_bnnk(*quick)
     assert again.exit_code == 0
     assert f"{result['top1']:.2f} %" in again.stdout
     assert "epoch 1/1" not in again.stderr
 
-    evaluated = invoke("evaluate", tmp_path / "run", "--data-dir", quick[quick.index("--data-dir") + 1], "--json")
+    evaluated = run_bnnk("evaluate", tmp_path / "run", "--data-dir", quick[quick.index("--data-dir") + 1], "--json")
     assert json.loads(evaluated.stdout)["top1"] == result["top1"]
 
     image = np.zeros((28, 28, 1), np.uint8)
     tf.io.write_file(str(tmp_path / "image.png"), tf.io.encode_png(image))
     logits = tmp_path / "logits.npy"
-    predicted = invoke("predict", tmp_path / "run", tmp_path / "image.png", "--logits", logits, "--json")
+    predicted = run_bnnk("predict", tmp_path / "run", tmp_path / "image.png", "--logits", logits, "--json")
     (row,) = json.loads(predicted.stdout)
     assert row["input"].endswith("image.png")
     assert sum(row["classes"].values()) == pytest.approx(1)
     assert np.load(logits).shape == (1, 10)
     assert str(np.load(logits).argmax()) == row["label"] == max(row["classes"], key=row["classes"].get)
-    table = invoke("predict", tmp_path / "run", tmp_path / "image.png", "--top", 2).stdout
+    table = run_bnnk("predict", tmp_path / "run", tmp_path / "image.png", "--top", 2).stdout
     assert f"{row['label']} {100 * row['classes'][row['label']]:.1f} %" in table
     assert table.count("%") == 2
 
 
-def test_a_derived_experiment_is_announced(invoke, tmp_path):
-    result = invoke("train", "lenet5", "--dataset", "mnist", "--optimizer", "adam", "--manual-dir", "/nowhere")
+def test_a_derived_experiment_is_announced(tmp_path):
+    result = run_bnnk("train", "lenet5", "--dataset", "mnist", "--optimizer", "adam", "--manual-dir", "/nowhere")
     assert result.exit_code == 1
     assert "Note: no recipe for lenet5 with mnist, adam; based on xnor_net/lenet5_mnist_5k with" in result.stderr
 
@@ -179,7 +180,7 @@ def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
     ("arguments", "message"),
     [
         (["train", "lenet"], "unknown network 'lenet'; did you mean 'lenet5'? known: "),
-        (["train", "lenet5", "--dataset", "mnst"], "unknown data set 'mnst'; did you mean 'mnist'?"),
+        (["train", "lenet5", "--dataset", "mnst"], "unknown dataset 'mnst'; did you mean 'mnist'?"),
         (["train", "lenet5", "--scheme", "xnr"], "unknown scheme 'xnr'; did you mean 'xnor'?"),
         (
             ["train", "lenet5", "--optimizer", "bp"],
@@ -207,8 +208,8 @@ def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_one_line(fails, arguments, message):
-    assert fails(*arguments).startswith(message)
+def test_one_line(arguments, message):
+    assert error_line(*arguments).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -223,50 +224,50 @@ def test_one_line(fails, arguments, message):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage(fails, arguments, message):
-    assert fails(*arguments, code=2).startswith(message)
+def test_wrong_usage(arguments, message):
+    assert error_line(*arguments, code=2).startswith(message)
 
 
-def test_a_run_in_use(fails, quick, tmp_path):
+def test_a_run_in_use(quick, tmp_path):
     with Run(tmp_path / "run").owned():
-        assert f"is in use by process {os.getpid()}" in fails(*quick)
+        assert f"is in use by process {os.getpid()}" in error_line(*quick)
 
 
-def test_a_folder_with_other_files(fails, quick, tmp_path):
+def test_a_folder_with_other_files(quick, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("")
-    assert "holds other files (thesis.tex) and no run" in fails(*quick)
+    assert "holds other files (thesis.tex) and no run" in error_line(*quick)
     assert (tmp_path / "run" / "thesis.tex").exists()
 
 
-def test_another_experiment_in_the_folder(fails, trained, data_dir):
-    message = fails("train", "lenet5", "--epochs", "3", "--run", trained, "--data-dir", data_dir)
+def test_another_experiment_in_the_folder(trained, data_dir):
+    message = error_line("train", "lenet5", "--epochs", "3", "--run", trained, "--data-dir", data_dir)
     assert message.endswith("stages.0.epochs: 3 / 2; give another --run DIR, or replace it with --fresh")
 
 
-def test_an_image_that_is_none(fails, trained, tmp_path):
+def test_an_image_that_is_none(trained, tmp_path):
     (tmp_path / "text.png").write_text("no image")
-    assert "cannot read" in fails("predict", trained, tmp_path / "text.png")
+    assert "cannot read" in error_line("predict", trained, tmp_path / "text.png")
 
 
-def test_damaged_weights(fails, trained, tmp_path):
+def test_damaged_weights(trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")
     (copy / "weights.h5").write_bytes(b"nothing")
-    assert "weights.h5' as the weights of lenet5" in fails("evaluate", copy)
+    assert "weights.h5' as the weights of lenet5" in error_line("evaluate", copy)
 
 
-def test_debug_shows_the_traceback(invoke):
+def test_debug_shows_the_traceback():
     for arguments in (["--debug", "show", "nothing"], ["show", "nothing", "--debug"]):
-        result = invoke(*arguments)
+        result = run_bnnk(*arguments)
         assert result.exit_code == 1
         assert "unknown experiment 'nothing'" in str(result.exception)
 
 
-def test_an_unexpected_error_is_one_line_too(fails, monkeypatch):
+def test_an_unexpected_error_is_one_line_too(monkeypatch):
     from bnn_keras.cli import experiments
 
     monkeypatch.setitem(experiments._LISTS, "networks", lambda: 1 / 0)
-    message = fails("list", "networks")
+    message = error_line("list", "networks")
     assert message == "unexpected ZeroDivisionError: division by zero; this is a mistake of bnnk: see `bnnk --debug …`"
 
 

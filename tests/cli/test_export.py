@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import error_line, run_bnnk
 
 from bnn_keras import catalog
 
@@ -25,50 +26,51 @@ def images(tmp_path):
     return tmp_path / "images.npy"
 
 
-def test_help_has_every_format(invoke):
-    result = invoke("export", "--help")
+def test_help_has_every_format():
+    result = run_bnnk("export", "--help")
     assert result.exit_code == 0
     for name in (*catalog.FORMATS, "--verify-on", "--allow-float", "--floats", "--batch-size", "--softmax"):
         assert name in result.stdout
 
 
-def test_export_says_what_it_wrote(invoke, trained, data_dir, tmp_path):
+def test_export_says_what_it_wrote(trained, data_dir, tmp_path):
     file = tmp_path / "model.safetensors"
     arguments = ("export", trained, "--to", "packed", "-o", file, "--data-dir", data_dir)
-    result = invoke(*arguments)
+    result = run_bnnk(*arguments)
     assert result.exit_code == 0, result.output
     lines = {line[:16].strip(): line[16:].strip() for line in result.stdout.splitlines()}
     assert lines["binary layers"] == "2 of 2 in one bit"
     assert "100.00 % on 1,000 images of mnist_5k test" in result.stdout
     assert f"{file.stat().st_size:,} bytes" in result.stdout
-    said = json.loads(invoke(*arguments, "--json").stdout)
+    said = json.loads(run_bnnk(*arguments, "--json").stdout)
     assert said == json.loads((tmp_path / "model.safetensors.json").read_text())
 
 
-def test_layers_in_float_are_named(invoke, trained, data_dir, tmp_path):
-    result = invoke("export", trained, "--to", "saved_model", "-o", tmp_path / "model", "--data-dir", data_dir)
+def test_layers_in_float_are_named(trained, data_dir, tmp_path):
+    result = run_bnnk("export", trained, "--to", "saved_model", "-o", tmp_path / "model", "--data-dir", data_dir)
     assert result.exit_code == 0, result.output
     assert "Note: binary layer bin_ip1.linear is float in the file: the format has float kernels alone" in result.stderr
     assert "0 of 2 in one bit" in result.stdout
 
 
-def test_errors(fails, trained, tmp_path):
-    assert "did you mean 'openvino'" in fails("export", trained, "--to", "openvin", "-o", tmp_path / "m.xml")
-    assert "no run in" in fails("export", tmp_path, "--to", "packed", "-o", tmp_path / "m.safetensors")
-    assert "name it 'm.xml'" in fails("export", trained, "--to", "openvino", "-o", tmp_path / "m.bin")
+def test_errors(trained, tmp_path):
+    assert "did you mean 'openvino'" in error_line("export", trained, "--to", "openvin", "-o", tmp_path / "m.xml")
+    assert "no run in" in error_line("export", tmp_path, "--to", "packed", "-o", tmp_path / "m.safetensors")
+    assert "name it 'm.xml'" in error_line("export", trained, "--to", "openvino", "-o", tmp_path / "m.bin")
 
 
-def test_evaluate_and_predict_with_a_file(invoke, packed, trained, data_dir, images, tmp_path):
+def test_evaluate_and_predict_with_a_file(packed, trained, data_dir, images, tmp_path):
     arguments = ("--data-dir", data_dir, "--json")
     file, run = (
-        json.loads(invoke("evaluate", *source, *arguments).stdout) for source in (("--model", packed), (trained,))
+        json.loads(run_bnnk("evaluate", *source, *arguments).stdout) for source in (("--model", packed), (trained,))
     )
     assert file["top1"] == run["top1"]
     file, run = (
-        json.loads(invoke("predict", *source, images, "--json").stdout) for source in (("--model", packed), (trained,))
+        json.loads(run_bnnk("predict", *source, images, "--json").stdout)
+        for source in (("--model", packed), (trained,))
     )
     assert file == run
-    result = invoke("predict", "--model", packed, images, "--logits", tmp_path / "logits.npy", "--batch-size", "2")
+    result = run_bnnk("predict", "--model", packed, images, "--logits", tmp_path / "logits.npy", "--batch-size", "2")
     assert result.exit_code == 0, result.output
     assert np.load(tmp_path / "logits.npy").shape == (5, 10)
 
@@ -82,8 +84,8 @@ def test_evaluate_and_predict_with_a_file(invoke, packed, trained, data_dir, ima
         (["predict", "run", "images", "--model", "file"], "got 'run images'; expected INPUT beside --model FILE"),
     ],
 )
-def test_wrong_usage_exits_2(invoke, words, expected):
-    result = invoke(*words)
+def test_wrong_usage_exits_2(words, expected):
+    result = run_bnnk(*words)
     assert result.exit_code == 2
     assert expected in " ".join(result.stderr.split())
 
@@ -103,5 +105,5 @@ def test_one_thread(packed, trained, data_dir, images, kind):
     assert len(json.loads(result.stdout)) == 5
 
 
-def test_best_is_for_runs(fails, packed):
-    assert "has one set of weights; leave --best out" in fails("evaluate", "--model", packed, "--best")
+def test_best_is_for_runs(packed):
+    assert "has one set of weights; leave --best out" in error_line("evaluate", "--model", packed, "--best")

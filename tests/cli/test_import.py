@@ -5,7 +5,9 @@ import os
 from collections import OrderedDict
 
 import numpy as np
+import procedural
 import pytest
+from helpers import ROOT, error_line, run_bnnk
 
 from bnn_keras import load_run
 from bnn_keras.interop import to_reference
@@ -27,28 +29,28 @@ def file(tensors, tmp_path):
     return tmp_path / "lenet5.npz"
 
 
-def test_help(invoke):
-    result = invoke("import", "--help")
+def test_help():
+    result = run_bnnk("import", "--help")
     assert result.exit_code == 0
     text = "".join(result.stdout.split())  # click breaks lines at hyphens too
     for part in (*REPOSITORIES, "--network", "--dataset", "--scheme", "--bits", "--set", "--run", ".pth", ".npz"):
         assert part in text
     assert "--json" not in text
-    assert any(line.split()[:1] == ["import"] for line in invoke("--help").stdout.splitlines())
+    assert any(line.split()[:1] == ["import"] for line in run_bnnk("--help").stdout.splitlines())
 
 
-def test_import_evaluate_train(invoke, file, trained, tmp_path, data_dir):
+def test_import_evaluate_train(file, trained, tmp_path, data_dir):
     """The whole way that the command's help describes."""
     run = tmp_path / "run"
     keys = ("stages.0.epochs=1", "stages.0.batch_size=500", "stages.0.optimizer.learning_rate=1e-9")
-    result = invoke(
+    result = run_bnnk(
         "import", file, "--network", "lenet5", "--run", run, *(part for key in keys for part in ("--set", key))
     )
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{file} → {run} (lenet5, xnor 1/1)\n"
     assert Run(run).environment["command"][0] == "bnnk"
 
-    evaluated = json.loads(invoke("evaluate", run, "--data-dir", data_dir, "--json").stdout)
+    evaluated = json.loads(run_bnnk("evaluate", run, "--data-dir", data_dir, "--json").stdout)
     assert evaluated["top1"] == Run(trained).result["top1"] > 80
 
     training = [
@@ -62,26 +64,26 @@ def test_import_evaluate_train(invoke, file, trained, tmp_path, data_dir):
         data_dir,
         "--json",
     ]
-    result = invoke(*training)
+    result = run_bnnk(*training)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["top1"] > 80
     assert "epoch 1/1" in result.stderr
 
 
-def test_checkpoint_of_pytorch(invoke, tensors, tmp_path):
+def test_checkpoint_of_pytorch(tensors, tmp_path):
     torch = pytest.importorskip("torch")
     state = OrderedDict((f"module.{name}", torch.from_numpy(value)) for name, value in tensors.items())
     torch.save({"state_dict": state, "acc": np.float64(99.23)}, tmp_path / "lenet5.pth.tar")
-    result = invoke("import", tmp_path / "lenet5.pth.tar", "--network", "lenet5", "--run", tmp_path / "run")
+    result = run_bnnk("import", tmp_path / "lenet5.pth.tar", "--network", "lenet5", "--run", tmp_path / "run")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{tmp_path / 'lenet5.pth.tar'} → {tmp_path / 'run'} (lenet5, xnor 1/1)\n"
 
 
-def test_an_experiment_that_is_no_recipe_is_announced(invoke, procedural, root, tmp_path):
-    golden, _, _, weights, _, _ = procedural.load(root / "tests" / "golden" / "wrn_20_1_1bit_cifar100.npz")
+def test_an_experiment_that_is_no_recipe_is_announced(tmp_path):
+    golden, _, _, weights, _, _ = procedural.load(ROOT / "tests" / "golden" / "wrn_20_1_1bit_cifar100.npz")
     golden.close()
     np.savez(tmp_path / "wide.npz", **weights)
-    result = invoke("import", tmp_path / "wide.npz", "--network", "wrn_20_1", "--run", tmp_path / "run")
+    result = run_bnnk("import", tmp_path / "wide.npz", "--network", "wrn_20_1", "--run", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{tmp_path / 'wide.npz'} → {tmp_path / 'run'} (wrn_20_1, mcdonnell 1/32)\n"
     assert result.stderr.startswith("Note: no recipe for wrn_20_1 with cifar100; based on ")
@@ -114,10 +116,10 @@ def test_an_experiment_that_is_no_recipe_is_announced(invoke, procedural, root, 
     ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",
 )
 @pytest.mark.usefixtures("file")
-def test_one_line(fails, tmp_path, name, choices, message):
+def test_one_line(tmp_path, name, choices, message):
     for text in ("text.txt", "text.npz"):
         (tmp_path / text).write_text("no checkpoint")
-    found = fails("import", tmp_path / name, *choices, "--run", tmp_path / "run")
+    found = error_line("import", tmp_path / name, *choices, "--run", tmp_path / "run")
     assert found.startswith(message.format(file=tmp_path / name))
     assert not (tmp_path / "run").exists()
 
@@ -132,10 +134,10 @@ class Runs:
         return os.system, (f"touch '{self.marker}'",)
 
 
-def test_hostile_checkpoint(fails, tmp_path):
+def test_hostile_checkpoint(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"state_dict": {}, "best": Runs(tmp_path / "executed")}, tmp_path / "x.pth")
-    found = fails("import", tmp_path / "x.pth", "--network", "lenet5", "--run", tmp_path / "run")
+    found = error_line("import", tmp_path / "x.pth", "--network", "lenet5", "--run", tmp_path / "run")
     assert found.startswith(
         f"refused to read '{tmp_path / 'x.pth'}': it asks for more than tensors and numbers (posix.sys"
     )
@@ -143,9 +145,9 @@ def test_hostile_checkpoint(fails, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_existing_run(fails, invoke, file, trained):
+def test_existing_run(file, trained):
     before = (trained / "experiment.toml").read_bytes(), (trained / "weights.h5").read_bytes()
-    assert fails("import", file, "--network", "lenet5", "--run", trained) == (
+    assert error_line("import", file, "--network", "lenet5", "--run", trained) == (
         f"'{trained}' holds a run already; give another --run DIR"
     )
     assert before == ((trained / "experiment.toml").read_bytes(), (trained / "weights.h5").read_bytes())
@@ -163,11 +165,11 @@ def test_existing_run(fails, invoke, file, trained):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage(fails, arguments, message):
-    assert fails(*arguments, code=2).startswith(message)
+def test_wrong_usage(arguments, message):
+    assert error_line(*arguments, code=2).startswith(message)
 
 
-def test_debug_shows_the_traceback(invoke, tmp_path):
-    result = invoke("--debug", "import", tmp_path / "none.pth", "--network", "lenet5", "--run", tmp_path / "run")
+def test_debug_shows_the_traceback(tmp_path):
+    result = run_bnnk("--debug", "import", tmp_path / "none.pth", "--network", "lenet5", "--run", tmp_path / "run")
     assert result.exit_code == 1
     assert type(result.exception).__name__ == "BnnError"

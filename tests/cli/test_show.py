@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import error_line, run_bnnk, run_python
 
 from bnn_keras import plots
 from bnn_keras.experiment import load_experiment
@@ -63,31 +64,31 @@ def test_curves_are_the_values_of_the_training(file):
     np.testing.assert_allclose(np.concatenate([part.values for part in found["k"]]), np.maximum(1 / steepness, 1))
 
 
-def test_gamma_and_threshold_are_drawn_where_they_are_scheduled(invoke, tmp_path):
+def test_gamma_and_threshold_are_drawn_where_they_are_scheduled(tmp_path):
     gamma = "stages.0.optimizer.gamma={schedule = 'linear', initial = 1e-4, final = 0}"
-    toml = invoke("show", "lenet5_mnist", "--set", "stages.0.optimizer={name='bop', learning_rate=0.1}").stdout
+    toml = run_bnnk("show", "lenet5_mnist", "--set", "stages.0.optimizer={name='bop', learning_rate=0.1}").stdout
     (tmp_path / "bop.toml").write_text(toml)
     assert list(curves(load_experiment(tmp_path / "bop.toml"))) == ["learning_rate"]
-    (tmp_path / "bop.toml").write_text(invoke("show", tmp_path / "bop.toml", "--set", gamma).stdout)
+    (tmp_path / "bop.toml").write_text(run_bnnk("show", tmp_path / "bop.toml", "--set", gamma).stdout)
     assert list(curves(load_experiment(tmp_path / "bop.toml"))) == ["learning_rate", "gamma"]
 
 
 @pytest.mark.parametrize(
     ("suffix", "begin"), [("png", b"\x89PNG"), ("PNG", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
 )
-def test_plot_is_a_picture_and_the_toml_is_printed(suffix, begin, invoke, file, tmp_path):
+def test_plot_is_a_picture_and_the_toml_is_printed(suffix, begin, file, tmp_path):
     picture = tmp_path / f"schedules.{suffix}"
     picture.write_text("what was there before")
-    result = invoke("show", file, "--plot", picture)
+    result = run_bnnk("show", file, "--plot", picture)
     assert result.exit_code == 0, result.output
     assert picture.read_bytes().startswith(begin)
-    assert result.stdout == invoke("show", file).stdout
+    assert result.stdout == run_bnnk("show", file).stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([picture.name, file.name])
 
 
-def test_plot_and_json(invoke, file, tmp_path):
-    result = invoke("show", file, "--plot", tmp_path / "schedules.png", "--json")
-    assert json.loads(result.stdout) == json.loads(invoke("show", file, "--json").stdout)
+def test_plot_and_json(file, tmp_path):
+    result = run_bnnk("show", file, "--plot", tmp_path / "schedules.png", "--json")
+    assert json.loads(result.stdout) == json.loads(run_bnnk("show", file, "--json").stdout)
     assert (tmp_path / "schedules.png").is_file()
 
 
@@ -115,12 +116,12 @@ def test_panels(file, monkeypatch, tmp_path):
     ],
     ids=["less than a decade", "from 0"],
 )
-def test_scale_is_linear_otherwise(overrides, scale, file, invoke, monkeypatch, tmp_path):
+def test_scale_is_linear_otherwise(overrides, scale, file, monkeypatch, tmp_path):
     panels = []
     draw = plots._draw
     monkeypatch.setattr(plots, "_draw", lambda panel, *rest: (draw(panel, *rest), panels.append(panel)))
     arguments = [part for override in overrides for part in ("--set", override)]
-    assert invoke("show", file, *arguments, "--plot", tmp_path / "schedules.png").exit_code == 0
+    assert run_bnnk("show", file, *arguments, "--plot", tmp_path / "schedules.png").exit_code == 0
     assert panels[0].get_yscale() == scale
 
 
@@ -135,11 +136,11 @@ def test_scale_is_linear_otherwise(overrides, scale, file, invoke, monkeypatch, 
         ("nowhere/schedules.png", "cannot write"),
     ],
 )
-def test_places_that_take_no_picture(name, message, fails, file, tmp_path):
-    assert message in fails("show", file, "--plot", tmp_path / name)
+def test_places_that_take_no_picture(name, message, file, tmp_path):
+    assert message in error_line("show", file, "--plot", tmp_path / name)
 
 
-def test_show_without_a_plot_needs_no_matplotlib(python, file):
+def test_show_without_a_plot_needs_no_matplotlib(file):
     code = f"""
 import sys, atexit
 atexit.register(lambda: print(*(name in sys.modules for name in ("matplotlib", "tensorflow"))))
@@ -147,4 +148,4 @@ sys.argv = ["bnnk", "show", {str(file)!r}]
 from bnn_keras.cli import main
 main(standalone_mode=False)
 """
-    assert python(code).splitlines()[-1] == "False False"
+    assert run_python(code).splitlines()[-1] == "False False"

@@ -19,7 +19,7 @@ from bnn_keras.data.augmentation import (
 from bnn_keras.data.pictures import picture_of
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
-from bnn_keras.experiment.schema import Augmentation
+from bnn_keras.experiment.schema import AugmentationConfig
 
 
 @pytest.fixture
@@ -28,7 +28,12 @@ def augmenting():
 
     def made(network="lenet5", **keys):
         experiment = resolve(network).experiment
-        data = {"augmentation": Augmentation(**keys), "resize": None, "keep_aspect": True, "interpolation": "bilinear"}
+        data = {
+            "augmentation": AugmentationConfig(**keys),
+            "resize": None,
+            "keep_aspect": True,
+            "interpolation": "bilinear",
+        }
         return experiment.model_copy(update={"data": experiment.data.model_copy(update=data)})
 
     return made
@@ -213,7 +218,7 @@ def torchvision_box(sides, areas, aspects, bounds):
 
 @pytest.mark.parametrize("sides", [(375, 500), (500, 333), (40, 900), (900, 40), (20, 20)])
 def test_boxes_are_torchvisions(sides):
-    settings = Augmentation(area=[0.3, 1.0])
+    settings = AugmentationConfig(area=[0.3, 1.0])
     fallbacks = 0
     for index in range(60):
         areas, aspects = (np.array(drawn, np.float64) for drawn in drawn_areas(settings, place(index)))
@@ -235,7 +240,7 @@ def test_boxes_are_torchvisions(sides):
 
 
 def test_drawn_areas_and_aspects_are_within_bounds():
-    settings = Augmentation(area=[0.25, 0.5], aspect=[0.5, 4.0])
+    settings = AugmentationConfig(area=[0.25, 0.5], aspect=[0.5, 4.0])
     areas, aspects = np.concatenate([drawn_areas(settings, place(index)) for index in range(100)], 1)
     assert (areas.min() >= 0.25) & (areas.max() <= 0.5)
     assert (aspects.min() >= 0.5) & (aspects.max() <= 4.0)

@@ -8,6 +8,7 @@ import pytest
 from bnn_keras.data import open_dataset, preparing
 from bnn_keras.data.mnist_5k import FILE
 from bnn_keras.errors import BnnError
+from bnn_keras.location import DataLocation
 
 
 def write_idx(path, array):
@@ -29,7 +30,7 @@ def fashion(tmp_path):
     return folder
 
 
-def test_shipped_digits_are_those_described(root):
+def test_shipped_digits_are_those_described():
     with np.load(FILE) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     assert (images.shape, images.dtype, labels.dtype) == ((5000, 28, 28), np.uint8, np.uint8)
@@ -39,7 +40,7 @@ def test_shipped_digits_are_those_described(root):
 
 
 def test_mnist_5k_splits_every_fifth_row(data_dir):
-    opened = open_dataset("mnist_5k", data_dir)
+    opened = open_dataset("mnist_5k", DataLocation(data_dir))
     assert opened.labels == [str(digit) for digit in range(10)]
     assert opened.version == "1.0.0"
     with np.load(FILE) as arrays:
@@ -53,14 +54,14 @@ def test_mnist_5k_splits_every_fifth_row(data_dir):
 
 
 def test_unknown_name():
-    with pytest.raises(BnnError, match=r"unknown data set 'mnst'; did you mean 'mnist'\?"):
+    with pytest.raises(BnnError, match=r"unknown dataset 'mnst'; did you mean 'mnist'\?"):
         open_dataset("mnst")
 
 
 def test_no_network_fails_at_once_and_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_reachable", lambda url: False)
     with pytest.raises(BnnError) as error:
-        open_dataset("mnist", str(tmp_path))
+        open_dataset("mnist", DataLocation(str(tmp_path)))
     assert "cannot be downloaded (no answer from https://storage.googleapis.com/cvdf-datasets/mnist)" in str(
         error.value
     )
@@ -78,23 +79,23 @@ def test_unreachable_server_is_found_out_in_seconds(address):
 
 def test_manual_dir_that_is_none(tmp_path):
     with pytest.raises(BnnError, match=r"--manual-dir '.*nowhere' is no folder; give the one that holds"):
-        open_dataset("mnist", str(tmp_path), str(tmp_path / "nowhere"))
+        open_dataset("mnist", DataLocation(str(tmp_path), str(tmp_path / "nowhere")))
 
 
 def test_manual_dir_that_lacks_a_file(tmp_path, fashion, monkeypatch):
     monkeypatch.setattr(preparing, "_reachable", lambda url: False)
     (fashion / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(BnnError, match=r"put t10k-labels-idx1-ubyte.gz into a folder"):
-        open_dataset("fashion_mnist", str(tmp_path / "data"), str(fashion))
+        open_dataset("fashion_mnist", DataLocation(str(tmp_path / "data"), str(fashion)))
 
 
 def test_damaged_file_leaves_nothing_half_prepared(tmp_path, fashion):
     (fashion / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip")
     with (
         pytest.warns(UserWarning, match="differ from the files that TFDS downloads"),
-        pytest.raises(BnnError, match=r"cannot prepare data set 'fashion_mnist' .* check the files"),
+        pytest.raises(BnnError, match=r"cannot prepare dataset 'fashion_mnist' .* check the files"),
     ):
-        open_dataset("fashion_mnist", str(tmp_path / "data"), str(fashion))
+        open_dataset("fashion_mnist", DataLocation(str(tmp_path / "data"), str(fashion)))
     left = [path for path in (tmp_path / "data" / "fashion_mnist").rglob("*") if path.is_file()]
     assert left == []
 
@@ -102,7 +103,7 @@ def test_damaged_file_leaves_nothing_half_prepared(tmp_path, fashion):
 @pytest.mark.slow
 def test_manual_dir_prepares_a_whole_data_set(tmp_path, fashion):
     with pytest.warns(UserWarning, match="differ from the files that TFDS downloads for 'fashion_mnist'"):
-        opened = open_dataset("fashion_mnist", str(tmp_path / "data"), str(fashion))
+        opened = open_dataset("fashion_mnist", DataLocation(str(tmp_path / "data"), str(fashion)))
     assert (opened.examples("train"), opened.examples("test")) == (60_000, 10_000)
     assert opened.labels[0] == "T-shirt/top"
     image, label = next(iter(opened.pairs("test")))

@@ -6,11 +6,12 @@ from bnn_keras.data import open_data, open_dataset
 from bnn_keras.data.grid import COLUMNS, EPOCHS, as_they_are, draw_grid, seen
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
+from bnn_keras.location import DataLocation
 
 
 def test_a_grid_has_what_the_network_sees(data_dir):
     experiment = resolve("lenet5").experiment
-    images = open_data(experiment, data_dir)
+    images = open_data(experiment, DataLocation(data_dir))
     rows = seen(images, experiment)
     assert list(rows) == ["test", *(f"epoch {epoch + 1}" for epoch in range(EPOCHS))]
     assert {len(row) for row in rows.values()} == {COLUMNS}
@@ -40,5 +41,5 @@ def test_a_grid_is_drawn(network, tmp_path):
 )
 def test_a_grid_that_cannot_be_written(data_dir, tmp_path, file, message):
     with pytest.raises(BnnError, match=message):
-        draw_grid(open_dataset("mnist_5k", data_dir), tmp_path / file)
+        draw_grid(open_dataset("mnist_5k", DataLocation(data_dir)), tmp_path / file)
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog
 from bnn_keras.data import (
-    Images,
+    Dataset,
     evaluation_batches,
     normalise,
     open_data,
@@ -18,14 +18,15 @@ from bnn_keras.data import (
 from bnn_keras.data.pipelines import denormalise
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
-from bnn_keras.experiment.schema import Augmentation
+from bnn_keras.experiment.schema import AugmentationConfig
+from bnn_keras.location import DataLocation
 
 DIGEST = "e440037f995b50b2ae1a27f9997bdecc847a6db4570bcaba33556c44da360c01"
 
 
 @pytest.fixture(scope="module")
 def images(data_dir):
-    return open_dataset("mnist_5k", data_dir)
+    return open_dataset("mnist_5k", DataLocation(data_dir))
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ class Encoded:
 
 @pytest.fixture
 def imagenet():
-    return Images(catalog.DATASETS["imagenet2012"], Encoded())
+    return Dataset(catalog.DATASETS["imagenet2012"], Encoded())
 
 
 def test_images_of_any_size_come_in_the_networks(imagenet):
@@ -263,7 +264,7 @@ def test_pipelines_share_images_before_they_decode_them(imagenet, monkeypatch):
 def test_encoded_training_images_depend_on_seed_epoch_and_example_alone(crop):
     """Not on the order they come in, which the batch size shows."""
     experiment = resolve("resnet18").experiment
-    keys = Augmentation(crop=crop, flip=True, brightness=0.4, saturation=0.4, lighting=0.1)
+    keys = AugmentationConfig(crop=crop, flip=True, brightness=0.4, saturation=0.4, lighting=0.1)
     data = {"name": "fake", "like": "imagenet2012", "examples": 6, "augmentation": keys}
     experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update=data)})
     images = open_data(experiment)

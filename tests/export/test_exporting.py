@@ -17,7 +17,8 @@ from bnn_keras.experiment import resolve
 from bnn_keras.export import exporting, open_export, tflite, verify
 from bnn_keras.export.graphs import Source
 from bnn_keras.export.trial import look_trained
-from bnn_keras.runs import Run, write_json, write_text
+from bnn_keras.files import write_json, write_text
+from bnn_keras.runs import Run
 from bnn_keras.training.callbacks import save_weights
 
 NAMES = {
@@ -146,7 +147,7 @@ def test_layers_with_real_inputs_are_float_and_need_leave(tmp_path):
     assert export_run(run, "packed", tmp_path / "model.safetensors")["packed_layers"] == 2
 
 
-@pytest.mark.filterwarnings("ignore:data set 'cifar10' is not prepared")
+@pytest.mark.filterwarnings("ignore:dataset 'cifar10' is not prepared")
 def test_random_images_where_there_are_no_others(tmp_path):
     run = run_of(tmp_path / "run", "resnet20")
     with pytest.warns(UserWarning, match="'cifar10' is not prepared: the file is verified on 64 random images"):
@@ -160,7 +161,7 @@ def test_verified_on_what_is_asked_for(trained, data_dir, digits, tmp_path):
     assert (said["verified_on"], said["images"]) == (str(digits), 60)
     said = export_run(trained, "packed", tmp_path / "b.safetensors", verify_on="mnist_5k", data_dir=data_dir)
     assert (said["verified_on"], said["images"]) == ("mnist_5k test", 1000)
-    with pytest.raises(BnnError, match="unknown data set 'nowhere'"):
+    with pytest.raises(BnnError, match="unknown dataset 'nowhere'"):
         export_run(trained, "packed", tmp_path / "c.safetensors", verify_on="nowhere")
 
 
@@ -315,5 +316,5 @@ def test_imported_networks_turn_their_images(tmp_path, digits):
 
 
 def test_data_of_another_shape_to_verify_on(trained, tmp_path):
-    with pytest.raises(BnnError, match="data set 'cifar10' has images 32 × 32 × 3 in 10 classes; the network expects"):
+    with pytest.raises(BnnError, match="dataset 'cifar10' has images 32 × 32 × 3 in 10 classes; the network expects"):
         open_test_data(load_run(trained)[0], "cifar10")

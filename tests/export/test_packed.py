@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
+from helpers import ROOT, run_python
 
 from bnn_keras import catalog, resolve
 from bnn_keras.build import build_model
@@ -66,9 +67,9 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def document(root):
+def document():
     """The blocks of docs/packed-format.md of a kind, in their order."""
-    text = (root / "docs" / "packed-format.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "packed-format.md").read_text(encoding="utf-8")
     return lambda kind: re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
@@ -303,7 +304,7 @@ def test_a_network_too_large_for_a_packed_file(monkeypatch):
 # --- without TensorFlow, and by the document ---
 
 
-def test_the_reader_alone(network, lenet5, python, tmp_path):
+def test_the_reader_alone(network, lenet5, tmp_path):
     shutil.copy(packed_reader.__file__, tmp_path)
     code = f"""
 import sys
@@ -315,7 +316,7 @@ scales = {{f"{{name}} scales": kernel.scales for name, kernel in kernels.items()
 np.savez("kernels.npz", **signs, **scales)
 assert not {{"tensorflow", "bnn_keras"}} & set(sys.modules)
 """
-    python(code, cwd=tmp_path)
+    run_python(code, cwd=tmp_path)
     kernels = binary_kernels(network.model)
     with np.load(tmp_path / "kernels.npz") as read:
         assert len(read.files) == 2 * len(kernels) == 4
@@ -331,7 +332,7 @@ def test_the_reader_imports_numpy_and_what_python_has():
     assert set(imports) - sys.stdlib_module_names == {"numpy"}
 
 
-def test_lenet5_of_the_document(network, lenet5, digits, document, python, tmp_path):
+def test_lenet5_of_the_document(network, lenet5, digits, document, tmp_path):
     """Its forward pass, from the file alone."""
     shutil.copy(packed_reader.__file__, tmp_path)
     shutil.copy(lenet5, tmp_path)
@@ -339,7 +340,7 @@ def test_lenet5_of_the_document(network, lenet5, digits, document, python, tmp_p
     np.save(tmp_path / "images.npy", images[::5])
     expected = network.model(fed[::5], training=False).numpy().argmax(-1)
     assert len(set(expected)) > 5
-    assert python(document("python")[-1], cwd=tmp_path).split() == [str(label) for label in expected]
+    assert run_python(document("python")[-1], cwd=tmp_path).split() == [str(label) for label in expected]
 
 
 def test_bytes_of_the_document(document):
@@ -361,8 +362,8 @@ def test_bytes_of_the_document(document):
     assert zlib.decompress(floats) == bytes.fromhex("".join(planes))
 
 
-def test_limits_of_the_document(root):
-    text = (root / "docs" / "packed-format.md").read_text(encoding="utf-8")
+def test_limits_of_the_document():
+    text = (ROOT / "docs" / "packed-format.md").read_text(encoding="utf-8")
     limits = dict(re.findall(r"^\| (?:the|numbers) (\w+)[^|]*\| ([\d,]+(?: MiB)?)[^|]*\|$", text, re.MULTILINE))
     sizes = {name: value.replace(",", "") for name, value in limits.items()}
     sizes = {name: int(value.split()[0]) << (20 if "MiB" in value else 0) for name, value in sizes.items()}

@@ -3,6 +3,7 @@
 import larq
 import numpy as np
 import pytest
+from helpers import value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -30,15 +31,15 @@ def check(name, x, upstream, gradient_of):
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_edges_equal_formula(name, gradient_of):
-    check(name, EDGES, np.linspace(1, 2, len(EDGES)), gradient_of)
+def test_edges_equal_formula(name):
+    check(name, EDGES, np.linspace(1, 2, len(EDGES)), value_and_gradient)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 @settings(deadline=None, max_examples=25)
 @given(both=arrays(np.float64, (2, 3, 7), elements=st.floats(-3, 3, allow_subnormal=False)))
-def test_equals_formula(gradient_of, name, both):
-    check(name, *both, gradient_of)
+def test_equals_formula(name, both):
+    check(name, *both, value_and_gradient)
 
 
 @pytest.mark.parametrize(("function", "name"), [(clip, "clip"), (leaky_clip, "leaky_clip")])

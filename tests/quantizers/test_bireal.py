@@ -6,6 +6,7 @@ from pathlib import Path
 import larq
 import numpy as np
 import pytest
+from helpers import assert_close, to_hwio, to_oihw, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -27,22 +28,22 @@ def test_golden_values_are_there():
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_kernel_equals_reference(kernel, ours, theirs, close, gradient_of):
-    raw, upstream = (ours(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
-    binary, gradient = gradient_of(detached_scaled_sign, raw, upstream)
-    assert np.all(raw != 0)  # the reference's sign(0) is 0, ours is +1
-    close(theirs(binary), GOLDEN[f"bireal_weight/{kernel}/y"])
-    assert np.array_equal(theirs(gradient), GOLDEN[f"bireal_weight/{kernel}/grad"])
+def test_kernel_equals_reference(kernel):
+    raw, upstream = (to_hwio(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
+    binary, gradient = value_and_gradient(detached_scaled_sign, raw, upstream)
+    assert np.all(raw != 0)  # the reference's sign(0) is 0, to_hwio is +1
+    assert_close(to_oihw(binary), GOLDEN[f"bireal_weight/{kernel}/y"])
+    assert np.array_equal(to_oihw(gradient), GOLDEN[f"bireal_weight/{kernel}/grad"])
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("function", "name"), ACTIVATIONS)
-def test_activation_equals_reference(function, name, close, gradient_of):
+def test_activation_equals_reference(function, name):
     x = GOLDEN[f"act/{name}"].astype(np.float64)
-    y, gradient = gradient_of(FUNCTIONS[function](), x, GOLDEN[f"act_g/{name}"].astype(np.float64))
+    y, gradient = value_and_gradient(FUNCTIONS[function](), x, GOLDEN[f"act_g/{name}"].astype(np.float64))
     nonzero = x != 0  # the reference's sign(0) is 0, Larq's is +1
-    close(y[nonzero], GOLDEN[f"{function}/{name}/y"][nonzero])
-    close(gradient, GOLDEN[f"{function}/{name}/grad"])
+    assert_close(y[nonzero], GOLDEN[f"{function}/{name}/y"][nonzero])
+    assert_close(gradient, GOLDEN[f"{function}/{name}/grad"])
 
 
 @settings(deadline=None, max_examples=25)
@@ -53,15 +54,15 @@ def test_activation_equals_reference(function, name, close, gradient_of):
         elements=st.floats(-1.5, 1.5, allow_subnormal=False),
     )
 )
-def test_kernel_equals_formula(gradient_of, both):
+def test_kernel_equals_formula(both):
     kernel, upstream = both
     alpha = np.abs(kernel).reshape(24, 5).sum(0) / 24
-    binary, gradient = gradient_of(detached_scaled_sign, kernel, upstream)
+    binary, gradient = value_and_gradient(detached_scaled_sign, kernel, upstream)
     np.testing.assert_allclose(binary, alpha * np.where(kernel >= 0, 1, -1), rtol=1e-12, atol=1e-300)
     assert np.array_equal(gradient, upstream * (np.abs(kernel) <= 1))
 
 
-def test_gradient_passes_at_one(gradient_of):
+def test_gradient_passes_at_one():
     kernel = np.array([[-1.0, 1.0, np.nextafter(1, 2), np.nextafter(-1, -2)]])
-    _, gradient = gradient_of(detached_scaled_sign, kernel, np.full((1, 4), 3.0))
+    _, gradient = value_and_gradient(detached_scaled_sign, kernel, np.full((1, 4), 3.0))
     assert gradient.tolist() == [[3, 3, 0, 0]]

@@ -7,6 +7,7 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import assert_close, to_hwio, to_oihw, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,12 +37,12 @@ def test_golden_values_are_there():
 
 @pytest.mark.parametrize(("pair", "kt"), KT)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_kernel_equals_reference(kernel, pair, kt, ours, theirs, close, gradient_of):
-    raw, upstream = (ours(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
+def test_kernel_equals_reference(kernel, pair, kt):
+    raw, upstream = (to_hwio(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
     k, t = kt
-    binary, gradient = gradient_of(lambda x: balanced_scaled_sign(x, t, k), raw, upstream)
-    close(theirs(binary), GOLDEN[f"irnet_weight/{kernel}/y"])  # no weight is its filter's mean: no sign is 0
-    close(theirs(gradient), GOLDEN[f"irnet_weight/{kernel}/grad_kt{pair}"])
+    binary, gradient = value_and_gradient(lambda x: balanced_scaled_sign(x, t, k), raw, upstream)
+    assert_close(to_oihw(binary), GOLDEN[f"irnet_weight/{kernel}/y"])  # no weight is its filter's mean: no sign is 0
+    assert_close(to_oihw(gradient), GOLDEN[f"irnet_weight/{kernel}/grad_kt{pair}"])
     scale = np.abs(binary).max((0, 1, 2))
     assert np.array_equal(scale, GOLDEN[f"irnet_weight/{kernel}/scale"])
     assert np.all(np.frexp(scale)[0] == 0.5)  # powers of two
@@ -49,13 +50,13 @@ def test_kernel_equals_reference(kernel, pair, kt, ours, theirs, close, gradient
 
 @pytest.mark.parametrize(("pair", "kt"), KT)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_equals_reference(name, pair, kt, close, gradient_of):
+def test_activation_equals_reference(name, pair, kt):
     x = GOLDEN[f"act/{name}"].astype(np.float64)
     k, t = kt
-    y, gradient = gradient_of(lambda x: error_decay_sign(x, t, k), x, GOLDEN[f"act_g/{name}"].astype(np.float64))
+    y, gradient = value_and_gradient(lambda x: error_decay_sign(x, t, k), x, GOLDEN[f"act_g/{name}"].astype(np.float64))
     nonzero = x != 0  # the reference's sign(0) is 0, ours is +1
     assert np.array_equal(y[nonzero], GOLDEN[f"irnet_act/{name}/y"][nonzero])
-    close(gradient, GOLDEN[f"irnet_act/{name}/grad_kt{pair}"])
+    assert_close(gradient, GOLDEN[f"irnet_act/{name}/grad_kt{pair}"])
 
 
 def test_sign_of_zero_is_one():
@@ -71,7 +72,7 @@ def test_sign_of_zero_is_one():
     t=st.floats(0.01, 10),
     k=st.floats(1, 100),
 )
-def test_kernel_equals_formula(gradient_of, seed, shape, mean, deviation, t, k):
+def test_kernel_equals_formula(seed, shape, mean, deviation, t, k):
     kernel, upstream = np.random.default_rng(seed).normal(0, 1, (2, *shape))
     kernel = mean + deviation * kernel**3  # cubes, so that scales differ from filter to filter
     w, db = kernel.reshape(24, 5), upstream.reshape(24, 5)
@@ -80,15 +81,15 @@ def test_kernel_equals_formula(gradient_of, seed, shape, mean, deviation, t, k):
     scale = 2 ** np.round(np.log2(np.abs(v).mean(0)))
     dv = scale * db * k * t * (1 - np.tanh(t * v) ** 2)
     dw = (dv - dv.mean(0) - v * (dv * v).sum(0) / 23) / sigma
-    binary, gradient = gradient_of(lambda x: balanced_scaled_sign(x, t, k), kernel, upstream)
+    binary, gradient = value_and_gradient(lambda x: balanced_scaled_sign(x, t, k), kernel, upstream)
     assert np.array_equal(binary.reshape(24, 5), scale * np.where(v >= 0, 1, -1))
     np.testing.assert_allclose(gradient.reshape(24, 5), dw, rtol=1e-8, atol=1e-8 * np.abs(dw).max())
 
 
-def test_pythons_numbers_are_not_rounded(close, gradient_of):
+def test_pythons_numbers_are_not_rounded():
     x = np.array([0.0, 1.0])
-    _, gradient = gradient_of(lambda x: error_decay_sign(x, 0.1, 0.7), x, np.ones(2))
-    close(gradient, 0.7 * 0.1 * (1 - np.tanh(0.1 * x) ** 2))
+    _, gradient = value_and_gradient(lambda x: error_decay_sign(x, 0.1, 0.7), x, np.ones(2))
+    assert_close(gradient, 0.7 * 0.1 * (1 - np.tanh(0.1 * x) ** 2))
 
 
 @pytest.mark.parametrize(

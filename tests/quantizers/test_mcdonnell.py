@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import assert_close, to_hwio, to_oihw, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -23,12 +24,12 @@ def test_golden_values_are_there():
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_kernel_equals_reference(kernel, ours, theirs, close, gradient_of):
-    raw, upstream = (ours(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
-    binary, gradient = gradient_of(he_scaled_sign, raw, upstream)
-    assert np.all(raw != 0)  # the reference's sign(0) is 0, ours is +1
-    close(theirs(binary), GOLDEN[f"mcdonnell/{kernel}/y"])
-    assert np.array_equal(theirs(gradient), GOLDEN[f"mcdonnell/{kernel}/grad"])
+def test_kernel_equals_reference(kernel):
+    raw, upstream = (to_hwio(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
+    binary, gradient = value_and_gradient(he_scaled_sign, raw, upstream)
+    assert np.all(raw != 0)  # the reference's sign(0) is 0, to_hwio is +1
+    assert_close(to_oihw(binary), GOLDEN[f"mcdonnell/{kernel}/y"])
+    assert np.array_equal(to_oihw(gradient), GOLDEN[f"mcdonnell/{kernel}/grad"])
 
 
 @settings(deadline=None, max_examples=25)
@@ -37,8 +38,8 @@ def test_kernel_equals_reference(kernel, ours, theirs, close, gradient_of):
         np.float64, st.sampled_from([(2, 3, 2, 4, 5), (2, 24, 5)]), elements=st.floats(-3, 3, allow_subnormal=False)
     )
 )
-def test_kernel_equals_formula(gradient_of, both):
+def test_kernel_equals_formula(both):
     kernel, upstream = both
-    binary, gradient = gradient_of(he_scaled_sign, kernel, upstream)
+    binary, gradient = value_and_gradient(he_scaled_sign, kernel, upstream)
     np.testing.assert_allclose(binary, np.sqrt(2 / 24) * np.where(kernel >= 0, 1, -1), rtol=1e-12)
     assert np.array_equal(gradient, upstream)

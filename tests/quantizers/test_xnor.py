@@ -7,6 +7,7 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import assert_close, to_hwio, to_oihw, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -32,28 +33,30 @@ def test_golden_values_are_there():
 
 
 @pytest.mark.parametrize(("dataset", "kernel"), CASES)
-def test_kernel_equals_reference(dataset, kernel, ours, theirs, close, gradient_of):
-    raw = ours(GOLDEN[f"kernel/{kernel}"].astype(np.float64))
-    upstream = ours(GOLDEN[f"kernel_g/{kernel}"].astype(np.float64))
+def test_kernel_equals_reference(dataset, kernel):
+    raw = to_hwio(GOLDEN[f"kernel/{kernel}"].astype(np.float64))
+    upstream = to_hwio(GOLDEN[f"kernel_g/{kernel}"].astype(np.float64))
     of = f"xnor_{dataset}/{kernel}"
 
     latent = CentreAndClip()(tf.constant(raw)).numpy()
-    close(theirs(latent), GOLDEN[f"{of}/latent"])
-    close(theirs(CentreAndClip()(tf.constant(latent)).numpy()), GOLDEN[f"{of}/latent2"])
+    assert_close(to_oihw(latent), GOLDEN[f"{of}/latent"])
+    assert_close(to_oihw(CentreAndClip()(tf.constant(latent)).numpy()), GOLDEN[f"{of}/latent2"])
 
-    binary, gradient = gradient_of(lambda x: xnor_scaled_sign(x, gradient_scale=SCALES[dataset]), latent, upstream)
-    close(theirs(binary), GOLDEN[f"{of}/binary"])
-    close(theirs(gradient), GOLDEN[f"{of}/grad"])
+    binary, gradient = value_and_gradient(
+        lambda x: xnor_scaled_sign(x, gradient_scale=SCALES[dataset]), latent, upstream
+    )
+    assert_close(to_oihw(binary), GOLDEN[f"{of}/binary"])
+    assert_close(to_oihw(gradient), GOLDEN[f"{of}/grad"])
 
     bare = {"fan_in_factor": False, "channel_factor": False}
-    _, gradient = gradient_of(lambda x: xnor_scaled_sign(x, **bare), latent, upstream)
-    close(theirs(gradient), GOLDEN[f"{of}/grad_nofactor"])
+    _, gradient = value_and_gradient(lambda x: xnor_scaled_sign(x, **bare), latent, upstream)
+    assert_close(to_oihw(gradient), GOLDEN[f"{of}/grad_nofactor"])
 
 
 @pytest.mark.parametrize("name", ["nchw", "nc", "edge"])
-def test_activation_equals_reference(name, gradient_of):
+def test_activation_equals_reference(name):
     x = GOLDEN[f"act/{name}"].astype(np.float64)
-    y, gradient = gradient_of(xnor_sign, x, GOLDEN[f"act_g/{name}"].astype(np.float64))
+    y, gradient = value_and_gradient(xnor_sign, x, GOLDEN[f"act_g/{name}"].astype(np.float64))
     nonzero = x != 0
     assert np.array_equal(y[nonzero], GOLDEN[f"xnor_act/{name}/y"][nonzero])
     assert np.array_equal(gradient, GOLDEN[f"xnor_act/{name}/grad"])
@@ -70,13 +73,13 @@ def test_sign_of_zero_is_one():
     fan_in=st.booleans(),
     channel=st.booleans(),
 )
-def test_kernel_equals_formula(gradient_of, kernel, upstream, fan_in, channel):
+def test_kernel_equals_formula(kernel, upstream, fan_in, channel):
     n, c = 24, 4
     sign = np.where(kernel >= 0, 1.0, -1.0)
     alpha = np.abs(kernel).sum((0, 1, 2)) / n
     factor = (n if fan_in else 1) * (1 - 1 / c if channel else 1)
     expected = factor * (alpha * upstream * (np.abs(kernel) <= 1) + sign * (upstream * sign).sum((0, 1, 2)) / n)
-    binary, gradient = gradient_of(lambda x: xnor_scaled_sign(x, fan_in, channel), kernel, upstream)
+    binary, gradient = value_and_gradient(lambda x: xnor_scaled_sign(x, fan_in, channel), kernel, upstream)
     np.testing.assert_allclose(binary, alpha * sign, rtol=1e-12, atol=1e-300)
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-12)
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import read_weights
 
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
@@ -81,9 +82,9 @@ def two_processes(code, options):
 
 
 @pytest.fixture
-def largest_difference(weights_of):
+def largest_difference():
     def difference(one, other):
-        one, other = (weights_of(directory / "weights.h5") for directory in (one, other))
+        one, other = (read_weights(directory / "weights.h5") for directory in (one, other))
         assert one.keys() == other.keys()
         return max(float(np.abs(one[name].astype(float) - other[name]).max(initial=0)) for name in one)
 

@@ -4,7 +4,9 @@ import shutil
 from collections import OrderedDict
 
 import numpy as np
+import procedural
 import pytest
+from helpers import ROOT
 
 from bnn_keras import BnnError, evaluate, import_checkpoint, load_run, predict, resolve, runs, train
 from bnn_keras.interop import to_reference
@@ -28,7 +30,7 @@ ASKED = {
     "irnet_cifar_resnet20_1w1a": ("resnet20", {}),
     "irnet_cifar_resnet20_1w32a": ("resnet20", {"bits": "1/32"}),
 }
-FOUND = {  # data set, scheme, bits, structure
+FOUND = {  # dataset, scheme, bits, structure
     "xnor_nin": ("cifar10", "xnor", "1/1", None),
     "wrn_20_1_1bit_cifar100": ("cifar100", "mcdonnell", "1/32", None),
     "birealnet18": ("imagenet2012", "bireal", "1/1", None),
@@ -60,11 +62,11 @@ def content(directory):
 
 
 @pytest.fixture(scope="module")
-def golden(root, procedural):
+def golden():
     """A golden's output, weights in the reference's layout, and images as we take them."""
 
     def load(name):
-        file, _, _, weights, images, _ = procedural.load(root / "tests" / "golden" / f"{name}.npz")
+        file, _, _, weights, images, _ = procedural.load(ROOT / "tests" / "golden" / f"{name}.npz")
         with file:
             return file["eval_out"], weights, images.transpose(0, 2, 3, 1)
 
@@ -226,7 +228,7 @@ def test_number_of_classes_that_no_data_set_has(lenet5, tmp_path):
     with pytest.raises(BnnError) as caught:
         import_checkpoint(tmp_path / "x.npz", tmp_path / "runs" / "x", "lenet5")
     assert str(caught.value) == (
-        "the checkpoint has 7 classes, and no data set with images like those of 'mnist_5k' has as many; "
+        "the checkpoint has 7 classes, and no dataset with images like those of 'mnist_5k' has as many; "
         "choose one with --dataset"
     )
     assert not (tmp_path / "runs").exists()

@@ -6,6 +6,7 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import read_weights, same_weights
 
 from bnn_keras import evaluate, load_run, resolve, train
 from bnn_keras.counts import binary_variables
@@ -113,9 +114,7 @@ def test_a_stage_starts_from_the_last_one_and_trains_what_it_says(stepwise, tmp_
 
 
 @pytest.mark.parametrize("epoch", [1, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (5, 6))])
-def test_resumes_inside_and_between_stages(
-    stepwise, trained_stepwise, tmp_path, data_dir, monkeypatch, epoch, same_weights
-):
+def test_resumes_inside_and_between_stages(stepwise, trained_stepwise, tmp_path, data_dir, monkeypatch, epoch):
     save = callbacks.SaveRun.on_epoch_end
 
     def stop(self, at, logs=None):
@@ -153,12 +152,12 @@ def distilled(teacher, **keys):
     return resolve("lenet5", epochs=2, batch_size=500, overrides=overrides).experiment
 
 
-def test_a_student_learns_from_its_teacher_alone(trained, tmp_path, data_dir, weights_of):
+def test_a_student_learns_from_its_teacher_alone(trained, tmp_path, data_dir):
     experiment = distilled(trained, weight=1.0)
     result = train(experiment, tmp_path / "run", data_dir=data_dir)
     assert result["top1"] > 60
     assert result["parameters"] == 431_220
-    assert weights_of(tmp_path / "run" / "weights.h5").keys() == weights_of(trained / "weights.h5").keys()
+    assert read_weights(tmp_path / "run" / "weights.h5").keys() == read_weights(trained / "weights.h5").keys()
     assert evaluate(tmp_path / "run", data_dir=data_dir)["top1"] == result["top1"]
 
 

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import ROOT, read_weights, same_weights
 from rich.console import Console
 
 from bnn_keras import catalog, load_run, resolve, runs, train
@@ -89,7 +90,7 @@ def test_learning_rate_follows_its_schedule(tmp_path, data_dir):
     )
 
 
-def test_same_seed_same_weights_other_seed_other_weights(tmp_path, data_dir, same_weights):
+def test_same_seed_same_weights_other_seed_other_weights(tmp_path, data_dir):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(quick(seed=seed), tmp_path / name, data_dir=data_dir)
     assert same_weights(tmp_path / "a" / "weights.h5", tmp_path / "b" / "weights.h5")
@@ -123,9 +124,7 @@ FALLING_GAMMA = "stages.0.optimizer.gamma={schedule='geometric', initial=1e-3, f
     ],
     ids=str,
 )
-def test_interrupted_and_resumed_equals_never_interrupted(
-    tmp_path, data_dir, interrupt, monkeypatch, epoch, options, same_weights
-):
+def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, data_dir, interrupt, monkeypatch, epoch, options):
     experiment = quick(epochs=4, **options)
     train(experiment, tmp_path / "whole", data_dir=data_dir)
     interrupt(epoch)
@@ -141,7 +140,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(
         assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
 
 
-def test_dropout_goes_on_where_it_was(tmp_path, data_dir, interrupt, monkeypatch, same_weights, weights_of):
+def test_dropout_goes_on_where_it_was(tmp_path, data_dir, interrupt, monkeypatch):
     few = dataclasses.replace(catalog.DATASETS["mnist_5k"], train="train[:64]", test="test[:16]")
     monkeypatch.setitem(catalog.DATASETS, "mnist_5k", few)
     experiment = resolve("nin", dataset="mnist_5k", epochs=2, batch_size=32).experiment
@@ -155,7 +154,7 @@ def test_dropout_goes_on_where_it_was(tmp_path, data_dir, interrupt, monkeypatch
             train(experiment, tmp_path / "cut", data_dir=data_dir)
     train(experiment, tmp_path / "cut", data_dir=data_dir)
     assert same_weights(tmp_path / "whole" / "weights.h5", tmp_path / "cut" / "weights.h5")
-    steps = [value for name, value in weights_of(tmp_path / "cut" / "weights.h5").items() if "step" in name]
+    steps = [value for name, value in read_weights(tmp_path / "cut" / "weights.h5").items() if "step" in name]
     assert steps == [4, 4]
 
 
@@ -184,7 +183,7 @@ def test_bop_keeps_kernels_at_one(tmp_path, data_dir):
     assert all(np.array_equal(np.abs(variable), np.ones(variable.shape)) for variable in binary)
 
 
-def test_killed_in_the_middle_and_resumed(tmp_path, data_dir, same_weights):
+def test_killed_in_the_middle_and_resumed(tmp_path, data_dir):
     """A real process, a real SIGKILL."""
     experiment = quick(epochs=6)
     train(experiment, tmp_path / "whole", data_dir=data_dir)
@@ -226,7 +225,7 @@ def test_ctrl_c_stops_between_steps_and_gives_the_signal_back(tmp_path, data_dir
     assert not (tmp_path / "run" / "weights.h5").exists()
 
 
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, data_dir, interrupt, monkeypatch, same_weights):
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, data_dir, interrupt, monkeypatch):
     experiment = quick(epochs=4)
     train(experiment, tmp_path / "whole", data_dir=data_dir)
     interrupt(3)
@@ -338,7 +337,7 @@ def test_environment_has_no_secrets(trained):
     assert not any(value in text for name, value in os.environ.items() if "TOKEN" in name or "KEY" in name if value)
 
 
-def test_names_of_files_are_those_documented(root):
-    readme = (root / "README.md").read_text()
+def test_names_of_files_are_those_documented():
+    readme = (ROOT / "README.md").read_text()
     for name in (runs.EXPERIMENT, runs.ENVIRONMENT, runs.METRICS, runs.WEIGHTS, runs.BEST_WEIGHTS, runs.RESULT):
         assert name in readme

@@ -14,12 +14,12 @@ from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 
 HELD = 2**31  # bytes of pixels, of both splits, that are decoded once and held in memory
-READERS = 16  # files read in turn, of a data set that is not held in memory
+READERS = 16  # files read in turn, of a dataset that is not held in memory
 MADE_UP = 512  # images made up that differ; a longer split has them again
 MADE_UP_SIZE = (375, 500)  # of encoded ones: ImageNet's commonest
 
 
-class Source(Protocol):
+class Reader(Protocol):
     """Images with labels, in splits.
 
     Attributes:
@@ -44,8 +44,8 @@ class Source(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A TFDS builder of an image classification data set."""
+class TfdsReader:
+    """A TFDS builder of an image classification dataset."""
 
     builder: tfds.core.DatasetBuilder
 
@@ -65,8 +65,8 @@ class Prepared:
         )
         if not fits or tf.as_dtype(features[keys[0]].dtype) != tf.uint8 or not features[keys[1]].num_classes:
             raise BnnError(
-                f"data set {self.builder.name!r} has {', '.join(features)}; expected 8-bit images with one label each; "
-                "choose a data set for image classification"
+                f"dataset {self.builder.name!r} has {', '.join(features)}; expected 8-bit images with one label each; "
+                "choose a dataset for image classification"
             )
         return keys
 
@@ -83,7 +83,7 @@ class Prepared:
 
     @property
     def version(self) -> str:
-        """TFDS's version of the data set."""
+        """TFDS's version of the dataset."""
         return str(self.builder.version)
 
     @property
@@ -126,7 +126,7 @@ class Prepared:
 
 
 @dataclasses.dataclass(frozen=True)
-class MadeUp:
+class FakeReader:
     """Images made up: blurred colours and noise, a function of (seed, split, number).
 
     Attributes:
@@ -135,7 +135,7 @@ class MadeUp:
         seed: Of colours, noise and labels.
     """
 
-    row: catalog.Dataset
+    row: catalog.DatasetRow
     examples: int
     seed: int
 
@@ -154,7 +154,7 @@ class MadeUp:
 
     @property
     def encoded(self) -> bool:
-        """Where the images of the data set that these stand for differ in size."""
+        """Where the images of the dataset that these stand for differ in size."""
         return self.row.input_shape[0] is None
 
     def count(self, split: str) -> int:

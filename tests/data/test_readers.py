@@ -1,4 +1,4 @@
-"""Data sets outside the catalog: made up, a folder of images, any of TFDS; and ImageNet from its archives."""
+"""Datasets outside the catalog: made up, a folder of images, any of TFDS; and ImageNet from its archives."""
 
 import dataclasses
 import io
@@ -21,6 +21,7 @@ from bnn_keras.data import (
 )
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
+from bnn_keras.location import DataLocation
 
 
 def epoch_of(images, experiment, batch_size):
@@ -38,9 +39,9 @@ def picture(height, width, channels=3, seed=0):
 def test_fake_arrays_have_the_shape_and_classes_of_what_they_stand_for():
     experiment = resolve("lenet5", dataset="fake").experiment
     images = open_data(experiment)
-    assert (images.row.input_shape, images.row.classes, images.encoded) == ((28, 28, 1), 10, False)
+    assert (images.info.input_shape, images.info.classes, images.encoded) == ((28, 28, 1), 10, False)
     size = experiment.stages[0].batch_size
-    assert [images.examples(split) for split in (images.row.train, images.row.test)] == [2 * size] * 2
+    assert [images.examples(split) for split in (images.info.train, images.info.test)] == [2 * size] * 2
     assert len(images.labels) == 10
     batches = epoch_of(images, experiment, size)
     assert [batch.shape for batch, _ in batches] == [(size, 28, 28, 1)] * 2
@@ -60,7 +61,7 @@ def test_fake_images_of_any_size_are_jpeg_files():
     experiment = resolve("resnet18", dataset="fake", overrides=["data.examples=3"]).experiment
     images = open_data(experiment)
     assert images.encoded
-    files = [data for data, _ in images.pairs(images.row.train)]
+    files = [data for data, _ in images.pairs(images.info.train)]
     assert all(tf.io.is_jpeg(data) for data in files)
     assert {tuple(tf.io.decode_jpeg(data).shape) for data in files} == {(375, 500, 3)}
     ((batch, _),) = evaluation_batches(images, experiment)
@@ -77,7 +78,7 @@ def test_many_fake_images_repeat_those_in_memory(monkeypatch):
 
 
 def test_fake_without_an_experiment():
-    with pytest.raises(BnnError, match=r"data set 'fake' takes shape and classes from another one; set data.name=fake"):
+    with pytest.raises(BnnError, match=r"dataset 'fake' takes shape and classes from another one; set data.name=fake"):
         open_dataset("fake")
 
 
@@ -98,15 +99,15 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_described(folder):
-    row = describe("image_folder", str(folder))
+    row = describe("image_folder", DataLocation(str(folder)))
     assert (row.input_shape, row.classes) == ((None, None, 3), 2)
     assert (row.train, row.test, row.train_examples, row.test_examples) == ("train", "val", 8, 4)
 
 
 def test_a_folder_trains_and_evaluates(folder):
-    row = describe("image_folder", str(folder))
+    row = describe("image_folder", DataLocation(str(folder)))
     experiment = resolve("resnet18", dataset=row).experiment
-    images = open_data(experiment, str(folder))
+    images = open_data(experiment, DataLocation(str(folder)))
     assert images.labels == ["cat", "dog"]
     assert images.version == "1.0.0"
     labels = np.concatenate([labels for _, labels in epoch_of(images, experiment, 3)])
@@ -120,7 +121,7 @@ def test_a_folder_trains_and_evaluates(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, r"data set 'image_folder' needs its folder; give it with --data-dir DIR; expected DIR/train/<class>/"),
+        (None, r"dataset 'image_folder' needs its folder; give it with --data-dir DIR; expected DIR/train/<class>/"),
         ("train", r"--data-dir '.*' has no folder 'train'; expected DIR/train/<class>/\*.jpg"),
         ("train/*", r"--data-dir '.*' has no images in 'train'; expected"),
         ("train/*/*", r"--data-dir '.*' has no images in 'train'; expected"),
@@ -132,14 +133,14 @@ def test_folders_that_are_none(folder, change, message):
     for path in folder.glob(change) if change else ():
         path.rename(folder.with_name(f"{folder.name}-{path.parent.name}-{path.name}"))
     with pytest.raises(BnnError, match=message):
-        open_dataset("image_folder", str(folder) if change else None)
+        open_dataset("image_folder", DataLocation(str(folder) if change else None))
 
 
 def test_a_folder_with_other_classes_than_the_experiments(folder):
-    experiment = resolve("resnet18", dataset=catalog.Dataset.other("image_folder", (None, None, 3), 5)).experiment
-    message = r"data set 'image_folder' has images any × any × 3 in 2 classes; the experiment says any × any × 3 in 5"
+    experiment = resolve("resnet18", dataset=catalog.DatasetRow.other("image_folder", (None, None, 3), 5)).experiment
+    message = r"dataset 'image_folder' has images any × any × 3 in 2 classes; the experiment says any × any × 3 in 5"
     with pytest.raises(BnnError, match=message):
-        open_data(experiment, str(folder))
+        open_data(experiment, DataLocation(str(folder)))
 
 
 # --- any other of TFDS ---
@@ -202,8 +203,8 @@ class TinyNumbers(tfds.core.GeneratorBasedBuilder):
 
 
 def test_another_set_of_tfds_is_described_before_it_is_there(tmp_path):
-    row = describe("tiny_squares", str(tmp_path))
-    expected = catalog.Dataset("tiny_squares", "", (8, 8, 3), 2, "train", "test", 0, 0)
+    row = describe("tiny_squares", DataLocation(str(tmp_path)))
+    expected = catalog.DatasetRow("tiny_squares", "", (8, 8, 3), 2, "train", "test", 0, 0)
     assert row == expected
     assert list(tmp_path.iterdir()) == []
 
@@ -212,13 +213,13 @@ def test_another_set_of_tfds_is_described_before_it_is_there(tmp_path):
 def test_another_set_of_tfds_trains_and_evaluates(tmp_path, held, monkeypatch):
     """Held in memory, or decoded as it is read; it has one split, of which the last tenth is for tests."""
     monkeypatch.setattr(sources, "HELD", held)
-    experiment = resolve("nin", dataset=describe("tiny_squares", str(tmp_path))).experiment
+    experiment = resolve("nin", dataset=describe("tiny_squares", DataLocation(str(tmp_path)))).experiment
     assert experiment.input_shape == (8, 8, 3)
-    images = open_data(experiment, str(tmp_path))
+    images = open_data(experiment, DataLocation(str(tmp_path)))
     assert (images.encoded, images.version, images.labels) == (held == 0, "2.1.0", ["dark", "light"])
-    assert (images.examples(images.row.train), images.examples(images.row.test)) == (54, 6)
-    assert describe("tiny_squares", str(tmp_path)) == dataclasses.replace(
-        images.row, train_examples=54, test_examples=6
+    assert (images.examples(images.info.train), images.examples(images.info.test)) == (54, 6)
+    assert describe("tiny_squares", DataLocation(str(tmp_path))) == dataclasses.replace(
+        images.info, train_examples=54, test_examples=6
     )
     batches = [*epoch_of(images, experiment, 20), *evaluation_batches(images, experiment)]
     assert [len(labels) for _, labels in batches] == [20, 20, 14, 6]
@@ -232,40 +233,40 @@ def test_another_set_of_tfds_trains_and_evaluates(tmp_path, held, monkeypatch):
 
 
 def test_a_test_split_without_labels_is_passed_over(tmp_path):
-    assert open_dataset("tiny_contest", str(tmp_path)).row.test == "validation"
-    assert describe("tiny_contest", str(tmp_path)).test == "validation"
+    assert open_dataset("tiny_contest", DataLocation(str(tmp_path))).info.test == "validation"
+    assert describe("tiny_contest", DataLocation(str(tmp_path))).test == "validation"
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cifar11", r"unknown data set 'cifar11'; did you mean 'cifar10'\? known: mnist_5k, .*, fake, and every image"),
-        ("tiny_square", r"unknown data set 'tiny_square'; did you mean 'tiny_squares'\?"),
-        ("tiny_numbers", r"data set 'tiny_numbers' has image, label; expected 8-bit images with one label each"),
-        ("imdb_reviews", r"data set 'imdb_reviews' has .*; choose a data set for image classification"),
+        ("cifar11", r"unknown dataset 'cifar11'; did you mean 'cifar10'\? known: mnist_5k, .*, fake, and every image"),
+        ("tiny_square", r"unknown dataset 'tiny_square'; did you mean 'tiny_squares'\?"),
+        ("tiny_numbers", r"dataset 'tiny_numbers' has image, label; expected 8-bit images with one label each"),
+        ("imdb_reviews", r"dataset 'imdb_reviews' has .*; choose a dataset for image classification"),
         (
             "cifar10/grey",
-            r"TFDS cannot open data set 'cifar10/grey' \(.*grey not found.*\); expected NAME or NAME/CONFIG",
+            r"TFDS cannot open dataset 'cifar10/grey' \(.*grey not found.*\); expected NAME or NAME/CONFIG",
         ),
     ],
 )
 def test_names_that_are_no_image_classification_set(tmp_path, name, message):
     with pytest.raises(BnnError, match=message):
-        describe(name, str(tmp_path))
+        describe(name, DataLocation(str(tmp_path)))
 
 
 def test_another_set_fails_at_once_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_reachable", lambda url: False)
     with pytest.raises(
-        BnnError, match=r"data set 'stl10' is not prepared in .* cannot be downloaded .*--manual-dir DIR"
+        BnnError, match=r"dataset 'stl10' is not prepared in .* cannot be downloaded .*--manual-dir DIR"
     ):
-        open_dataset("stl10", str(tmp_path))
+        open_dataset("stl10", DataLocation(str(tmp_path)))
 
 
 def test_a_set_that_the_user_downloads(tmp_path):
-    message = r"data set 'resisc45' is not prepared in .*nobody may download it for you.*--manual-dir DIR"
+    message = r"dataset 'resisc45' is not prepared in .*nobody may download it for you.*--manual-dir DIR"
     with pytest.raises(BnnError, match=message):
-        open_dataset("resisc45", str(tmp_path))
+        open_dataset("resisc45", DataLocation(str(tmp_path)))
 
 
 # --- ImageNet, from archives as ImageNet has them ---
@@ -311,8 +312,8 @@ def archives(tmp_path):
 def test_imagenet_is_prepared_from_its_archives(tmp_path, archives):
     experiment = resolve("resnet18").experiment
     assert experiment.data.name == "imagenet2012"
-    images = open_data(experiment, str(tmp_path / "data"), str(archives))
-    assert [images.examples(split) for split in (images.row.train, images.row.test)] == [6, 6]
+    images = open_data(experiment, DataLocation(str(tmp_path / "data"), str(archives)))
+    assert [images.examples(split) for split in (images.info.train, images.info.test)] == [6, 6]
     assert len(images.labels) == 1000
     assert images.labels[0] == "n01440764"
     batches = epoch_of(images, experiment, 4)
@@ -326,12 +327,12 @@ def test_imagenet_is_prepared_from_its_archives(tmp_path, archives):
     known = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()[:6]
     assert sorted(images.labels[label] for label in labels) == sorted(known)
     # Prepared is prepared: no archive is needed any more.
-    assert open_dataset("imagenet2012", str(tmp_path / "data")).examples("train") == 6
+    assert open_dataset("imagenet2012", DataLocation(str(tmp_path / "data"))).examples("train") == 6
 
 
 def test_imagenet_without_its_archives(tmp_path):
     with pytest.raises(BnnError) as error:
-        open_dataset("imagenet2012", str(tmp_path / "data"))
+        open_dataset("imagenet2012", DataLocation(str(tmp_path / "data")))
     message = str(error.value)
     assert (
         "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (from https://image-net.org/download-images" in message
@@ -345,5 +346,5 @@ def test_imagenet_without_one_of_its_archives(tmp_path, archives):
     with pytest.raises(
         BnnError, match=r"\(ILSVRC2012_img_val.tar missing in '.*manual'\); put ILSVRC2012_img_train.tar"
     ):
-        open_dataset("imagenet2012", str(tmp_path / "data"), str(archives))
+        open_dataset("imagenet2012", DataLocation(str(tmp_path / "data"), str(archives)))
     assert not (tmp_path / "data").exists()

@@ -26,7 +26,7 @@ class WarmUp(Table):
     epochs: Positive
 
 
-class Schedule(Table):
+class ScheduleConfig(Table):
     """A value as a function of the epochs since its stage began.
 
     It changes from epoch to epoch, or from step to step with `every = "step"`. It is `ahead` of the stage by so many
@@ -40,7 +40,7 @@ class Schedule(Table):
     @property
     def arguments(self) -> dict[str, Any]:
         """Those of the schedule's own function."""
-        common = {"schedule", *Schedule.model_fields}
+        common = {"schedule", *ScheduleConfig.model_fields}
         return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
 
     @property
@@ -49,7 +49,7 @@ class Schedule(Table):
         return self.ahead
 
 
-class Step(Schedule):
+class Step(ScheduleConfig):
     """A value multiplied by `factor` every `period` epochs."""
 
     schedule: Literal["step"]
@@ -58,7 +58,7 @@ class Step(Schedule):
     period: Positive
 
 
-class MultiStep(Schedule):
+class MultiStep(ScheduleConfig):
     """A value multiplied by `factor` at each of the `boundaries` (in epochs since the stage began)."""
 
     schedule: Literal["multi_step"]
@@ -69,7 +69,7 @@ class MultiStep(Schedule):
     _rising = pydantic.field_validator("boundaries")(_rising)
 
 
-class Exponential(Schedule):
+class Exponential(ScheduleConfig):
     """A value multiplied by `factor` in `period` epochs, smoothly, or all at once after them (`staircase`)."""
 
     schedule: Literal["exponential"]
@@ -79,7 +79,7 @@ class Exponential(Schedule):
     staircase: bool = False
 
 
-class Geometric(Schedule):
+class Geometric(ScheduleConfig):
     """A value that goes from `initial` to `final` by the same factor in each epoch; it is there after the last one."""
 
     schedule: Literal["geometric"]
@@ -87,7 +87,7 @@ class Geometric(Schedule):
     final: Positive
 
 
-class Linear(Schedule):
+class Linear(ScheduleConfig):
     """A value that goes from `initial` to `final` in a straight line; it is there after the last epoch."""
 
     schedule: Literal["linear"]
@@ -95,7 +95,7 @@ class Linear(Schedule):
     final: NotNegative
 
 
-class Polynomial(Schedule):
+class Polynomial(ScheduleConfig):
     """A value that goes from `initial` to `final` as the remaining share of the stage to the `power`."""
 
     schedule: Literal["polynomial"]
@@ -104,7 +104,7 @@ class Polynomial(Schedule):
     power: Positive
 
 
-class Cosine(Schedule):
+class Cosine(ScheduleConfig):
     """A value that goes from `initial` to `final` as half a cosine; it is there after the last epoch."""
 
     schedule: Literal["cosine"]
@@ -112,7 +112,7 @@ class Cosine(Schedule):
     final: NotNegative
 
 
-class CosineRestarts(Schedule):
+class CosineRestarts(ScheduleConfig):
     """Half a cosine from `initial` to `final` in each cycle; a new one starts at each epoch of `restarts`.
 
     Only the first cycle is ever `ahead`: a restart sets the clock.

@@ -1,0 +1,79 @@
+"""Functions that tests share: `from helpers import ...` (pytest puts this folder on the path)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+from click.testing import CliRunner
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def read_weights(file):
+    """Return the arrays of an HDF5 weights file by name."""
+    values = {}
+    with h5py.File(file) as stream:
+        stream.visititems(
+            lambda name, item: values.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+        )
+    assert values
+    return values
+
+
+def same_weights(one, other):
+    """Return whether two weights files are equal bit for bit."""
+    one, other = read_weights(one), read_weights(other)
+    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+def run_bnnk(*args):
+    """Run `bnnk` in this process; return click's result with `exit_code`, `stdout` and `stderr`."""
+    from bnn_keras.cli import main
+
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def error_line(*args, code=1):
+    """Run `bnnk`, which must fail with one error line and no traceback; return that line."""
+    result = run_bnnk(*args)
+    assert result.exit_code == code, result.output
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: "), result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    return last.removeprefix("Error: ")
+
+
+def run_python(code, **options):
+    """Run Python code in a fresh interpreter and return what it prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, **options).stdout.strip()
+
+
+def to_hwio(kernel):
+    """Return a reference's kernel (OIHW or OI) in Keras's layout (HWIO or IO)."""
+    return kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+
+
+def to_oihw(kernel):
+    """Return a Keras kernel (HWIO or IO) in the references' layout (OIHW or OI)."""
+    return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+
+
+def assert_close(value, reference):
+    """Assert equality up to rounding in float64."""
+    np.testing.assert_allclose(value, reference, rtol=1e-12, atol=1e-14 * np.max(np.abs(reference)))
+
+
+def value_and_gradient(function, x, upstream):
+    """Return `function(x)`, and the gradient of `x` for the gradient `upstream` of the result."""
+    import tensorflow as tf
+
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return y.numpy(), tape.gradient(y, x, tf.constant(upstream)).numpy()
