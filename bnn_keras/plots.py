@@ -12,7 +12,7 @@ from bnn_keras.build import build_annealing, build_schedules
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, ScheduleConfig, Stage
 from bnn_keras.files import replacing
-from bnn_keras.schedules import ScheduleConfig as Function
+from bnn_keras.schedules import Schedule as Function
 
 FORMATS = ("pdf", "png", "svg")
 _LABELS = {

@@ -5,8 +5,9 @@ import os
 import sys
 
 import pytest
+from helpers import once
 
-import bnn_keras  # noqa: F401  (before TensorFlow: it chooses Keras 2)
+import bnn_keras
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -55,19 +56,22 @@ def float64():
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Where mnist_5k is prepared, once for all tests."""
-    from bnn_keras.data import open_dataset
-    from bnn_keras.location import DataLocation
 
-    folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
-    open_dataset("mnist_5k", DataLocation(folder))
-    return folder
+    def prepare(folder):
+        from bnn_keras.data import open_dataset
+        from bnn_keras.location import DataLocation
+
+        open_dataset("mnist_5k", DataLocation(str(folder)))
+
+    return str(once(tmp_path_factory, "tensorflow_datasets", prepare))
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, data_dir):
     """A finished run of two epochs of lenet5 on mnist_5k. Read it only."""
-    from bnn_keras import resolve, train
 
-    directory = tmp_path_factory.mktemp("runs") / "trained"
-    train(resolve("lenet5", epochs=2).experiment, directory, data_dir=data_dir)
-    return directory
+    def train(folder):
+
+        bnn_keras.train(bnn_keras.resolve("lenet5", epochs=2).experiment, folder, data_dir=data_dir)
+
+    return once(tmp_path_factory, "trained", train)

@@ -29,7 +29,7 @@ def _mark(network, own):
         return []
     zoo = network.startswith("zoo/")
     in_time = network in SMALL or (own and not zoo)
-    return [pytest.mark.slow, *([] if in_time else [pytest.mark.nightly])]
+    return [pytest.mark.slow if in_time else pytest.mark.nightly]
 
 
 def _table():

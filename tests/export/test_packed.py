@@ -224,7 +224,7 @@ def _networks():
         yield pytest.param(name, options, id="-".join([name, *options.values()]))
     for name in catalog.NETWORKS:
         nightly = [pytest.mark.nightly] if name.startswith("zoo/") and name != "zoo/quicknet" else []
-        yield pytest.param(name, {}, marks=[pytest.mark.slow, *nightly])
+        yield pytest.param(name, {}, marks=nightly or [pytest.mark.slow])
 
 
 @pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize:UserWarning")  # of what Larq Zoo's have

@@ -1,5 +1,7 @@
 """Functions that tests share: `from helpers import ...` (pytest puts this folder on the path)."""
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +79,20 @@ def value_and_gradient(function, x, upstream):
         tape.watch(x)
         y = function(x)
     return y.numpy(), tape.gradient(y, x, tf.constant(upstream)).numpy()
+
+
+def once(tmp_path_factory, name, make):
+    """Return a folder that `make(folder)` filled, once per test run: the processes of pytest-xdist share it.
+
+    Read it only. Other processes wait while one makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / "shared" / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir(parents=True)
+            make(folder)
+            done.touch()
+    return folder
