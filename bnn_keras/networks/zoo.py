@@ -1,4 +1,4 @@
-"""The networks of Larq Zoo, which bring their own quantizers and, where asked for, their pre-trained weights."""
+"""Networks of Larq Zoo, with their own quantizers and, on request, pre-trained weights."""
 
 from __future__ import annotations
 
@@ -16,43 +16,45 @@ from bnn_keras.schemes import Scheme
 def zoo(
     function: Callable[..., tf.keras.Model], scheme: Scheme, images: tf.Tensor, classes: int, weights: str = "none"
 ) -> tf.Tensor:
-    """A network of Larq Zoo, less the softmax that ends it.
+    """Build a network of Larq Zoo, without its final softmax.
 
     Args:
         function: Larq Zoo's function.
-        scheme: Not used: these networks have their own.
+        scheme: Ignored: these networks have their own quantizers.
         images: (batch, height, width, channels), 224×224×3 for the pre-trained weights.
         classes: Number of logits; 1,000 for the pre-trained weights.
-        weights: "none", or "imagenet": downloaded where they are not in Keras's cache.
+        weights: "none", or "imagenet" for pre-trained weights, downloaded unless they are in Keras's cache.
 
     Returns:
         Logits, (batch, classes).
 
     Raises:
-        BnnError: The pre-trained weights cannot be had.
+        BnnError: The pre-trained weights are not available.
 
     Source: larq_zoo.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # QuickNet shares initializers, and has functions for some
-        original = _made(function, images, classes, None if weights == "none" else weights)
-        # Larq Zoo takes no Keras tensor, and a model inside a model would hide its layers: the same ones on our images.
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # QuickNet shares initializers between layers, and passes functions as some
+        original = _build(function, images, classes, None if weights == "none" else weights)
+        # Larq Zoo's functions take no Keras tensor, and a nested model would hide its layers. So we clone the model.
         model = tf.keras.models.clone_model(original, input_tensors=images)
     model.set_weights(original.get_weights())
     return model.layers[-1].input
 
 
-def _made(
+def _build(
     function: Callable[..., tf.keras.Model], images: tf.Tensor, classes: int, weights: str | None
 ) -> tf.keras.Model:
     try:
         return function(input_shape=tuple(images.shape[1:]), num_classes=classes, weights=weights)
-    except Exception as error:  # Keras raises just that where a download fails
+    except Exception as error:  # Keras raises a plain Exception if a download fails
         if weights is None:
             raise
         raise BnnError(
             f"cannot load Larq Zoo's weights {weights!r} ({error}); expected 'none' or 'imagenet', and for the latter "
-            "images 224×224×3, 1,000 classes and a network or a filled Keras cache"
+            "images 224×224×3, 1,000 classes and a network connection or a filled Keras cache"
         ) from error
 
 
