@@ -15,27 +15,42 @@ from helpers import GOLDEN
 from bnn_keras import catalog, interop
 
 FOLDER = Path(os.environ.get("BNN_KERAS_GOLDENS", GOLDEN))
-# One golden file for each function in `bnn_keras.networks` that builds a network.
-QUICK = (
-    "xnor_lenet5",
-    "xnor_nin",
-    "wrn_20_1_1bit_cifar10",
-    "small/birealnet18",
-    "small/birealnet34",
-    "small/birealnet50",
-    "irnet_cifar_resnet20_1w1a",
-    "small/irnet_imagenet_resnet18_1w1a",
-    "s3_binarynet",
-)
+# The quick tests compare one golden file for each function that builds a network. Large networks are only evaluated, or
+# trained with one t; the slow tests then compare the rest.
+EVERYTHING, EVALUATION, ONE_T, OTHER_T = None, (), (1.0,), (0.1, 5.0)
+QUICK = {
+    "xnor_lenet5": EVERYTHING,
+    "xnor_nin": EVERYTHING,
+    "xnor_alexnet": EVALUATION,
+    "wrn_20_1_1bit_cifar10": EVERYTHING,
+    "small/birealnet18": EVERYTHING,
+    "small/birealnet34": EVERYTHING,
+    "small/birealnet50": EVERYTHING,
+    "irnet_cifar_resnet20_1w1a": EVERYTHING,
+    "irnet_cifar_vgg_small_1w1a": ONE_T,
+    "irnet_cifar_resnet18_1w1a": ONE_T,
+    "small/irnet_imagenet_resnet18_1w1a": ONE_T,
+    "small/irnet_imagenet_resnet34_1w1a": ONE_T,
+    "s3_binarynet": EVERYTHING,
+    "s3_binary_alexnet": EVALUATION,
+    "s3_xnornet": EVALUATION,
+}
+REST = {EVALUATION: EVERYTHING, ONE_T: OTHER_T}
 
 
 def _cases():
-    """Yield the golden files: small images in place of large ones, which are nightly if both exist."""
+    """Yield golden files with the values of t to train with.
+
+    Small images replace large ones, which are nightly if both exist.
+    """
     for path in parity.golden_files(FOLDER):
         case = f"small/{path.stem}" if parity.is_small(path) else path.stem
-        has_small_version = not parity.is_small(path) and (FOLDER / "small" / path.name).is_file()
-        marks = [] if case in QUICK else pytest.mark.nightly if has_small_version else pytest.mark.slow
-        yield pytest.param(path, id=case, marks=marks)
+        if case in QUICK:
+            yield pytest.param(path, QUICK[case], id=f"{case}-in_part" if QUICK[case] in REST else case)
+        if QUICK.get(case, EVALUATION) in REST:
+            has_small_version = not parity.is_small(path) and (FOLDER / "small" / path.name).is_file()
+            mark = pytest.mark.nightly if has_small_version else pytest.mark.slow
+            yield pytest.param(path, REST[QUICK.get(case, EVALUATION)], id=case, marks=mark)
 
 
 def _load(name):
@@ -71,11 +86,12 @@ def test_golden_files_of_other_things_are_left_out(tmp_path):
     assert found == ["small/birealnet18.npz", "birealnet18.npz", "small/birealnet34.npz"]
 
 
-@pytest.mark.parametrize("path", list(_cases()))
-def test_network_equals_reference(path):
+@pytest.mark.parametrize(("path", "temperatures"), list(_cases()))
+def test_network_equals_reference(path, temperatures):
     """In float64: outputs, gradients, running statistics, five training steps. In float32: the evaluation output."""
-    differences = parity.compare(path, float32=True)
-    assert differences.keys() >= {"output", "output_float32"}
+    float32 = temperatures not in REST
+    differences = parity.compare(path, float32, temperatures)
+    assert differences.keys() >= ({"output", "output_float32"} if float32 else {"output"})
     allowed = parity.tolerances(path.stem, parity.is_small(path))
     too_large = {kind: value for kind, value in differences.items() if not value <= allowed[kind]}
     assert not too_large, differences

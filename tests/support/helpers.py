@@ -98,20 +98,21 @@ def once(tmp_path_factory, name, make):
     return folder
 
 
-def small_network(name, scheme, classes=10, **options):
+def small_network(name, scheme, classes=10, input_shape=None, **options):
     """Build a shallow, narrow variant of a network of the catalog, for small images.
 
     Args:
         name: Name of the network.
         scheme: Builds its binary layers.
         classes: Number of logits.
+        input_shape: Height, width, channels; as small as the network allows by default.
         **options: Arguments of the network's function, such as `structure`.
     """
     from bnn_keras.build import build_network
 
     two_stages = {"blocks": (1, 1), "filters": (8, 16)}
     alexnet = {"filters": (8, 8, 8, 8, 8), "units": (16, 16)}
-    input_shape, sizes = {
+    smallest, sizes = {
         "lenet5": ((28, 28, 1), {}),
         "nin": ((16, 16, 3), {"filters": (8,) * 8}),
         "alexnet": ((67, 67, 3), alexnet),
@@ -125,7 +126,7 @@ def small_network(name, scheme, classes=10, **options):
         "resnet18_cifar": ((16, 16, 3), two_stages),
         "resnet18": ((32, 32, 3), two_stages),
         "resnet34": ((32, 32, 3), two_stages),
-        "vgg_small": ((16, 16, 3), {"convolutions": ((8, False), (8, True), (16, True))}),
+        "vgg_small": ((16, 16, 3), {"convolutions": ((8, False), (8, True), (16, True), (16, True))}),
         **{f"wrn_20_{width}": ((16, 16, 3), {"depth": 8, "width": width / 2}) for width in (1, 2, 10)},
     }[name]
-    return build_network(name, scheme, input_shape, classes, **{**options, **sizes})
+    return build_network(name, scheme, input_shape or smallest, classes, **{**options, **sizes})

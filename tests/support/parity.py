@@ -122,12 +122,14 @@ def sign(x):
     return np.where(x >= 0, 1.0, -1.0)
 
 
-def compare(path, float32=False):
+def compare(path, float32=False, temperatures=None):
     """Compare a network with its golden file.
 
     Args:
         path: The golden file.
         float32: Also evaluate the network in float32.
+        temperatures: Values of t to train IR-Net's networks with; all of the golden file by default. An empty tuple
+            leaves out the training of any network.
 
     Returns:
         {kind: largest relative difference}, with the kinds of `tolerances`.
@@ -135,7 +137,7 @@ def compare(path, float32=False):
     golden, meta, _, weights, images, labels = procedural.load(path)
     tf.keras.backend.set_floatx("float64")
     try:
-        differences = Comparison(path, golden, meta, weights, images, labels).differences
+        differences = Comparison(path, golden, meta, weights, images, labels, temperatures).differences
     finally:
         tf.keras.backend.set_floatx("float32")
     if float32:
@@ -163,7 +165,7 @@ class Evaluation:
 class Comparison(Evaluation):
     """Compare one golden file with its network: evaluation, training output, gradients, five training steps."""
 
-    def __init__(self, path, golden, meta, weights, images, labels):
+    def __init__(self, path, golden, meta, weights, images, labels, temperatures):
         name = path.stem
         super().__init__(name, meta, weights, images)
         self.name, self.golden, self.meta, self.labels = name, golden, meta, labels
@@ -174,9 +176,11 @@ class Comparison(Evaluation):
         # The first maximum of a pool is the last one in the rotated network.
         self.ties_last = "tielast/loss_steps" in self.fields and name.startswith(ROTATED)
         self.note("output", distance(self.output(), golden["eval_out"]))
-        if "train_out" not in self.fields:
+        if "train_out" not in self.fields or temperatures == ():
             return
         for k, t in meta.get("kt", [(None, None)]):
+            if temperatures and t not in temperatures:
+                continue
             self.prefix = f"t{t:g}/" if k else ""
             interop.load_reference(self.model, weights)
             for annealed in annealed_of(self.model):
