@@ -84,7 +84,7 @@ class TorchBatchNormalization(tf.keras.layers.BatchNormalization):
     >>> layer = TorchBatchNormalization()
     >>> layer(tf.constant([[-1.0], [1.0]]), training=True).numpy().round(4).tolist()
     [[-1.0], [1.0]]
-    >>> float(layer.moving_variance[0].numpy().round(4))  # 0.9 · 1 + 0.1 · 2
+    >>> round(float(layer.moving_variance[0]), 4)  # 0.9 · 1 + 0.1 · 2
     1.1
     """
 
