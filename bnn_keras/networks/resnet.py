@@ -90,8 +90,8 @@ def resnet(
     """Build a residual network with binary 3×3 convolutions. First convolution, shortcuts and last layer are real.
 
     A block is conv → batch norm → activation → conv → batch norm, + shortcut → activation. With a shortcut per
-    convolution it is twice conv → batch norm, + shortcut → activation. A batch norm stands between the mean over the
-    map and the last layer. The activation is hardtanh at 1-bit activations, else ReLU (`Scheme.activation`).
+    convolution it is twice conv → batch norm, + shortcut → activation. A batch norm follows the mean over the map. The
+    activation is hardtanh at 1-bit activations, else ReLU (`Scheme.activation`).
 
     Args:
         scheme: Builds the binary layers and the activations.

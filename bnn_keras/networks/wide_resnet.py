@@ -39,7 +39,7 @@ def wide_resnet(scheme: Scheme, images: tf.Tensor, classes: int, depth: int, wid
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or not blocks:
-        raise BnnError(f"a wide residual network has depth 8, 14, 20, 26, …, got {depth}; set network.depth to one")
+        raise BnnError(f"network.depth is {depth}; expected 2 + 6 · n with n ≥ 1, such as 20")
 
     def norm(x: tf.Tensor, name: str) -> tf.Tensor:
         return TorchBatchNormalization(scale=False, center=False, name=name)(x)

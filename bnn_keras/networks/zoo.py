@@ -34,11 +34,10 @@ def zoo(
     Source: larq_zoo.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # QuickNet shares initializers between layers, and passes functions as some
+        # QuickNet shares initializers between layers and uses functions as initializers; Keras warns about both.
+        warnings.simplefilter("ignore", UserWarning)
         original = _build(function, images, classes, None if weights == "none" else weights)
-        # Larq Zoo's functions take no Keras tensor, and a nested model would hide its layers. So we clone the model.
+        # Larq Zoo's functions do not accept a Keras tensor, and a nested model would hide its layers. So clone it.
         model = tf.keras.models.clone_model(original, input_tensors=images)
     model.set_weights(original.get_weights())
     return model.layers[-1].input

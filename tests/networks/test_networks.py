@@ -189,7 +189,7 @@ def test_wide_resnet_has_the_given_depth_and_width():
 
 @pytest.mark.parametrize("depth", [2, 3, 21])
 def test_wide_resnet_rejects_impossible_depths(depth):
-    with pytest.raises(BnnError, match=rf"depth 8, 14, 20, 26, …, got {depth}; set network.depth to one"):
+    with pytest.raises(BnnError, match=rf"network\.depth is {depth}; expected 2 \+ 6 · n with n ≥ 1, such as 20"):
         model_of("wrn_20_1", overrides=[f"network.depth={depth}"])
 
 

@@ -59,15 +59,12 @@ CHAOTIC = "t5/"
 
 
 def is_small(path):
-    """Return whether a golden file is one of the 64 × 64 versions, which lie in a folder `small`."""
+    """Return whether a golden file has 64 × 64 images instead of the original 224 × 224: its folder is `small`."""
     return Path(path).parent.name == "small"
 
 
 def golden_files(folder):
-    """Return the golden files of networks in a folder and its folder `small`: other files are left out.
-
-    The golden file that a network has on small images comes in front of the large one.
-    """
+    """Return the golden files of `NETWORKS` in a folder and in its folder `small`. Other files are ignored."""
     candidates = [path for name in NETWORKS for path in (folder / "small" / f"{name}.npz", folder / f"{name}.npz")]
     return [path for path in candidates if path.is_file()]
 
@@ -108,7 +105,7 @@ def build(name, input_shape, classes):
 
 
 def magnitude(reference):
-    """Return |reference|, or 1 where it is exactly 0: there differences are absolute."""
+    """Return |reference|, or 1 where the reference is exactly 0, so that the difference there is absolute."""
     reference = np.abs(reference)
     return np.where(reference == 0, 1.0, reference)
 
