@@ -190,8 +190,9 @@ def find_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Datase
 
     Example:
         >>> from bnn_keras.data import find_dataset
-        >>> find_dataset("cifar10").labels[:3]
-        ['airplane', 'automobile', 'bird']
+        >>> dataset = find_dataset("cifar10")
+        >>> dataset.info.classes, dataset.examples("test")
+        (10, 10000)
     """
     return Dataset(*_find(name, location))
 

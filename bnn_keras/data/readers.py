@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -73,7 +74,7 @@ class TfdsReader:
             isinstance(key, str) and key in features and isinstance(features[key], kind)
             for key, kind in zip(keys, kinds, strict=True)
         )
-        if not fits or tf.as_dtype(features[keys[0]].dtype) != tf.uint8 or not features[keys[1]].num_classes:
+        if not fits or features[keys[0]].np_dtype != np.uint8 or not features[keys[1]].num_classes:
             raise BnnError(
                 f"dataset {self.builder.name!r} has the features {', '.join(features)}; expected 8-bit images with one "
                 "class label each; choose a dataset for image classification"
