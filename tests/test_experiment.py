@@ -52,11 +52,19 @@ def test_every_network_with_experiments_has_one_default(network):
 def test_lenet5_on_mnist_is_the_references_recipe():
     experiment = load_experiment("xnor_net/lenet5_mnist")
     (stage,) = experiment.stages
-    assert (stage.epochs, stage.batch_size, stage.loss) == (60, 128, "cross_entropy")
+    assert (stage.epochs, stage.batch_size) == (60, 128)
     assert (stage.optimizer.name, stage.optimizer.weight_decay) == ("adam_torch", 1e-5)
     assert stage.optimizer.choices == {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
     assert (experiment.data.mean, experiment.data.std) == ([0.1307], [0.3081])
     assert (experiment.published.top1, experiment.published.float_top1) == (99.23, 99.34)
+
+
+def test_stage_key_loss_of_older_files_has_no_effect(base):
+    new = base.to_toml()
+    assert "loss" not in new
+    old = parse(new.replace("epochs = 60", 'epochs = 60\nloss = "cross_entropy"'), base.name)
+    assert old == base
+    assert (old.to_toml(), old.differences(base), base.differences(old)) == (new, [], [])
 
 
 # --- finding ---
@@ -76,7 +84,8 @@ def test_options_without_a_recipe_override_the_default_and_say_so():
     assert resolution.experiment.name == "xnor_net/lenet5_cifar10"
     assert resolution.experiment.data.name == "cifar10"
     assert resolution.note == (
-        "no recipe for lenet5 with cifar10; based on xnor_net/lenet5_mnist_5k with data.name = 'cifar10'"
+        "no recipe for lenet5 with cifar10; based on xnor_net/lenet5_mnist_5k with data.name = 'cifar10', "
+        "data.mean = [0.4914, 0.4822, 0.4465], data.std = [0.247, 0.2435, 0.2616]"
     )
 
 
@@ -89,7 +98,7 @@ def test_a_derived_experiment_has_no_published_figures():
 def test_several_that_fit_and_no_default(base):
     twins = [base.model_copy(update={"name": name, "default": False}) for name in ("a/one", "a/two")]
     with pytest.raises(
-        BnnError, match=r"2 experiments fit network 'lenet5'; choose one with --experiment: a/one, a/two"
+        BnnError, match=r"2 experiments match network 'lenet5'; choose one with --experiment: a/one, a/two"
     ):
         find_experiment("lenet5", {}, twins)
 
@@ -140,7 +149,8 @@ def test_a_network_without_experiments_gets_a_plain_recipe():
     resolution = resolve("zoo/quicknet")
     assert resolution.experiment.name == "plain/zoo-quicknet_imagenet2012"
     assert resolution.note == (
-        "no recipe for zoo/quicknet; a plain one instead, plain/zoo-quicknet_imagenet2012: Adam at 0.001 for 100 epochs"
+        "no recipe for zoo/quicknet; using the plain recipe plain/zoo-quicknet_imagenet2012: "
+        "Adam at 0.001 for 100 epochs"
     )
     assert parse(resolution.experiment.to_toml(), "again") == resolution.experiment
 
@@ -182,10 +192,28 @@ def test_another_optimizer_keeps_rate_and_decay_alone():
     assert stage.optimizer.choices == dict(catalog.OPTIMIZERS["bop"].options)
 
 
-def test_images_of_other_channels_take_the_mean_of_the_normalisation():
-    resolution = resolve("resnet20", dataset="mnist_5k")
-    assert resolution.experiment.data.mean == [0.449]
-    assert "data.mean = [0.449]" in resolution.note
+@pytest.mark.parametrize("dataset", list(catalog.DATASETS))
+def test_another_dataset_brings_its_own_mean_and_deviation(dataset):
+    resolution = resolve("vgg_small", dataset=dataset)
+    row, data = catalog.DATASETS[dataset], resolution.experiment.data
+    if dataset == "cifar10":
+        assert (resolution.note, data.mean) == (None, [0.485, 0.456, 0.406])  # as its recipe says
+    else:
+        assert (data.mean, data.std) == (list(row.mean), list(row.std))
+        assert (f"data.mean = {data.mean}, data.std = {data.std}" in resolution.note) == (dataset != "imagenet2012")
+
+
+def test_an_override_of_the_normalization_wins_over_the_dataset():
+    resolution = resolve("vgg_small", dataset="mnist", overrides=["data.mean=[0.25]"])
+    assert resolution.experiment.data.mean == [0.25]
+    assert resolution.note.endswith("with data.name = 'mnist', data.mean = [0.25], data.std = [0.3081]")
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.5])])
+def test_larq_zoo_networks_keep_the_normalization_of_their_weights(channels, mean):
+    assert resolve("zoo/quicknet").experiment.data.mean == [0.485, 0.456, 0.406]
+    row = catalog.DatasetRow.other("photographs", (None, None, channels), 1000)
+    assert resolve("zoo/quicknet", dataset=row).experiment.data.mean == mean
 
 
 def test_latent_weights_and_bop_in_one_training(base):
@@ -227,7 +255,7 @@ def test_overrides_that_fit_nowhere(override, message):
 def test_epochs_of_several_stages_are_unclear(base, tmp_path):
     file = tmp_path / "two.toml"
     file.write_text(base.model_copy(update={"stages": [*base.stages, *base.stages]}).to_toml())
-    with pytest.raises(BnnError, match=r"--epochs 3 is unclear: .* has 2 stages; use --set"):
+    with pytest.raises(BnnError, match=r"--epochs 3 is ambiguous: .* has 2 stages; use --set"):
         resolve("lenet5", experiment=file, epochs=3)
 
 
@@ -298,14 +326,14 @@ def test_missing_keys():
 
 def test_not_toml_has_line_and_column():
     with pytest.raises(
-        ExperimentError, match=r"experiment x: not TOML: .*\(at line 2, column 5\); correct the file there"
+        ExperimentError, match=r"experiment x: not TOML: .*\(at line 2, column 5\); correct the file at this position"
     ):
         parse("a = 3\nb = = 4", "x")
 
 
 @pytest.mark.parametrize("value", ["1" * 5000, "[" * 100_000], ids=["digits", "brackets"])
 def test_toml_that_python_cannot_hold(value):
-    with pytest.raises(ExperimentError, match=r"experiment x: not TOML: .*; correct the file there"):
+    with pytest.raises(ExperimentError, match=r"experiment x: not TOML: .*; correct the file at this position"):
         parse(f"seed = {value}", "x")
     (problem,) = problems(overrides=[f"seed={value}"])
     assert problem.startswith(f"seed: got '{value[:100]}")
@@ -336,11 +364,12 @@ def test_differences_are_those_of_the_training(base):
     ]
 
 
-@pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.449])])
-def test_a_data_set_outside_the_catalog(channels, mean, tmp_path):
+@pytest.mark.parametrize("channels", [3, 1])
+def test_dataset_outside_of_the_catalog(channels, tmp_path):
     row = catalog.DatasetRow.other("photographs", (None, None, channels), 7)
     experiment = resolve("resnet20", dataset=row).experiment
-    assert (experiment.data.shape, experiment.data.classes, experiment.data.mean) == ([0, 0, channels], 7, mean)
+    assert (experiment.data.shape, experiment.data.classes) == ([0, 0, channels], 7)
+    assert (experiment.data.mean, experiment.data.std) == ([0.5], [0.5])
     assert experiment.input_shape == (32, 32, channels)
     (tmp_path / "experiment.toml").write_text(experiment.to_toml())
     made_up = resolve(experiment=tmp_path / "experiment.toml", dataset="fake").experiment

@@ -1,4 +1,4 @@
-"""An experiment: one TOML file that says everything about a training, and how it is found and overridden.
+"""Experiments: the complete description of a training as one TOML file. Find, check and override them.
 
 Needs no TensorFlow.
 """
