@@ -23,8 +23,7 @@ def datasets() -> None:
 
 @datasets.command()
 @click.argument("name", metavar="NAME")
-@options.data_dir
-@options.manual_dir
+@options.data_location
 def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
     """Download and prepare dataset NAME, so that training begins at once and needs no network."""
     with quiet_tensorflow():
@@ -69,8 +68,7 @@ def list_(data_dir: str | None, as_json: bool) -> None:
 @click.option("--experiment", metavar="NAME_OR_FILE", help="Show what its network is given; else images as they are.")
 @click.option("--output", "-o", required=True, metavar="GRID.png", help="The picture to write.")
 @options.overrides
-@options.data_dir
-@options.manual_dir
+@options.data_location
 def show(
     name: str,
     experiment: str | None,
@@ -88,10 +86,11 @@ def show(
         from bnn_keras.data import open_data, open_dataset
         from bnn_keras.data.grid import draw_grid
     if experiment:
-        dataset = options.described(name, location)
+        dataset = options.resolve_dataset(name, location)
         resolution = resolve(experiment=experiment, dataset=dataset, overrides=overrides)
         images = open_data(resolution.experiment, location)
-        draw_grid(images, output, options.announced(resolution))
+        options.print_note(resolution)
+        draw_grid(images, output, resolution.experiment)
     else:
         draw_grid(open_dataset(name, location), output)
     click.echo(f"{name} → {output}")
