@@ -13,6 +13,7 @@ from bnn_keras.experiment import (
     load_experiment,
     parse,
     resolve,
+    resolve_for_weights,
 )
 
 EXPERIMENTS = 47
@@ -209,6 +210,20 @@ def test_larq_zoo_networks_keep_the_normalization_of_their_weights(channels, mea
     assert resolve("zoo/quicknet").experiment.data.mean == [0.485, 0.456, 0.406]
     row = catalog.DatasetRow.other("photographs", (None, None, channels), 1000)
     assert resolve("zoo/quicknet", dataset=row).experiment.data.mean == mean
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "mean", "note"),
+    [
+        ("wrn_20_1", "cifar100", [125.3 / 255, 123.0 / 255, 113.9 / 255], "data.name = 'cifar100'"),
+        ("birealnet18", "fashion_mnist", [0.286], "data.std = [0.353]"),
+        ("lenet5", "mnist_5k", [0.1307], None),
+    ],
+)
+def test_reference_weights_keep_the_normalization_of_their_recipe(network, dataset, mean, note):
+    resolution = resolve_for_weights(network, dataset=dataset)
+    assert resolution.experiment.data.mean == pytest.approx(mean)
+    assert resolution.note == note or resolution.note.endswith(note)
 
 
 def test_latent_weights_and_bop_cannot_be_combined(base):

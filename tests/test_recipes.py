@@ -331,7 +331,16 @@ def combinations():
     return list(distinct.values())
 
 
+@pytest.fixture
+def eager(monkeypatch):
+    """Train without graphs, which take longer to trace than two steps take."""
+    compile_ = tf.keras.Model.compile
+    eagerly = lambda model, *args, **kwargs: compile_(model, *args, **{**kwargs, "run_eagerly": True})  # noqa: E731
+    monkeypatch.setattr(tf.keras.Model, "compile", eagerly)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("experiment", combinations(), ids=lambda experiment: experiment.name)
 def test_trains_two_steps_of_each_stage(experiment, tmp_path, monkeypatch):
     """Train with augmentation, optimizer and checkpoints. The golden copies hold schedules at full length."""

@@ -285,9 +285,10 @@ def resolve(
     parsed = [parse_override(text) for text in overrides]
     note = None
     if changes:
-        overridden = dict(parsed)
         values = _choose(document, changes, other_dataset)
-        changed = ", ".join(f"{key} = {overridden.get(key, value)!r}" for key, value in values.items())
+        final = {**values, **{key: value for key, value in parsed if key in values}}
+        before = base.flat()
+        changed = ", ".join(f"{key} = {value!r}" for key, value in final.items() if before.get(key) != value)
         wanted = ", ".join(value for option, value in changes.items() if option != "network") or "this experiment"
         note = f"no recipe for {network or base.network.name} with {wanted}; based on {base.name} with {changed}"
         document = _renamed(document, base)
@@ -298,6 +299,21 @@ def resolve(
         document["data"] |= {"shape": shape, "classes": other_dataset.classes}
     _apply(document, base, parsed, epochs, batch_size, seed)
     return Resolution(validate(document, document["name"]), note)
+
+
+def resolve_for_weights(network: str, *, overrides: Iterable[str] = (), **choices: Any) -> Resolution:
+    """Return the experiment that `resolve` selects, for weights that a reference has trained.
+
+    On another dataset it keeps the normalization of the network's recipe, which the weights need, unless the number of
+    channels differs.
+    """
+    resolution = resolve(network, overrides=overrides, **choices)
+    recipe = resolve(network, **{**choices, "dataset": None}).experiment.data
+    channels = (1, resolution.experiment.input_shape[-1])
+    if resolution.note and len(recipe.mean) in channels and len(recipe.std) in channels:
+        kept = [f"data.mean={recipe.mean}", f"data.std={recipe.std}"]
+        return resolve(network, overrides=[*kept, *overrides], **choices)
+    return resolution
 
 
 def _apply(
