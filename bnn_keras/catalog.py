@@ -1,7 +1,7 @@
-"""What exists, as plain rows: networks, schemes, optimizers, datasets. Needs no TensorFlow.
+"""Catalog of networks, schemes, optimizers, datasets and export formats, as plain data. Needs no TensorFlow.
 
-A `builder` names the function that makes the thing, "module:function"; only `bnn_keras.build` resolves it.
-A new network, scheme, optimizer or dataset is one row here and one function there.
+`builder` names a function as "module:function"; `bnn_keras.build` resolves it. To add a network, scheme, optimizer or
+dataset, add one row here and one function there.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from bnn_keras.errors import BnnError, unknown
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceLayout:
-    """How the PyTorch code that a network comes from stores it.
+    """How a reference's PyTorch code stores the weights of a network.
 
     Attributes:
-        kernel: The name of a kernel's tensor, from the name of its layer.
-        binary_kernel: That of a binary layer's kernel.
-        flat: Whether kernels of binary layers are stored as columns (weights, 1).
-        rotated: Whether our network is the reference's rotated by 180°.
-        unused: Tensors, or modules of them, that the reference stores and never uses.
+        kernel: Pattern of a kernel's tensor name; `{}` stands for the layer's name.
+        binary_kernel: The same for the kernels of binary layers.
+        flat: Whether kernels of binary layers are stored as columns of shape (weights, 1).
+        rotated: Whether our network equals the reference's rotated by 180°.
+        unused: Tensors and modules that the reference stores but never uses.
     """
 
     kernel: str = "{}.weight"
@@ -33,18 +33,29 @@ class ReferenceLayout:
 
 
 @dataclasses.dataclass(frozen=True)
+class Normalization:
+    """Normalization of images, (x / 255 − mean) / std, with one value or one per channel."""
+
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+
+
+@dataclasses.dataclass(frozen=True)
 class NetworkRow:
-    """A topology. `builder` is `f(scheme, images, classes, **options) -> logits`.
+    """A network. `builder` is `f(scheme, images, classes, **options) -> logits`.
 
     Attributes:
-        scheme: The scheme of its own paper.
-        bits: The bits of weights / activations of its own paper.
-        dataset: The dataset of its own paper.
-        mean: What that subtracts from pixels / 255.
-        std: What that divides them by then.
-        options: Further keys of the table `network` in an experiment, with their defaults.
-        structures: The structure it has by default, by bits; empty where it has only one.
-        reference: How PyTorch's code stores it; None where it is not from PyTorch.
+        input_shape: Height, width, channels of the images it was published for.
+        classes: Number of classes it was published for.
+        scheme: Scheme of its paper.
+        bits: Bits of weights / activations of its paper.
+        dataset: Dataset of its paper.
+        source: Reference code and file.
+        options: Keys that the network adds to the experiment's table `network`, with their defaults.
+        structures: Default structure for each choice of bits; empty if the network has only one structure.
+        reference: How the reference's PyTorch code stores it; None if it does not come from PyTorch.
+        normalization: The normalization that its pre-trained weights need, on every dataset; None for networks without
+            pre-trained weights, which take the dataset's.
     """
 
     name: str
@@ -56,20 +67,21 @@ class NetworkRow:
     bits: str
     dataset: str
     source: str
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     structures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reference: ReferenceLayout | None = None
+    normalization: Normalization | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class SchemeRow:
-    """A way of binarizing. `bits` lists the weight/activation widths it offers, the first is its own paper's.
+    """A binarization scheme. `builder` is `f(**options) -> Scheme`.
 
     Attributes:
-        options: Further keys of the table `scheme` in an experiment, with their defaults.
-        anneals: Those of them that change while a network trains.
+        bits: Bits of weights / activations that it supports; the first are those of its paper.
+        source: Paper and reference code.
+        options: Keys that the scheme adds to the experiment's table `scheme`, with their defaults.
+        anneals: The options that may change during training.
     """
 
     name: str
@@ -86,7 +98,8 @@ class OptimizerRow:
     """An optimizer.
 
     Attributes:
-        options: The hyper-parameters an experiment may set, and the only ones, with their defaults.
+        options: All hyper-parameters that an experiment may set, besides learning rate and weight decay, with their
+            defaults.
         latent_free: Whether it keeps binary kernels at ±1 instead of latent weights behind a quantizer.
     """
 
@@ -99,11 +112,20 @@ class OptimizerRow:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRow:
-    """A TFDS image classification dataset.
+    """An image classification dataset of TFDS.
+
+    The defaults of `mean` and `std`, which scale pixels to [−1, 1], are for datasets outside of the catalog.
 
     Attributes:
-        input_shape: Height, width, channels; height and width None where images differ: the network says them then.
-        module: Registers builders that TFDS itself does not have.
+        input_shape: Height, width, channels; height and width are None if the sizes of images differ. The network's
+            size is used then.
+        train: Name of the training split.
+        test: Name of the test split.
+        train_examples: Number of training images; 0 if unknown.
+        test_examples: Number of test images; 0 if unknown.
+        module: Module that registers the dataset with TFDS; None if TFDS has it.
+        mean: Mean of the pixels / 255 of training images, per channel.
+        std: Their standard deviation, per channel.
     """
 
     name: str
@@ -115,10 +137,12 @@ class DatasetRow:
     train_examples: int
     test_examples: int
     module: str | None = None
+    mean: tuple[float, ...] = Normalization.mean
+    std: tuple[float, ...] = Normalization.std
 
     @classmethod
     def other(cls, name: str, input_shape: tuple[int | None, int | None, int], classes: int) -> DatasetRow:
-        """One that the catalog does not have, with splits of the usual names."""
+        """Return a row for a dataset outside of the catalog, with splits "train" and "test"."""
         return cls(name, "", input_shape, classes, "train", "test", 0, 0)
 
 
@@ -153,7 +177,7 @@ def _table(*rows: AnyRow) -> dict[str, AnyRow]:
 
 _CIFAR = (32, 32, 3)
 _IMAGENET = (224, 224, 3)
-_IMAGENET_NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ROTATED = ReferenceLayout(rotated=True)
 
 
@@ -168,8 +192,6 @@ def _wide_resnet(width: int, dataset: str = "cifar10") -> NetworkRow:
         bits="1/32",
         dataset=dataset,
         source="binary-wide-resnet, wrn_mcdonnell.py",
-        mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
-        std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
         options={"depth": 20, "width": float(width)},
         reference=ReferenceLayout(kernel="{}", binary_kernel="{}", rotated=True),
     )
@@ -179,14 +201,13 @@ def _bireal(depth: int, reference: ReferenceLayout, **kwargs: Any) -> NetworkRow
     return NetworkRow(
         name=f"birealnet{depth}",
         builder=f"bnn_keras.networks.birealnet:birealnet{depth}",
-        description=f"Bi-Real Net with {depth} layers: a shortcut round every binary convolution",
+        description=f"Bi-Real Net with {depth} layers: a shortcut around every binary convolution",
         input_shape=_IMAGENET,
         classes=1000,
         scheme="bireal",
         bits="1/1",
         dataset="imagenet2012",
         reference=reference,
-        **_IMAGENET_NORMALISATION,
         **kwargs,
     )
 
@@ -203,7 +224,6 @@ def _irnet(name: str, function: str, description: str, **kwargs: Any) -> Network
             "bits": "1/1",
             "dataset": "cifar10",
             "reference": _ROTATED,
-            **_IMAGENET_NORMALISATION,
             **kwargs,
         }
     )
@@ -235,7 +255,6 @@ def _rethinking(name: str, description: str, file: str, **kwargs: Any) -> Networ
             "bits": "1/1",
             "dataset": "imagenet2012",
             "source": f"rethinking-bnn-optimization, models/{file}",
-            **_IMAGENET_NORMALISATION,
             **kwargs,
         }
     )
@@ -263,7 +282,7 @@ def _zoo(name: str) -> NetworkRow:
     return NetworkRow(
         name=f"zoo/{name}",
         builder=f"bnn_keras.networks.zoo:{name}",
-        description="Larq Zoo's network of that name, with quantizers of its own",
+        description="Larq Zoo's network of that name, with its own quantizers",
         input_shape=_IMAGENET,
         classes=1000,
         scheme="zoo",
@@ -271,6 +290,7 @@ def _zoo(name: str) -> NetworkRow:
         dataset="imagenet2012",
         source="larq_zoo",
         options={"weights": "none"},
+        normalization=_IMAGENET_NORMALIZATION,  # larq_zoo, training/data.py
     )
 
 
@@ -284,8 +304,6 @@ NETWORKS = _table(
         scheme="xnor",
         bits="1/1",
         dataset="mnist",
-        mean=(0.1307,),
-        std=(0.3081,),
         source="XNOR-Net-PyTorch, MNIST/models/LeNet_5.py",
         reference=ReferenceLayout(),
     ),
@@ -311,8 +329,6 @@ NETWORKS = _table(
         scheme="xnor",
         bits="1/1",
         dataset="imagenet2012",
-        mean=(0.485, 0.456, 0.406),
-        std=(1 / 255, 1 / 255, 1 / 255),
         source="XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py",
         options={"dropout": 0.5},
         reference=ReferenceLayout(),
@@ -327,13 +343,11 @@ NETWORKS = _table(
         input_shape=_CIFAR,
         classes=10,
         dataset="cifar10",
-        mean=(0.5,),
-        std=(0.5,),
     ),
     _rethinking(
         "binary_alexnet", "Binary AlexNet: five convolutions, three dense layers, all binary", "binary_alexnet.py"
     ),
-    _rethinking("xnornet", "XNOR-Net's AlexNet made for Bop: all but the first and the last layer binary", "xnor.py"),
+    _rethinking("xnornet", "XNOR-Net's AlexNet for Bop: all layers but the first and the last binary", "xnor.py"),
     _bireal(
         18,
         ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
@@ -433,7 +447,7 @@ SCHEMES = _table(
     SchemeRow(
         name="zoo",
         builder="bnn_keras.schemes:zoo",
-        description="What a network of Larq Zoo brings with it; of these networks alone",
+        description="The quantizers of a Larq Zoo network; for these networks only",
         bits=("1/1",),
         source="larq_zoo",
     ),
@@ -447,31 +461,31 @@ OPTIMIZERS = _table(
     OptimizerRow(
         name="sgd",
         builder="bnn_keras.optimizers:sgd",
-        description="Stochastic gradient descent, with momentum, plain or Nesterov's",
+        description="Stochastic gradient descent, with momentum or Nesterov momentum",
         options={"momentum": 0.0, "nesterov": False, **_CLIPPED},
     ),
     OptimizerRow(
         name="adam",
         builder="bnn_keras.optimizers:adam",
-        description="Adam as Keras has it: epsilon before bias correction",
+        description="Adam as in Keras: epsilon is added before bias correction",
         options={**_ADAM, "epsilon": 1e-7, **_CLIPPED},
     ),
     OptimizerRow(
         name="adam_torch",
         builder="bnn_keras.optimizers:adam_torch",
-        description="Adam as PyTorch has it: epsilon after bias correction",
+        description="Adam as in PyTorch: epsilon is added after bias correction",
         options={**_ADAM, "epsilon": 1e-8, **_CLIPPED},
     ),
     OptimizerRow(
         name="adamw",
         builder="bnn_keras.optimizers:adamw",
-        description="Adam as PyTorch has it, with decoupled weight decay",
+        description="AdamW as in PyTorch: Adam with decoupled weight decay",
         options={**_ADAM, "epsilon": 1e-8, **_CLIPPED},
     ),
     OptimizerRow(
         name="bop",
         builder="bnn_keras.optimizers:bop",
-        description="Bop flips binary weights, without latent ones; Adam trains all others",
+        description="Bop flips binary weights without latent weights; Adam trains all others",
         options={"threshold": 1e-8, "gamma": 1e-4, **_ADAM, "epsilon": 1e-7},
         latent_free=True,
     ),
@@ -484,12 +498,17 @@ def _images(
     shape: tuple[int | None, int | None, int],
     classes: int,
     examples: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     test: str = "test",
     module: str | None = None,
 ) -> DatasetRow:
-    return DatasetRow(name, description, shape, classes, "train", test, *examples, module)
+    return DatasetRow(name, description, shape, classes, "train", test, *examples, module, mean, std)
 
 
+# Mean and standard deviation of pixels / 255 over the training images, as commonly rounded. MNIST: as in PyTorch's
+# example and XNOR-Net-PyTorch, MNIST/main.py. Fashion-MNIST, CIFAR-10 and CIFAR-100: computed from the training images.
+# ImageNet: as in torchvision, IR-Net and Bi-Real-net.
 DATASETS = _table(
     _images(
         "mnist_5k",
@@ -497,18 +516,48 @@ DATASETS = _table(
         (28, 28, 1),
         10,
         (4_000, 1_000),
+        # MNIST's values, so that networks trained on one can be evaluated on the other. The 4,000 training images have
+        # 0.1311 and 0.3083.
+        (0.1307,),
+        (0.3081,),
         module="bnn_keras.data.mnist_5k",
     ),
-    _images("mnist", "MNIST, handwritten digits", (28, 28, 1), 10, (60_000, 10_000)),
-    _images("fashion_mnist", "Fashion-MNIST, photographs of clothes", (28, 28, 1), 10, (60_000, 10_000)),
-    _images("cifar10", "CIFAR-10, photographs of ten things", (32, 32, 3), 10, (50_000, 10_000)),
-    _images("cifar100", "CIFAR-100, photographs of a hundred things", (32, 32, 3), 100, (50_000, 10_000)),
+    _images("mnist", "MNIST, handwritten digits", (28, 28, 1), 10, (60_000, 10_000), (0.1307,), (0.3081,)),
+    _images(
+        "fashion_mnist",
+        "Fashion-MNIST, photographs of clothes",
+        (28, 28, 1),
+        10,
+        (60_000, 10_000),
+        (0.2860,),
+        (0.3530,),
+    ),
+    _images(
+        "cifar10",
+        "CIFAR-10, photographs of ten things",
+        (32, 32, 3),
+        10,
+        (50_000, 10_000),
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+    ),
+    _images(
+        "cifar100",
+        "CIFAR-100, photographs of a hundred things",
+        (32, 32, 3),
+        100,
+        (50_000, 10_000),
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+    ),
     _images(
         "imagenet2012",
         "ImageNet, ILSVRC 2012: photographs of a thousand things",
         (None, None, 3),
         1000,
         (1_281_167, 50_000),
+        _IMAGENET_NORMALIZATION.mean,
+        _IMAGENET_NORMALIZATION.std,
         test="validation",
     ),
 )
@@ -562,10 +611,14 @@ TABLES: dict[str, Mapping[str, Any]] = {
 
 
 def find(kind: str, name: str) -> Any:
-    """The row called `name` in the table of `kind` (a key of `TABLES`).
+    """Return the row called `name` of the table `kind`, a key of `TABLES`.
 
     Raises:
-        BnnError: No row has that name; the message has the nearest one and all of them.
+        BnnError: No row has that name. The message contains the nearest name and all names.
+
+    Examples:
+        >>> find("dataset", "cifar10").classes
+        10
     """
     table = TABLES[kind]
     if name not in table:

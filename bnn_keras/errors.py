@@ -1,4 +1,4 @@
-"""Errors whose message is for the user: what happened, what was expected, how to fix it."""
+"""Errors with messages for the user: what happened, what was expected, how to fix it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from collections.abc import Iterable
 
 
 class BnnError(Exception):
-    """An error that its reader can act on.
+    """An error that the user can fix.
 
-    The message is one line: what happened with the value received, what was expected, how to fix it.
-    The command line prints it and exits with 1.
+    The message is one line: what happened with the value received, what was expected, how to fix it. Commands print it
+    and exit with code 1.
+
+    Examples:
+        >>> import bnn_keras
+        >>> try:
+        ...     bnn_keras.load_experiment("lenet5_mnst")
+        ... except bnn_keras.BnnError as error:
+        ...     print(str(error)[:50])
+        unknown experiment 'lenet5_mnst'; did you mean 'xn
     """
 
     def __init__(self, message: str):
@@ -18,21 +26,25 @@ class BnnError(Exception):
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
-    """The known name most like `value`, or None where nothing is alike."""
+    """Return the known name that is most similar to `value`, or None if none is similar."""
     matches = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> str:
-    """The message for a name that is not in a table.
+    """Return the error message for an unknown name.
 
     Args:
-        kind: What the name names, such as "network".
+        kind: What the name stands for, such as "network".
         value: The name received.
-        known: The names that exist.
+        known: The known names.
 
     Returns:
-        One line that names the value, the nearest known name where there is one, and all known names.
+        One line with the value, the most similar known name if there is one, and all known names.
+
+    Examples:
+        >>> unknown("scheme", "xnr", ["xnor", "irnet"])
+        "unknown scheme 'xnr'; did you mean 'xnor'? known: irnet, xnor"
     """
     known = sorted(known)
     guess = nearest(str(value), known)

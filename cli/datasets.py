@@ -23,8 +23,7 @@ def datasets() -> None:
 
 @datasets.command()
 @click.argument("name", metavar="NAME")
-@options.data_dir
-@options.manual_dir
+@options.data_location
 def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
     """Download and prepare dataset NAME, so that training starts immediately and offline."""
     with quiet_tensorflow():
@@ -75,8 +74,7 @@ def list_(data_dir: str | None, as_json: bool) -> None:
 )
 @click.option("--output", "-o", required=True, metavar="GRID.png", help="Image file to write.")
 @options.overrides
-@options.data_dir
-@options.manual_dir
+@options.data_location
 def show(
     name: str,
     experiment: str | None,
@@ -95,9 +93,9 @@ def show(
         from bnn_keras.data import open_data, open_dataset
         from bnn_keras.data.grid import draw_grid
     if experiment:
-        resolution = resolve(experiment=experiment, dataset=options.described(name, location), overrides=overrides)
-        dataset = open_data(resolution.experiment, location)
-        draw_grid(dataset, output, options.announced(resolution))
+        resolution = resolve(experiment=experiment, dataset=options.resolve_dataset(name, location), overrides=overrides)
+        options.print_note(resolution)
+        draw_grid(open_data(resolution.experiment, location), output, resolution.experiment)
     else:
         draw_grid(open_dataset(name, location), output)
     click.echo(f"{name} → {output}")

@@ -1,7 +1,8 @@
-"""Commands about what exists: `list`, `show`, `check`, `summary`, `doctor`."""
+"""The commands `list`, `show`, `check`, `summary` and `doctor`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -10,24 +11,25 @@ from bnn_keras import BnnError, catalog
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
 from bnn_keras.experiment import Experiment, all_experiments, load_experiment, resolve
+from bnn_keras.location import DEFAULT_LOCATION
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:
     return "×".join("any" if size is None else str(size) for size in shape)
 
 
-def _experiment_row(one: Experiment) -> dict[str, Any]:
+def _experiment_row(experiment: Experiment) -> dict[str, Any]:
     return {
-        "name": one.name,
-        **one.chosen,
-        "epochs": one.epochs,
-        "published": one.published.model_dump(exclude_none=True) if one.published else None,
-        "reconstructed": one.reconstructed,
-        "default": one.default,
+        "name": experiment.name,
+        **experiment.chosen,
+        "epochs": experiment.epochs,
+        "published": experiment.published.model_dump(exclude_none=True) if experiment.published else None,
+        "reconstructed": experiment.reconstructed,
+        "default": experiment.default,
     }
 
 
-_LISTS = {
+_LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "networks": lambda: [
         {
             "name": row.name,
@@ -57,20 +59,20 @@ _LISTS = {
         }
         for row in catalog.DATASETS.values()
     ],
-    "experiments": lambda: [_experiment_row(one) for one in all_experiments()],
+    "experiments": lambda: [_experiment_row(experiment) for experiment in all_experiments()],
 }
 
 
 def _published(figures: dict[str, float] | None) -> str | None:
-    """Top-1 with its deviation, top-5, and those of the float network in brackets."""
+    """Format top-1 with its deviation, top-5, and in parentheses those of the float network."""
     if figures is None:
         return None
     spread = f" ± {figures['top1_deviation']:g}" if "top1_deviation" in figures else ""
-    of_float = _together(figures, "float_top1", "float_top5")
-    return _together(figures, "top1", "top5") + spread + (f" ({of_float})" if of_float else "")
+    float_network = _join_figures(figures, "float_top1", "float_top5")
+    return _join_figures(figures, "top1", "top5") + spread + (f" ({float_network})" if float_network else "")
 
 
-def _together(figures: dict[str, float], *keys: str) -> str:
+def _join_figures(figures: dict[str, float], *keys: str) -> str:
     return " / ".join(f"{figures[key]:g}" for key in keys if key in figures)
 
 
@@ -88,7 +90,7 @@ def _cell(value: Any) -> Any:
 @click.argument("what", type=click.Choice(list(_LISTS)))
 @options.as_json
 def list_(what: str, as_json: bool) -> None:
-    """List networks, schemes, optimizers, datasets, experiments."""
+    """List networks, schemes, optimizers, datasets or experiments."""
     rows = _LISTS[what]()
     if as_json:
         print_json(rows)
@@ -101,12 +103,12 @@ def list_(what: str, as_json: bool) -> None:
 @click.command()
 @click.argument("experiment", metavar="EXPERIMENT")
 @options.overrides
-@click.option("--plot", metavar="FILE", help="Draw its schedules over the epochs, too: a PNG, SVG or PDF.")
+@click.option("--plot", metavar="FILE", help="Also draw the schedules over the epochs, as .png, .svg or .pdf.")
 @options.as_json
 def show(experiment: str, overrides: tuple[str, ...], plot: str | None, as_json: bool) -> None:
-    """Show an experiment, a name or a file, in full.
+    """Print an experiment, given by name or file, with all defaults filled in.
 
-    What it prints is an experiment again, called after the file you put it in.
+    The output is a valid experiment file.
     """
     shown = resolve(experiment=experiment, overrides=overrides).experiment
     if plot:
@@ -125,7 +127,7 @@ def show(experiment: str, overrides: tuple[str, ...], plot: str | None, as_json:
 def check(context: click.Context, files: tuple[str, ...]) -> None:
     """Check experiment files.
 
-    Prints every error of each file with its place and the nearest known name.
+    Prints all errors of each file, with their keys and the most similar known names.
     """
     failed = False
     for file in files:
@@ -144,8 +146,8 @@ def check(context: click.Context, files: tuple[str, ...]) -> None:
 @options.recipe
 @options.as_json
 def summary(as_json: bool, **recipe: Any) -> None:
-    """Show a network's layers, weights and work."""
-    experiment = options.resolved(**recipe)
+    """Show the layers, weights and operations of a network."""
+    experiment = options.resolve_recipe(location=DEFAULT_LOCATION, **recipe)
     with quiet_tensorflow():
         from bnn_keras.build import build_model
         from bnn_keras.counts import count
@@ -167,15 +169,15 @@ def summary(as_json: bool, **recipe: Any) -> None:
 @options.as_json
 @click.pass_context
 def doctor(context: click.Context, data_dir: str | None, as_json: bool) -> None:
-    """Check this machine and what is installed."""
+    """Check the machine and the installed packages."""
     with quiet_tensorflow():
         from bnn_keras import doctor as doctor_
     findings = doctor_.examine(data_dir)
     if as_json:
         print_json([finding.to_document() for finding in findings])
     else:
-        print_table(["", "what", "found", "to do"], ([one.mark, one.name, one.found, one.cure] for one in findings))
-    context.exit(0 if all(one.ok or one.optional for one in findings) else 1)
+        print_table(["", "what", "found", "to do"], ([row.mark, row.name, row.found, row.cure] for row in findings))
+    context.exit(0 if all(finding.ok or finding.optional for finding in findings) else 1)
 
 
 COMMANDS = (summary, list_, show, check, doctor)

@@ -8,7 +8,7 @@ import click
 
 from bnn_keras import catalog
 from bnn_keras.cli import options
-from bnn_keras.cli.output import complain, print_json, print_table, quiet_tensorflow
+from bnn_keras.cli.output import print_json, print_message, print_table, quiet_tensorflow
 
 FORMATS = "\n".join(f"  {row.name:<12} {row.description}" for row in catalog.FORMATS.values())
 EPILOG = f"""\b
@@ -61,8 +61,7 @@ Examples:
 @click.option(
     "--tolerance", type=float, metavar="T", help="Largest median error of logits (0.1; on random images 0.001)."
 )
-@options.data_dir
-@options.manual_dir
+@options.data_location
 @options.as_json
 def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> None:
     """Write a RUN's network as a file for a device, and check that it predicts the same."""
@@ -74,7 +73,7 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
         print_json(said)
         return
     for name, reason in said["float_layers"].items():
-        complain(f"binary layer {name} is float in the file: {reason}", "Note")
+        print_message(f"binary layer {name} is float in the file: {reason}", "Note")
     agreement = f"{said['agreement']:.2f} % on {said['images']:,} images of {said['verified_on']}"
     print_table(
         ["export", ""],

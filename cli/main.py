@@ -1,4 +1,4 @@
-"""The command and the edge where the library's errors become one line and an exit code."""
+"""The command `bnnk`. Errors of the library become one line and an exit code here."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import click
 
 from bnn_keras import BnnError, __version__
 from bnn_keras.cli import datasets, experiments, exports, reproduce, runs
-from bnn_keras.cli.output import complain
+from bnn_keras.cli.output import print_message
 from bnn_keras.errors import nearest
 
 EXIT_INTERRUPTED = 130
 
 
 class Commands(click.Group):
-    """Commands in the order of a user's work; errors of the library become one line."""
+    """A group that lists commands in the order they were added and prints errors of the library as one line."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """In the order they were added."""
+        """Return the names of commands in the order they were added."""
         return list(self.commands)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Takes --debug wherever it stands."""
+        """Accept --debug anywhere on the command line."""
         if "--debug" in args:
             args = ["--debug", *(arg for arg in args if arg != "--debug")]
         return super().parse_args(context, args)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        """Adds the nearest name to click's "no such command"."""
+        """Add the most similar command to click's "No such command"."""
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
@@ -39,7 +39,7 @@ class Commands(click.Group):
             raise click.UsageError(f"{error.message.rstrip('.')}; {hint}", context) from None
 
     def invoke(self, context: click.Context) -> Any:
-        """Runs a command. Exit code 0, 1 for an error that its message explains, 130 after Ctrl-C."""
+        """Run a command. Exit with 0, with 1 after an error, or with 130 after Ctrl-C."""
         if context.params["debug"]:
             return super().invoke(context)
         try:
@@ -47,34 +47,37 @@ class Commands(click.Group):
                 warnings.showwarning = _show_warning
                 return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click knows what to do with these
+            raise  # click handles these
         except BnnError as error:
             message = str(error)
         except OSError as error:
-            message = f"{error}; free or allow what is asked for, or see more with `bnnk --debug …`"
+            message = (
+                f"{error}; check the path, its permissions and free space, or see the traceback with `bnnk --debug …`"
+            )
         except KeyboardInterrupt:
-            complain("interrupted; what is finished is kept, the same command goes on from there")
+            print_message("interrupted; finished work is kept, run the same command again to continue")
             context.exit(EXIT_INTERRUPTED)
         except Exception as error:
-            message = f"unexpected {type(error).__name__}: {error}; this is a mistake of bnnk: see `bnnk --debug …`"
-        complain(" ".join(message.split()))
+            kind = type(error).__name__
+            message = f"unexpected {kind}: {error}; this is a bug in bnnk, see the traceback with `bnnk --debug …`"
+        print_message(" ".join(message.split()))
         context.exit(1)
 
 
 def _show_warning(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-    """Warnings of this package as one line; those of the libraries below it are for their developers."""
+    """Print warnings of this package as one line. Hide warnings of libraries, which are for their developers."""
     if category is UserWarning and args and "bnn_keras" in str(args[0]):
-        complain(str(message), "Warning")
+        print_message(str(message), "Warning")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="bnnk")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error, and what TensorFlow prints.")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors and messages of TensorFlow.")
 def main(debug: bool) -> None:
-    """Train, prove and deploy binarized neural networks.
+    """Train, verify and deploy binarized neural networks.
 
-    A paper is a scheme × a network × a recipe: `bnnk train lenet5` trains XNOR-Net's LeNet-5 on digits that ship with
-    the package.
+    An experiment is a scheme × a network × a recipe: `bnnk train lenet5` trains XNOR-Net's LeNet-5 on digits that ship
+    with the package.
     """
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

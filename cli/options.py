@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean together."""
+"""Options that several commands share, and functions that interpret them."""
 
 from __future__ import annotations
 
@@ -8,82 +8,92 @@ from typing import Any
 import click
 
 from bnn_keras import catalog
-from bnn_keras.cli.output import complain, quiet_tensorflow
+from bnn_keras.cli.output import print_message, quiet_tensorflow
 from bnn_keras.experiment import Experiment, Resolution, resolve
 from bnn_keras.experiment.schema import FAKE
 from bnn_keras.location import DataLocation
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 data_dir = click.option(
-    "--data-dir", metavar="DIR", help="Where prepared datasets are (TFDS's default: ~/tensorflow_datasets)."
-)
-manual_dir = click.option(
-    "--manual-dir", metavar="DIR", help="A folder with the files that TFDS would download, under the same names."
+    "--data-dir", metavar="DIR", help="Folder of prepared datasets (default: TFDS's, ~/tensorflow_datasets)."
 )
 overrides = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a key of the experiment, such as stages.0.epochs=3; may be repeated.",
+    help="Override a key of the experiment, such as stages.0.epochs=3. Repeatable.",
 )
 strategy = click.option(
     "--strategy",
     default="auto",
     metavar="S",
-    help="Devices: single, mirrored (all GPUs here), multiworker (TF_CONFIG), tpu, or auto, which finds out (default).",
+    help="Devices: single, mirrored (all local GPUs), multiworker (TF_CONFIG), tpu, or auto (default), which detects.",
 )
 precision = click.option(
     "--precision",
     default="float32",
     metavar="P",
-    help="What layers compute in: float32 (default), mixed_bfloat16, mixed_float16.",
+    help="Number type of computations: float32 (default), mixed_bfloat16, mixed_float16.",
 )
-quiet = click.option("--quiet", is_flag=True, help="Plain lines instead of a progress bar.")
-best = click.option("--best", is_flag=True, help="Take the weights of the best epoch instead of the last.")
+quiet = click.option("--quiet", is_flag=True, help="Print plain lines instead of a progress bar.")
+best = click.option("--best", is_flag=True, help="Use the weights of the best epoch instead of the last one.")
 run = click.argument("run", metavar="RUN")
 
 
+def data_location(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --data-dir and --manual-dir, the fields of a `DataLocation`."""
+    manual_dir = click.option(
+        "--manual-dir", metavar="DIR", help="Folder with the files that TFDS would download, under the same names."
+    )
+    return data_dir(manual_dir(function))
+
+
 def positive(name: str, text: str) -> Callable[..., Any]:
-    """An option whose value is a whole number from 1."""
+    """Return an option whose value is an integer of at least 1."""
     return click.option(name, type=click.IntRange(min=1), metavar="N", help=text)
 
 
 def predicting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Where a trained network is that is no run, and how it shall compute; `trained` reads the first."""
+    """Add the options of commands that predict: --model (see `run_or_model`), --best, --batch-size, --threads."""
     for option in (
-        positive("--threads", "Threads to compute with; by default what the library thinks best."),
-        positive("--batch-size", "Images of a batch; a file may have settled that."),
+        positive("--threads", "Number of threads (default: chosen by the engine)."),
+        positive("--batch-size", "Images per batch; some exported models have a fixed batch size."),
         best,
-        click.option("--model", metavar="FILE", help="A file that `bnnk export` wrote, instead of a run."),
+        click.option("--model", metavar="FILE", help="An exported model (`bnnk export`) instead of a run."),
     ):
         function = option(function)
     return function
 
 
-def trained(words: tuple[str, ...], model: str | None, others: str = "") -> tuple[str, ...]:
-    """RUN, or the file of --model in its place, and what else stands on the command line.
+def run_or_model(words: tuple[str, ...], model: str | None, others: str = "") -> tuple[str, ...]:
+    """Return RUN, or the FILE of --model if it is given, and the other arguments of the command.
+
+    Args:
+        words: All arguments of the command.
+        model: Value of --model.
+        others: Names of the arguments after RUN.
 
     Raises:
-        click.UsageError: Neither or both are given, or another number of words.
+        click.UsageError: Both or neither of RUN and --model are given, or the number of other arguments is wrong.
     """
     expected = others.split() if model else ["RUN", *others.split()]
     if len(words) != len(expected):
-        got, wanted = " ".join(words) or "nothing", " ".join(expected) or "nothing"
-        beside = "beside --model FILE" if model else "or --model FILE in the place of RUN"
-        raise click.UsageError(f"got {got!r}; expected {wanted} {beside}")
+        received, wanted = " ".join(words) or "nothing", " ".join(expected) or "nothing"
+        alternative = "beside --model FILE" if model else "or --model FILE in the place of RUN"
+        raise click.UsageError(f"got {received!r}; expected {wanted} {alternative}")
     return (model, *words) if model else words
 
 
 def choices(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that choose an experiment for a network, and override it."""
+    """Add the options that choose an experiment for a network and override it."""
     for option in reversed(
         (
-            click.option("--dataset", metavar="D", help="Dataset; chooses the recipe, or overrides it."),
-            click.option("--scheme", metavar="S", help="Binarization scheme; likewise."),
-            click.option("--bits", metavar="B", help="Bits of weights/activations, such as 1/1; likewise."),
-            click.option("--optimizer", metavar="O", help="Optimizer; likewise."),
-            click.option("--experiment", metavar="NAME_OR_FILE", help="This experiment instead of the one found."),
+            click.option("--dataset", metavar="D", help="Dataset. Chooses a recipe that has it, or overrides it."),
+            click.option("--scheme", metavar="S", help="Binarization scheme. Likewise."),
+            click.option("--bits", metavar="B", help="Bits of weights/activations, such as 1/1. Likewise."),
+            click.option("--optimizer", metavar="O", help="Optimizer. Likewise."),
+            click.option("--experiment", metavar="NAME_OR_FILE", help="Use this experiment."),
             overrides,
         )
     ):
@@ -92,28 +102,27 @@ def choices(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
-    """NETWORK and `choices`; `resolved` reads them."""
+    """Add the argument NETWORK and the options of `choices`. `resolve_recipe` reads them."""
     return click.argument("network")(choices(function))
 
 
-def resolved(network: str, data_dir: str | None = None, **options: Any) -> Experiment:
-    """The experiment that the options of `recipe` mean; says so where it is no recipe as it stands."""
-    return announced(
-        resolve(network, **{**options, "dataset": described(options.get("dataset"), DataLocation(data_dir))})
-    )
+def resolve_recipe(network: str, location: DataLocation, **options: Any) -> Experiment:
+    """Return the experiment that the options of `recipe` select. Print its note."""
+    resolution = resolve(network, **{**options, "dataset": resolve_dataset(options.get("dataset"), location)})
+    print_note(resolution)
+    return resolution.experiment
 
 
-def described(dataset: str | None, location: DataLocation) -> str | catalog.DatasetRow | None:
-    """A dataset that the catalog does not have, as TFDS knows it; others by their names."""
-    if dataset is None or dataset == FAKE or dataset in catalog.DATASETS:
-        return dataset
+def resolve_dataset(name: str | None, location: DataLocation) -> str | catalog.DatasetRow | None:
+    """Return the name of a dataset, or the row that TFDS gives for a dataset outside of the catalog."""
+    if name is None or name == FAKE or name in catalog.DATASETS:
+        return name
     with quiet_tensorflow():
         from bnn_keras.data import describe
-    return describe(dataset, location)
+    return describe(name, location)
 
 
-def announced(resolution: Resolution) -> Experiment:
-    """The experiment that was found; says so where it is no recipe as it stands."""
+def print_note(resolution: Resolution) -> None:
+    """Print how an experiment differs from a recipe, if it does."""
     if resolution.note:
-        complain(resolution.note, "Note")
-    return resolution.experiment
+        print_message(resolution.note, "Note")

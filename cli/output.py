@@ -1,4 +1,4 @@
-"""How commands print: tables for people, one JSON value for scripts, errors on standard error."""
+"""Output of commands: tables, JSON values, and messages on standard error."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import click
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output."""
+    """Print one JSON value on standard output."""
     click.echo(json.dumps(value, indent=2))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table as wide as it needs; where standard output is no terminal, nothing is cut or wrapped."""
+    """Print a table. Rows are wrapped to the width of the terminal, and not at all if the output is not a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -32,16 +32,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     console.print(table, highlight=False)
 
 
-def complain(message: str, kind: str = "Error") -> None:
-    """One line on standard error."""
+def print_message(message: str, kind: str = "Error") -> None:
+    """Print "kind: message" on standard error."""
     click.echo(f"{kind}: {message}", err=True)
 
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Holds back what TensorFlow prints while it is imported, unless the import fails or `--debug` is given.
+    """Suppress the messages of TensorFlow's import, unless the import fails or `--debug` is given.
 
-    Its CUDA libraries write to the process's standard error before any setting can reach them.
+    TensorFlow's CUDA libraries write to file descriptor 2 directly, before any setting can be applied.
     """
     context = click.get_current_context(silent=True)
     if context is not None and context.find_root().params.get("debug"):
@@ -50,15 +50,15 @@ def quiet_tensorflow() -> Iterator[None]:
     for library in ("tensorflow", "absl"):
         logging.getLogger(library).setLevel(logging.ERROR)
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held_back:
+    with tempfile.TemporaryFile() as suppressed:
         stderr = os.dup(2)
-        os.dup2(held_back.fileno(), 2)
+        os.dup2(suppressed.fileno(), 2)
         try:
             yield
         except BaseException:
             os.dup2(stderr, 2)
-            held_back.seek(0)
-            sys.stderr.write(held_back.read().decode(errors="replace"))
+            suppressed.seek(0)
+            sys.stderr.write(suppressed.read().decode(errors="replace"))
             raise
         finally:
             os.dup2(stderr, 2)

@@ -26,8 +26,7 @@ Examples:
     "-o", "--output", metavar="FILE", help="The table as FILE.csv and FILE.md; reproduced in the runs' folder."
 )
 @options.overrides
-@options.data_dir
-@options.manual_dir
+@options.data_location
 @options.strategy
 @options.quiet
 @options.as_json

@@ -26,8 +26,7 @@ Examples:
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Seed of weights, order and augmentation; the same, the same run."
 )
-@options.data_dir
-@options.manual_dir
+@options.data_location
 @click.option("--run", "directory", metavar="DIR", help="The run directory; runs/<experiment>-… by default.")
 @click.option(
     "--resume/--fresh",
@@ -55,7 +54,7 @@ def train(
     """
     from bnn_keras.runs import default_directory
 
-    experiment = options.resolved(data_dir=data_dir, **recipe)
+    experiment = options.resolve_recipe(location=DataLocation(data_dir, manual_dir), **recipe)
     directory = directory or str(default_directory(experiment))
     click.echo(f"{experiment.name} → {directory}", err=True)
     with quiet_tensorflow():
@@ -96,12 +95,11 @@ def train(
 @click.argument("run", nargs=-1, metavar="[RUN]")
 @click.option("--dataset", metavar="D", help="Another dataset of the same shape than its own.")
 @options.predicting
-@options.data_dir
-@options.manual_dir
+@options.data_location
 @options.as_json
 def evaluate(run: tuple[str, ...], model: str | None, as_json: bool, **arguments: Any) -> None:
     """Measure the accuracy of a RUN, or of an exported file, on the test images."""
-    (source,) = options.trained(run, model)
+    (source,) = options.run_or_model(run, model)
     with quiet_tensorflow():
         from bnn_keras.evaluation import evaluate as evaluate_
     measured = evaluate_(source, **arguments)
@@ -133,7 +131,7 @@ def predict(
     INPUT is an image file, a folder of images, or a .npy of NHWC images. Images and uint8 arrays get the run's
     preprocessing, and images of another size are resized; float arrays are fed as they are.
     """
-    source, images = options.trained(words, model, "INPUT")
+    source, images = options.run_or_model(words, model, "INPUT")
     with quiet_tensorflow():
         from bnn_keras.evaluation import predict as predict_
         from bnn_keras.evaluation import write_logits
@@ -167,9 +165,10 @@ def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> No
     """
     with quiet_tensorflow():
         from bnn_keras.training import import_checkpoint
-    choices["dataset"] = options.described(choices["dataset"], DataLocation(choices["data_dir"]))
+    choices["dataset"] = options.resolve_dataset(choices["dataset"], DataLocation(choices["data_dir"]))
     resolution = import_checkpoint(checkpoint, directory, network, command=["bnnk", *sys.argv[1:]], **choices)
-    experiment = options.announced(resolution)
+    options.print_note(resolution)
+    experiment = resolution.experiment
     click.echo(
         f"{checkpoint} → {directory} ({experiment.network.name}, {experiment.scheme.name} {experiment.scheme.bits})"
     )

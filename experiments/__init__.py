@@ -1,1 +1,1 @@
-"""The experiments: one TOML file per published row, `<paper>/<network>_<dataset>[_<variant>].toml`."""
+"""Experiments as TOML files, `<paper>/<network>_<dataset>[_<variant>].toml`."""

@@ -1,3 +1,5 @@
+"""Loading, finding and overriding experiments, and the errors of invalid ones."""
+
 import pytest
 import tomli_w
 from helpers import ROOT
@@ -6,12 +8,12 @@ from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import (
     ExperimentError,
-    all_experiments,
     experiment_names,
     find_experiment,
     load_experiment,
     parse,
     resolve,
+    resolve_for_weights,
 )
 
 EXPERIMENTS = 47
@@ -34,7 +36,7 @@ def test_number_of_experiments():
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_every_experiment_is_sound(name):
+def test_experiment_file_name_and_round_trip_through_toml(name):
     experiment = load_experiment(name)
     paper, file = name.split("/")
     assert experiment.name == name
@@ -43,26 +45,28 @@ def test_every_experiment_is_sound(name):
     assert parse(experiment.to_toml(), "again") == experiment
 
 
-@pytest.mark.parametrize("network", sorted({one.network.name for one in all_experiments()}))
-def test_every_network_with_experiments_has_one_default(network):
-    defaults = [one.name for one in all_experiments() if one.network.name == network and one.default]
-    assert len(defaults) == 1
-
-
-def test_lenet5_on_mnist_is_the_references_recipe():
+def test_lenet5_on_mnist_has_the_values_of_the_reference():
     experiment = load_experiment("xnor_net/lenet5_mnist")
     (stage,) = experiment.stages
-    assert (stage.epochs, stage.batch_size, stage.loss) == (60, 128, "cross_entropy")
+    assert (stage.epochs, stage.batch_size) == (60, 128)
     assert (stage.optimizer.name, stage.optimizer.weight_decay) == ("adam_torch", 1e-5)
     assert stage.optimizer.choices == {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
     assert (experiment.data.mean, experiment.data.std) == ([0.1307], [0.3081])
     assert (experiment.published.top1, experiment.published.float_top1) == (99.23, 99.34)
 
 
-# --- finding ---
+def test_stage_key_loss_of_older_files_has_no_effect(base):
+    new = base.to_toml()
+    assert "loss" not in new
+    old = parse(new.replace("epochs = 60", 'epochs = 60\nloss = "cross_entropy"'), base.name)
+    assert old == base
+    assert (old.to_toml(), old.differences(base), base.differences(old)) == (new, [], [])
 
 
-def test_network_alone_takes_its_default():
+# --- find an experiment ---
+
+
+def test_network_alone_resolves_to_its_default_experiment():
     assert resolve("lenet5").experiment.name == "xnor_net/lenet5_mnist_5k"
 
 
@@ -71,44 +75,45 @@ def test_options_choose_between_recipes():
     assert (resolution.experiment.name, resolution.note) == ("xnor_net/lenet5_mnist", None)
 
 
-def test_options_without_a_recipe_override_the_default_and_say_so():
+def test_options_without_a_recipe_override_the_default_and_add_a_note():
     resolution = resolve("lenet5", dataset="cifar10")
     assert resolution.experiment.name == "xnor_net/lenet5_cifar10"
     assert resolution.experiment.data.name == "cifar10"
     assert resolution.note == (
-        "no recipe for lenet5 with cifar10; based on xnor_net/lenet5_mnist_5k with data.name = 'cifar10'"
+        "no recipe for lenet5 with cifar10; based on xnor_net/lenet5_mnist_5k with data.name = 'cifar10', "
+        "data.mean = [0.4914, 0.4822, 0.4465], data.std = [0.247, 0.2435, 0.2616]"
     )
 
 
-def test_a_derived_experiment_has_no_published_figures():
+def test_changed_experiment_has_no_published_figures():
     resolution = resolve("lenet5", experiment="xnor_net/lenet5_mnist", optimizer="adam")
     assert resolution.experiment.optimizer == "adam"
     assert resolution.experiment.published is None
 
 
-def test_several_that_fit_and_no_default(base):
+def test_several_matching_experiments_without_a_default(base):
     twins = [base.model_copy(update={"name": name, "default": False}) for name in ("a/one", "a/two")]
     with pytest.raises(
-        BnnError, match=r"2 experiments fit network 'lenet5'; choose one with --experiment: a/one, a/two"
+        BnnError, match=r"2 experiments match network 'lenet5'; choose one with --experiment: a/one, a/two"
     ):
         find_experiment("lenet5", {}, twins)
 
 
-def test_several_that_fit_and_one_default(base):
+def test_several_matching_experiments_with_a_default(base):
     twins = [base.model_copy(update={"name": name, "default": name == "a/two"}) for name in ("a/one", "a/two")]
     assert find_experiment("lenet5", {}, twins).name == "a/two"
 
 
-def test_no_experiment_of_a_network():
+def test_network_without_an_experiment():
     with pytest.raises(BnnError, match=r"no experiment trains network 'lenet5'; give a file with --experiment FILE"):
         find_experiment("lenet5", {}, [])
 
 
-def test_by_file_alone_or_in_full():
+def test_load_by_file_name_or_full_name():
     assert load_experiment("lenet5_mnist") == load_experiment("xnor_net/lenet5_mnist")
 
 
-def test_neither_network_nor_experiment():
+def test_resolve_needs_a_network_or_an_experiment():
     with pytest.raises(BnnError, match="neither a network nor an experiment"):
         resolve()
 
@@ -133,28 +138,29 @@ def test_unknown_network():
         resolve("lenet")
 
 
-# --- choices and what belongs to the names they replace ---
+# --- options that replace a name ---
 
 
-def test_a_network_without_experiments_gets_a_plain_recipe():
+def test_network_without_experiments_gets_a_plain_recipe():
     resolution = resolve("zoo/quicknet")
     assert resolution.experiment.name == "plain/zoo-quicknet_imagenet2012"
     assert resolution.note == (
-        "no recipe for zoo/quicknet; a plain one instead, plain/zoo-quicknet_imagenet2012: Adam at 0.001 for 100 epochs"
+        "no recipe for zoo/quicknet; using the plain recipe plain/zoo-quicknet_imagenet2012: "
+        "Adam at 0.001 for 100 epochs"
     )
     assert parse(resolution.experiment.to_toml(), "again") == resolution.experiment
 
 
-def test_an_experiment_that_is_given_is_not_announced_as_plain(tmp_path):
+def test_plain_recipe_from_a_file_has_no_note(tmp_path):
     file = tmp_path / "experiment.toml"
     file.write_text(resolve("zoo/quicknet", epochs=3).experiment.to_toml())
     resolution = resolve("zoo/quicknet", experiment=file)
     assert (resolution.experiment.name, resolution.note) == ("plain/zoo-quicknet_imagenet2012", None)
 
 
-def test_the_structure_is_that_of_the_bits():
-    found = [resolve("resnet34", bits=bits).experiment.network.structure for bits in ("1/1", "1/32")]
-    assert found == ["bireal", "normal"]
+def test_structure_follows_the_bits():
+    structures = [resolve("resnet34", bits=bits).experiment.network.structure for bits in ("1/1", "1/32")]
+    assert structures == ["bireal", "normal"]
 
 
 @pytest.mark.parametrize("network", list(catalog.NETWORKS))
@@ -164,31 +170,63 @@ def test_every_network_resolves(network):
     assert experiment.scheme.name == catalog.NETWORKS[network].scheme
 
 
-def test_a_scheme_that_has_not_the_bits_takes_its_own():
+def test_scheme_that_lacks_the_bits_takes_its_own():
     resolution = resolve("nin", scheme="float")
     assert resolution.experiment.scheme.bits == "32/32"
     assert "scheme.name = 'float', scheme.bits = '32/32'" in resolution.note
 
 
-def test_another_scheme_leaves_the_options_of_the_old_one_behind():
+def test_another_scheme_drops_the_options_of_the_old_one():
     assert resolve("nin", scheme="irnet").experiment.scheme.choices.keys() == {"t"}
     assert resolve("nin", bits="1/32").experiment.scheme.choices == {"activation": "relu", "gradient_scale": 1.0}
 
 
-def test_another_optimizer_keeps_rate_and_decay_alone():
+def test_another_optimizer_keeps_only_learning_rate_and_weight_decay():
     (stage,) = resolve("lenet5", optimizer="bop").experiment.stages
     assert stage.optimizer.learning_rate.schedule == "multi_step"
     assert stage.optimizer.weight_decay == 1e-5
     assert stage.optimizer.choices == dict(catalog.OPTIMIZERS["bop"].options)
 
 
-def test_images_of_other_channels_take_the_mean_of_the_normalisation():
-    resolution = resolve("resnet20", dataset="mnist_5k")
-    assert resolution.experiment.data.mean == [0.449]
-    assert "data.mean = [0.449]" in resolution.note
+@pytest.mark.parametrize("dataset", list(catalog.DATASETS))
+def test_another_dataset_brings_its_own_mean_and_deviation(dataset):
+    resolution = resolve("vgg_small", dataset=dataset)
+    row, data = catalog.DATASETS[dataset], resolution.experiment.data
+    if dataset == "cifar10":
+        assert (resolution.note, data.mean) == (None, [0.485, 0.456, 0.406])  # as its recipe says
+    else:
+        assert (data.mean, data.std) == (list(row.mean), list(row.std))
+        assert (f"data.mean = {data.mean}, data.std = {data.std}" in resolution.note) == (dataset != "imagenet2012")
 
 
-def test_latent_weights_and_bop_in_one_training(base):
+def test_an_override_of_the_normalization_wins_over_the_dataset():
+    resolution = resolve("vgg_small", dataset="mnist", overrides=["data.mean=[0.25]"])
+    assert resolution.experiment.data.mean == [0.25]
+    assert resolution.note.endswith("with data.name = 'mnist', data.mean = [0.25], data.std = [0.3081]")
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.5])])
+def test_larq_zoo_networks_keep_the_normalization_of_their_weights(channels, mean):
+    assert resolve("zoo/quicknet").experiment.data.mean == [0.485, 0.456, 0.406]
+    row = catalog.DatasetRow.other("photographs", (None, None, channels), 1000)
+    assert resolve("zoo/quicknet", dataset=row).experiment.data.mean == mean
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "mean", "note"),
+    [
+        ("wrn_20_1", "cifar100", [125.3 / 255, 123.0 / 255, 113.9 / 255], "data.name = 'cifar100'"),
+        ("birealnet18", "fashion_mnist", [0.286], "data.std = [0.353]"),
+        ("lenet5", "mnist_5k", [0.1307], None),
+    ],
+)
+def test_reference_weights_keep_the_normalization_of_their_recipe(network, dataset, mean, note):
+    resolution = resolve_for_weights(network, dataset=dataset)
+    assert resolution.experiment.data.mean == pytest.approx(mean)
+    assert resolution.note == note or resolution.note.endswith(note)
+
+
+def test_latent_weights_and_bop_cannot_be_combined(base):
     document = resolve("lenet5", optimizer="bop").experiment.to_document()
     document["stages"].append(base.to_document()["stages"][0])
     with pytest.raises(ExperimentError, match="stages with Bop and stages with latent weights do not go together"):
@@ -204,7 +242,7 @@ def test_overrides_apply_in_order_and_after_the_options():
     assert experiment.data.mean == [0.5]
 
 
-def test_a_schedule_can_become_a_number():
+def test_override_replaces_a_schedule_with_a_number():
     experiment = resolve("lenet5", overrides=["stages.0.optimizer.learning_rate=0.5"]).experiment
     assert experiment.stages[0].optimizer.learning_rate == 0.5
 
@@ -219,15 +257,15 @@ def test_a_schedule_can_become_a_number():
         ("seed.x=3", "cannot set 'seed.x': 'seed' is a value, not a table"),
     ],
 )
-def test_overrides_that_fit_nowhere(override, message):
+def test_override_that_cannot_be_applied(override, message):
     with pytest.raises(BnnError, match=message):
         resolve("lenet5", overrides=[override])
 
 
-def test_epochs_of_several_stages_are_unclear(base, tmp_path):
+def test_epochs_option_is_ambiguous_with_several_stages(base, tmp_path):
     file = tmp_path / "two.toml"
     file.write_text(base.model_copy(update={"stages": [*base.stages, *base.stages]}).to_toml())
-    with pytest.raises(BnnError, match=r"--epochs 3 is unclear: .* has 2 stages; use --set"):
+    with pytest.raises(BnnError, match=r"--epochs 3 is ambiguous: .* has 2 stages; use --set"):
         resolve("lenet5", experiment=file, epochs=3)
 
 
@@ -280,14 +318,14 @@ def test_epochs_of_several_stages_are_unclear(base, tmp_path):
         ("default=perhaps", "default: got 'perhaps'; expected a valid boolean"),
     ],
 )
-def test_one_error(override, expected):
+def test_error_of_a_single_key(override, expected):
     (problem,) = problems(overrides=[override])
     assert problem.startswith(expected)
 
 
-def test_all_errors_at_once():
-    found = problems(overrides=["stages.0.epoch=3", "seed=x", "data.colour=1", "network.name=lenet"])
-    assert [line.split(":")[0] for line in sorted(found)] == ["data.colour", "network.name", "seed", "stages.0.epoch"]
+def test_all_errors_are_reported_at_once():
+    lines = problems(overrides=["stages.0.epoch=3", "seed=x", "data.colour=1", "network.name=lenet"])
+    assert [line.split(":")[0] for line in sorted(lines)] == ["data.colour", "network.name", "seed", "stages.0.epoch"]
 
 
 def test_missing_keys():
@@ -296,16 +334,16 @@ def test_missing_keys():
     assert set(error.value.problems) == {f"{key}: missing; add it" for key in ("network", "scheme", "data", "stages")}
 
 
-def test_not_toml_has_line_and_column():
+def test_invalid_toml_is_reported_with_line_and_column():
     with pytest.raises(
-        ExperimentError, match=r"experiment x: not TOML: .*\(at line 2, column 5\); correct the file there"
+        ExperimentError, match=r"experiment x: not TOML: .*\(at line 2, column 5\); correct the file at this position"
     ):
         parse("a = 3\nb = = 4", "x")
 
 
 @pytest.mark.parametrize("value", ["1" * 5000, "[" * 100_000], ids=["digits", "brackets"])
-def test_toml_that_python_cannot_hold(value):
-    with pytest.raises(ExperimentError, match=r"experiment x: not TOML: .*; correct the file there"):
+def test_toml_that_exceeds_limits_of_python(value):
+    with pytest.raises(ExperimentError, match=r"experiment x: not TOML: .*; correct the file at this position"):
         parse(f"seed = {value}", "x")
     (problem,) = problems(overrides=[f"seed={value}"])
     assert problem.startswith(f"seed: got '{value[:100]}")
@@ -315,18 +353,18 @@ def test_toml_that_python_cannot_hold(value):
 
 @pytest.mark.parametrize("table", ["network", "scheme", "data"])
 @pytest.mark.parametrize("name", [[], {}, 3])
-def test_a_name_that_is_none(table, name):
+def test_name_that_is_not_a_string(table, name):
     assert f"{table}.name: got {name}; expected a valid string" in problems(overrides=[f"{table}.name={name}"])
 
 
-def test_not_text(tmp_path):
+def test_file_that_is_not_text(tmp_path):
     file = tmp_path / "binary.toml"
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BnnError, match=r"cannot read .* as text"):
         load_experiment(file)
 
 
-def test_differences_are_those_of_the_training(base):
+def test_differences_ignore_what_does_not_affect_training(base):
     other = resolve("lenet5", epochs=3, optimizer="adam").experiment
     assert base.differences(base.model_copy(update={"name": "x", "default": False, "published": None})) == []
     assert base.differences(other) == [
@@ -336,24 +374,25 @@ def test_differences_are_those_of_the_training(base):
     ]
 
 
-@pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.449])])
-def test_a_data_set_outside_the_catalog(channels, mean, tmp_path):
+@pytest.mark.parametrize("channels", [3, 1])
+def test_dataset_outside_of_the_catalog(channels, tmp_path):
     row = catalog.DatasetRow.other("photographs", (None, None, channels), 7)
     experiment = resolve("resnet20", dataset=row).experiment
-    assert (experiment.data.shape, experiment.data.classes, experiment.data.mean) == ([0, 0, channels], 7, mean)
+    assert (experiment.data.shape, experiment.data.classes) == ([0, 0, channels], 7)
+    assert (experiment.data.mean, experiment.data.std) == ([0.5], [0.5])
     assert experiment.input_shape == (32, 32, channels)
     (tmp_path / "experiment.toml").write_text(experiment.to_toml())
-    made_up = resolve(experiment=tmp_path / "experiment.toml", dataset="fake").experiment
-    assert (made_up.data.name, made_up.data.like, made_up.data.row.classes) == ("fake", "photographs", 7)
+    fake = resolve(experiment=tmp_path / "experiment.toml", dataset="fake").experiment
+    assert (fake.data.name, fake.data.like, fake.data.row.classes) == ("fake", "photographs", 7)
 
 
-def test_made_up_images_are_like_those_they_replace():
+def test_fake_images_are_like_those_they_replace():
     by_option, by_key = resolve("nin", dataset="fake"), resolve("nin", overrides=["data.name=fake"])
     assert by_option.experiment.data == by_key.experiment.data
     assert by_key.experiment.data.like == "cifar10"
 
 
-def test_experiments_found_by_name_alone_are_never_chosen():
+def test_experiments_with_by_name_are_never_chosen():
     assert load_experiment("short/lenet5_mnist_5k_irnet").by_name
     chosen = resolve("lenet5", scheme="irnet")
     assert chosen.note.startswith("no recipe for lenet5 with irnet; based on xnor_net/lenet5_mnist_5k")
@@ -373,6 +412,6 @@ def test_experiments_found_by_name_alone_are_never_chosen():
         ("birealnet18", {"optimizer": "sgd"}, "bireal_net/birealnet18_imagenet2012_stepwise"),
     ],
 )
-def test_the_recipe_that_is_most_like_the_default(network, choices, expected):
+def test_recipe_most_similar_to_the_default_is_chosen(network, choices, expected):
     resolution = resolve(network, **choices)
     assert (resolution.experiment.name, resolution.note) == (expected, None)

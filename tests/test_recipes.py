@@ -1,15 +1,28 @@
-"""The shipped experiments against golden copies, published figures and closed forms of their schedules."""
+"""Shipped experiments: golden copies, published figures, schedules in closed form, and short trainings."""
 
+import dataclasses
+import gc
 import math
 import shlex
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 import tomli_w
 from helpers import ROOT
 
 from bnn_keras import catalog, train
-from bnn_keras.build import build_annealing, build_model, build_schedules
+from bnn_keras.build import (
+    build_annealing,
+    build_loss,
+    build_model,
+    build_optimizer,
+    build_schedules,
+    build_scheme,
+)
+from bnn_keras.data import open_data
+from bnn_keras.data.pipelines import training_batches
 from bnn_keras.experiment import all_experiments, experiment_names, load_experiment, resolve
 from bnn_keras.runs import Run
 
@@ -18,9 +31,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-EXPERIMENTS = {one.name: one for one in all_experiments()}
 
-# What their sources say: network, dataset, scheme, bits, optimizer, top-1, top-5.
+@pytest.fixture(scope="module", autouse=True)
+def _keep_imported_modules():
+    """Exclude imported modules from the garbage collection after each test, which takes 0.25 s with TensorFlow."""
+    gc.freeze()
+
+
+EXPERIMENTS = {experiment.name: experiment for experiment in all_experiments()}
+
+# Published results: network, dataset, scheme, bits, optimizer, top-1, top-5.
 PUBLISHED = {
     ("lenet5", "mnist", "xnor", "1/1", "adam_torch", 99.23, None),
     ("nin", "cifar10", "xnor", "1/1", "adam_torch", 86.28, None),
@@ -46,8 +66,8 @@ PUBLISHED = {
     ("resnet34", "imagenet2012", "irnet", "1/32", "sgd", 70.4, 89.5),
 }
 
-# Floating-point networks beside them, deviations and numbers of runs.
-BESIDE = {
+# Other published values: float networks, standard deviations and numbers of runs.
+OTHER_FIGURES = {
     "xnor_net/lenet5_mnist": {"float_top1": 99.34},
     "xnor_net/nin_cifar10": {"float_top1": 89.67},
     "xnor_net/alexnet_imagenet2012": {"float_top1": 57.1, "float_top5": 80.2},
@@ -55,7 +75,7 @@ BESIDE = {
     "binary_wide_resnet/wrn_20_10_cifar100_float": {"top1_deviation": 0.24, "runs": 5},
 }
 
-# Where not all of a recipe is in its source.
+# Experiments whose source does not contain the complete recipe.
 RECONSTRUCTED = {
     "binary_wide_resnet/wrn_20_1_fashion_mnist",
     "bireal_net/birealnet18_imagenet2012_stepwise",
@@ -88,31 +108,31 @@ RECONSTRUCTED = {
 
 
 def steps_per_epoch(experiment, stage):
-    """With every training image of the dataset."""
+    """Return the number of steps per epoch on the complete training split."""
     examples = catalog.DATASETS[experiment.data.name].train_examples
     return examples // stage.batch_size if stage.drop_last else -(-examples // stage.batch_size)
 
 
-def samples(experiment):
-    """What changes in each stage, at a few of its steps."""
-    found = []
+def sampled_schedules(experiment):
+    """Return the scheduled values of each stage at some of its steps."""
+    tables = []
     before = 0
     for stage in experiment.stages:
         steps = steps_per_epoch(experiment, stage)
         total = stage.epochs * steps
-        places = sorted({place for place in (0, 1, steps, total // 2, total - steps, total - 1) if place < total})
-        table = {"epochs": stage.epochs, "steps_per_epoch": steps, "steps": places}
+        samples = sorted({step for step in (0, 1, steps, total // 2, total - steps, total - 1) if step < total})
+        table = {"epochs": stage.epochs, "steps_per_epoch": steps, "steps": samples}
         for name, schedule in build_schedules(stage.optimizer, stage.epochs).items():
-            table[name] = [schedule(place / steps) for place in places]
+            table[name] = [schedule(step / steps) for step in samples]
         for name, schedule in build_annealing(experiment, stage).items():
-            table[name] = [schedule(before + place / steps) for place in places]
-        found.append(table)
+            table[name] = [schedule(before + step / steps) for step in samples]
+        tables.append(table)
         before += stage.epochs
-    return found
+    return tables
 
 
 def close(found, expected):
-    """Whether two TOML documents are the same but for rounding."""
+    """Return whether two TOML documents are equal up to rounding."""
     if isinstance(expected, dict):
         return found.keys() == expected.keys() and all(close(found[key], expected[key]) for key in expected)
     if isinstance(expected, list):
@@ -129,9 +149,9 @@ def golden_folder():
 
 @pytest.mark.parametrize("name", experiment_names())
 def test_experiment_equals_its_golden_copy(name, golden_folder, request):
-    """`pytest tests/test_recipes.py --update` writes the copies anew: read the difference then."""
+    """Update the copies with `pytest tests/test_recipes.py --update`, and review the difference."""
     experiment = EXPERIMENTS[name]
-    text = experiment.to_toml() + "\n" + tomli_w.dumps({"schedules": samples(experiment)})
+    text = experiment.to_toml() + "\n" + tomli_w.dumps({"schedules": sampled_schedules(experiment)})
     file = golden_folder / f"{name.replace('/', '-')}.toml"
     if request.config.getoption("--update"):
         file.parent.mkdir(exist_ok=True)
@@ -142,59 +162,58 @@ def test_experiment_equals_its_golden_copy(name, golden_folder, request):
     assert differing == []
 
 
-def test_no_golden_copy_without_its_experiment(golden_folder):
+def test_every_golden_copy_has_an_experiment(golden_folder):
     names = {name.replace("/", "-") for name in experiment_names()}
     assert {file.stem for file in golden_folder.iterdir()} == names
 
 
-@pytest.mark.parametrize("network", sorted({one.network.name for one in EXPERIMENTS.values()}))
+@pytest.mark.parametrize("network", sorted({experiment.network.name for experiment in EXPERIMENTS.values()}))
 def test_one_default_for_each_network(network):
-    defaults = [name for name, one in EXPERIMENTS.items() if one.network.name == network and one.default]
+    defaults = [
+        name for name, experiment in EXPERIMENTS.items() if experiment.network.name == network and experiment.default
+    ]
     assert len(defaults) == 1
     assert resolve(network).experiment.name == defaults[0]
 
 
 def test_every_network_of_the_references_has_an_experiment():
-    trained = {one.network.name for one in EXPERIMENTS.values()}
+    trained = {experiment.network.name for experiment in EXPERIMENTS.values()}
     assert trained == {name for name in catalog.NETWORKS if not name.startswith("zoo/")}
 
 
 def test_published_figures():
     found = [
         (
-            one.network.name,
-            one.data.name,
-            one.scheme.name,
-            one.scheme.bits,
-            one.stages[-1].optimizer.name,
-            one.published.top1,
-            one.published.top5,
+            experiment.network.name,
+            experiment.data.name,
+            experiment.scheme.name,
+            experiment.scheme.bits,
+            experiment.stages[-1].optimizer.name,
+            experiment.published.top1,
+            experiment.published.top5,
         )
-        for one in EXPERIMENTS.values()
-        if one.published
+        for experiment in EXPERIMENTS.values()
+        if experiment.published
     ]
     assert len(found) == len(PUBLISHED)
     assert set(found) == PUBLISHED
 
 
-def test_what_is_published_beside_the_figures():
-    found = {
-        name: {key: value for key, value in one.published.model_dump(exclude_none=True).items() if key not in _FIGURES}
-        for name, one in EXPERIMENTS.items()
-        if one.published
+def test_other_published_figures():
+    figures = {
+        name: experiment.published.model_dump(exclude_none=True, exclude={"top1", "top5"})
+        for name, experiment in EXPERIMENTS.items()
+        if experiment.published
     }
-    assert {name: values for name, values in found.items() if values} == BESIDE
-
-
-_FIGURES = ("top1", "top5")
+    assert {name: values for name, values in figures.items() if values} == OTHER_FIGURES
 
 
 def test_reconstructed_recipes():
-    assert {name for name, one in EXPERIMENTS.items() if one.source.reconstructed} == RECONSTRUCTED
+    assert {name for name, experiment in EXPERIMENTS.items() if experiment.source.reconstructed} == RECONSTRUCTED
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_every_experiment_says_where_it_comes_from(name):
+def test_every_experiment_names_paper_and_source(name):
     experiment = EXPERIMENTS[name]
     assert experiment.paper
     assert experiment.source.repository.startswith("https://github.com/")
@@ -202,8 +221,7 @@ def test_every_experiment_says_where_it_comes_from(name):
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_the_command_in_a_file_finds_it(name):
-    """The first one in its header."""
+def test_first_command_in_the_header_finds_the_experiment(name):
     lines = (ROOT / "experiments" / f"{name}.toml").read_text().splitlines()
     program, command, network, *words = shlex.split(next(line for line in lines if "bnnk train" in line).lstrip("# "))
     assert (program, command) == ("bnnk", "train")
@@ -211,19 +229,62 @@ def test_the_command_in_a_file_finds_it(name):
     assert resolve(network, **options).experiment == load_experiment(name)
 
 
-# Data on which a network was never published: it has to be built for their sizes.
-SMALL = sorted(name for name, one in EXPERIMENTS.items() if one.data.name == "fashion_mnist" and "short" not in name)
+# --- networks, schemes, optimizers and training ---
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_network_for_other_images(name):
+def networks():
+    """Return experiments and stages, experiment for each distinct network that some stage trains."""
+    distinct = {}
+    for experiment in EXPERIMENTS.values():
+        for stage in experiment.stages:
+            scheme = experiment.scheme_of(stage)
+            network = (experiment.network.name, experiment.network.structure, experiment.latent_free)
+            key = (*network, scheme.name, scheme.bits, scheme.scaled, scheme.activation, experiment.input_shape)
+            distinct.setdefault(key, pytest.param(experiment, stage, id="-".join(map(str, key[:5]))))
+    return list(distinct.values())
+
+
+DEEP = ("birealnet34", "birealnet50", "resnet34", "wrn_20_10")
+LARGE = ("alexnet", "binary_alexnet", "xnornet")  # dense layers of 4,096 units
+
+
+def is_slow(case):
+    return case.values[0].network.name in DEEP + LARGE
+
+
+def build_and_check(experiment, stage):
+    """Build the network for images of its dataset."""
+    model = build_model(experiment, stage)
+    assert model.input_shape == (None, *experiment.input_shape)
+    assert model.output_shape == (None, experiment.data.row.classes)
+
+
+@pytest.mark.parametrize(("experiment", "stage"), [case for case in networks() if not is_slow(case)])
+def test_network_is_built(experiment, stage):
+    build_and_check(experiment, stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "stage"), [case for case in networks() if is_slow(case)])
+def test_deep_network_is_built(experiment, stage):
+    build_and_check(experiment, stage)
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_scheme_optimizer_and_loss_are_built(name):
     experiment = EXPERIMENTS[name]
-    model = build_model(experiment)
-    assert (model.input_shape, model.output_shape) == ((None, 28, 28, 1), (None, 10))
+    for stage in experiment.stages:
+        scheme = build_scheme(experiment, stage)
+        assert scheme.bits == experiment.scheme_of(stage).bits
+        optimizer = build_optimizer(stage.optimizer, stage.epochs)
+        initial = build_schedules(stage.optimizer, stage.epochs)["learning_rate"](0)
+        assert float(optimizer.learning_rate) == pytest.approx(initial, rel=1e-6)
+        loss = build_loss(stage)(tf.constant([1]), tf.constant([[0.0, 0.0, 0.0]])).numpy()
+        assert loss == pytest.approx(math.log(3), rel=1e-6)
 
 
 def small(experiment):
-    """The experiment on made-up images of its own size: two steps of four images per stage."""
+    """Return the experiment with two steps of four generated images per stage."""
     document = experiment.to_document()
     data = {key: value for key, value in document["data"].items() if key != "name"}
     stages = [{**stage, "epochs": 1, "batch_size": 4} for stage in document["stages"]]
@@ -231,12 +292,76 @@ def small(experiment):
     return type(experiment).model_validate({**document, "data": fake, "stages": stages})
 
 
+def kinds(value):
+    """Return a table with types instead of numbers, except 0, which switches a feature off."""
+    if isinstance(value, dict):
+        return {key: kinds(inner) for key, inner in value.items()}
+    return value if isinstance(value, str | bool) or value == 0 else type(value).__name__
+
+
+AUGMENTATIONS = {
+    repr(kinds(experiment.data.model_dump(exclude={"name", "std"}))): experiment for experiment in EXPERIMENTS.values()
+}
+
+
+@pytest.mark.parametrize("experiment", AUGMENTATIONS.values(), ids=lambda experiment: experiment.name)
+def test_images_are_augmented(experiment):
+    experiment = small(experiment)
+    batches = training_batches(open_data(experiment), experiment, experiment.stages[0], 0, 1)
+    images, labels = next(iter(batches))
+    assert images.shape == (4, *experiment.input_shape)
+    assert labels.shape == (4,)
+    assert np.isfinite(images).all()
+
+
+# Networks that differ from another one only in depth.
+DEEPER = {"birealnet34": "birealnet18", "resnet34": "resnet18"}
+
+
+def combinations():
+    """Return one experiment for each distinct combination of network, augmentation, schemes and optimizers.
+
+    Recipes that differ only in numbers, such as depth, rates or epochs, are one combination.
+    """
+    distinct = {}
+    for experiment in sorted(EXPERIMENTS.values(), key=lambda item: math.prod(item.input_shape)):
+        name = DEEPER.get(experiment.network.name, experiment.network.name)
+        stages = [(experiment.scheme_of(stage).model_dump(), stage.model_dump()) for stage in experiment.stages]
+        augmentation = experiment.data.augmentation
+        key = (
+            catalog.NETWORKS[name].builder,
+            experiment.network.structure,
+            kinds(augmentation.model_dump()) if augmentation else None,
+            [(kinds(scheme), kinds(stage)) for scheme, stage in stages],
+        )
+        if experiment.network.name not in DEEPER:
+            distinct.setdefault(repr(key), experiment)
+    return list(distinct.values())
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Train without graphs, which take longer to trace than two steps take."""
+    compile_ = tf.keras.Model.compile
+    eagerly = lambda model, *args, **kwargs: compile_(model, *args, **{**kwargs, "run_eagerly": True})  # noqa: E731
+    monkeypatch.setattr(tf.keras.Model, "compile", eagerly)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", experiment_names())
-def test_trains_two_steps_of_each_stage(name, tmp_path):
-    """The whole way: augmentation, optimizer, checkpoints. Schedules at full size are in the golden copies."""
-    experiment = small(EXPERIMENTS[name])
-    assert experiment.input_shape == EXPERIMENTS[name].input_shape
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("experiment", combinations(), ids=lambda experiment: experiment.name)
+def test_trains_two_steps_of_each_stage(experiment, tmp_path, monkeypatch):
+    """Train with augmentation, optimizer and checkpoints. The golden copies hold schedules at full length."""
+    row = catalog.NETWORKS[experiment.network.name]
+    if experiment.data.name == "imagenet2012":  # crops of 96 pixels instead of 224; xnornet needs 217
+        size = 217 if experiment.network.name == "xnornet" else 96
+        monkeypatch.setitem(catalog.NETWORKS, row.name, dataclasses.replace(row, input_shape=(size, size, 3)))
+        data = experiment.data.model_copy(update={"resize": size + 14})
+        experiment = experiment.model_copy(update={"data": data})
+    if experiment.network.width:
+        network = experiment.network.model_copy(update={"width": 1.0})
+        experiment = experiment.model_copy(update={"network": network})
+    experiment = small(experiment)
     result = train(experiment, tmp_path / "run", plain=True)
     rows = Run(tmp_path / "run").metrics
     assert [(row["stage"], row["step"]) for row in rows] == [
@@ -259,7 +384,7 @@ def close_to(*values):
 
 
 @pytest.mark.parametrize("name", ["wrn_20_10_cifar100", "wrn_20_10_cifar100_float", "wrn_20_1_fashion_mnist"])
-def test_wide_resnets_first_cycle_is_ahead(name):
+def test_first_cycle_of_wide_resnets_is_one_epoch_ahead(name):
     learning_rate = rate(f"binary_wide_resnet/{name}")
     assert [learning_rate(epoch) for epoch in (0, 0.9, 1, 1.9)] == close_to(0.05005, 0.05005, 1e-4, 1e-4)
     assert {learning_rate(epoch) for epoch in (2, 4, 8, 16, 32, 64, 128)} == {0.1}
@@ -268,20 +393,21 @@ def test_wide_resnets_first_cycle_is_ahead(name):
 
 
 @pytest.mark.parametrize(("depth", "initial"), [(18, 1e-3), (34, 1e-3), (50, 5e-4)])
-def test_bireal_nets_last_epoch_stands_still(depth, initial):
+def test_learning_rate_of_bireal_nets_is_zero_in_the_last_epoch(depth, initial):
     learning_rate = rate(f"bireal_net/birealnet{depth}_imagenet2012")
     found = [learning_rate(epoch) for epoch in (0, 0.99, 127, 254, 255, 255.99)]
     assert found == close_to(initial * 255 / 256, initial * 255 / 256, initial / 2, initial / 256, 0, 0)
 
 
 @pytest.mark.parametrize(("depth", "rates", "boundaries"), [(18, (0.01, 1e-4), (10, 15)), (34, (0.08, 8e-4), (20, 30))])
-def test_bireal_nets_steps(depth, rates, boundaries):
+def test_bireal_nets_stepwise_stages(depth, rates, boundaries):
     name = f"bireal_net/birealnet{depth}_imagenet2012_stepwise"
     experiment = EXPERIMENTS[name]
     schemes = [experiment.scheme_of(stage) for stage in experiment.stages]
-    assert [(one.name, one.bits) for one in schemes] == 3 * [("float", "32/32")] + 2 * [("bireal", "1/1")]
-    assert [one.activation for one in schemes] == ["relu", "leaky_clip", "clip", None, None]
-    assert [one.scaled for one in schemes] == [None, None, None, True, False]
+    names = [(scheme.name, scheme.bits) for scheme in schemes]
+    assert names == 3 * [("float", "32/32")] + 2 * [("bireal", "1/1")]
+    assert [scheme.activation for scheme in schemes] == ["relu", "leaky_clip", "clip", None, None]
+    assert [scheme.scaled for scheme in schemes] == [None, None, None, True, False]
     assert [stage.trains for stage in experiment.stages] == [*4 * ["everything"], "batch_norm"]
     learning_rate = rate(name, 3)
     changes = [epoch for epoch in range(1, 40) if learning_rate(epoch) != learning_rate(epoch - 1)]
@@ -290,18 +416,18 @@ def test_bireal_nets_steps(depth, rates, boundaries):
 
 
 @pytest.mark.parametrize("name", ["resnet18_imagenet2012", "resnet34_imagenet2012_1w32a"])
-def test_irnets_steps_on_imagenet(name):
+def test_irnet_learning_rate_on_imagenet(name):
     experiment = EXPERIMENTS[f"ir_net/{name}"]
     (stage,) = experiment.stages
     steps = steps_per_epoch(experiment, stage)
     learning_rate = rate(experiment.name)
-    places = (0, 1_250, 2_499, 2_500, 18_749, 18_750, 37_499, 37_500, 56_249, 56_250, 62_499)
+    samples = (0, 1_250, 2_499, 2_500, 18_749, 18_750, 37_499, 37_500, 56_249, 56_250, 62_499)
     expected = (0.2, 0.5, 0.8 - 0.6 / 2_500, 0.8, 0.8, 0.08, 0.08, 0.008, 0.008, 8e-4, 8e-4)
     assert steps * stage.epochs == 62_500
-    assert [learning_rate(place / steps) for place in places] == close_to(*expected)
+    assert [learning_rate(step / steps) for step in samples] == close_to(*expected)
 
 
-def test_irnets_t_and_k():
+def test_irnet_t_and_k():
     experiment = EXPERIMENTS["ir_net/resnet20_cifar10"]
     annealing = build_annealing(experiment, experiment.stages[0])
     assert [annealing["t"](epoch) for epoch in (0, 100, 300, 399)] == close_to(
@@ -310,7 +436,7 @@ def test_irnets_t_and_k():
     assert [annealing["k"](epoch) for epoch in (0, 100, 300, 399)] == close_to(1e3, 1e2, 1, 1)
 
 
-def test_gamma_of_section_52_falls_in_stairs():
+def test_gamma_of_section_52_drops_every_100_epochs():
     (stage,) = EXPERIMENTS["rethinking_bnn/binarynet_cifar10"].stages
     gamma = build_schedules(stage.optimizer, stage.epochs)["gamma"]
     assert [gamma(epoch) for epoch in (0, 99.9, 100, 200, 300, 400, 499)] == close_to(
@@ -319,7 +445,7 @@ def test_gamma_of_section_52_falls_in_stairs():
 
 
 @pytest.mark.parametrize("name", ["binary_alexnet", "xnornet", "birealnet18"])
-def test_bop_on_imagenet_falls_with_every_step(name):
+def test_bop_schedules_on_imagenet_change_every_step(name):
     experiment = EXPERIMENTS[f"rethinking_bnn/{name}_imagenet2012"]
     (stage,) = experiment.stages
     schedules = build_schedules(stage.optimizer, stage.epochs)
@@ -331,7 +457,7 @@ def test_bop_on_imagenet_falls_with_every_step(name):
 
 
 @pytest.mark.parametrize("data", ["cifar10", "fashion_mnist"])
-def test_network_in_networks_rate_falls_four_times(data):
+def test_network_in_network_learning_rate_drops_four_times(data):
     learning_rate = rate(f"xnor_net/nin_{data}")
     found = [learning_rate(epoch) for epoch in (0, 118, 119, 198, 199, 238, 239, 278, 279, 318)]
     assert found == close_to(1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6)

@@ -1,4 +1,4 @@
-"""An experiment: one TOML file that says everything about a training, and how it is found and overridden.
+"""Experiments: the complete description of a training as one TOML file. Find, check and override them.
 
 Needs no TensorFlow.
 """
@@ -10,7 +10,7 @@ from bnn_keras.experiment.files import (
     load_experiment,
     parse,
 )
-from bnn_keras.experiment.find import Resolution, find_experiment, resolve
+from bnn_keras.experiment.find import Resolution, find_experiment, resolve, resolve_for_weights
 from bnn_keras.experiment.schedule_config import ScheduleConfig
 from bnn_keras.experiment.schema import DataConfig, Experiment, OptimizerConfig, SchemeConfig, Stage
 
@@ -29,4 +29,5 @@ __all__ = [
     "load_experiment",
     "parse",
     "resolve",
+    "resolve_for_weights",
 ]

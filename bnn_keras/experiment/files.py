@@ -1,10 +1,11 @@
-"""TOML text and files to experiments, with every error of a file at once. Needs no TensorFlow.
+"""Load experiments from TOML text and files, and report all errors of a file at once. Needs no TensorFlow.
 
-An error's location is its dotted key (`stages.0.epochs`), or line and column where the TOML itself is wrong.
+An error's location is its dotted key (`stages.0.epochs`), or line and column if the text is not TOML.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import sys
 import typing
@@ -28,7 +29,7 @@ Document = dict[str, Any]
 
 
 class ExperimentError(BnnError):
-    """An experiment with errors. `problems` holds one line for each, location first."""
+    """An invalid experiment. `problems` holds one line per error, which starts with its location."""
 
     def __init__(self, name: str, problems: list[str]):
         self.problems = problems
@@ -43,7 +44,7 @@ def _models_in(annotation: Any) -> Iterator[type[Table]]:
 
 
 def _keys_at(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that the schema knows in the table at pydantic's `location`."""
+    """Return the keys that the schema allows in the table at pydantic's `location`."""
     tables: list[type[Table]] = [Experiment]
     for part in location:
         if isinstance(part, str) and part.startswith("<"):
@@ -51,19 +52,19 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
         elif isinstance(part, str):
             fields = [table.model_fields[part] for table in tables if part in table.model_fields]
             tables = [model for field in fields for model in _models_in(field.annotation)]
-    return [key for table in tables for key in table.model_fields]
+    return [key for table in tables for key, field in table.model_fields.items() if not field.exclude]
 
 
 def _without_tags(location: tuple[str | int, ...], document: Any) -> list[str | int]:
-    """Pydantic's location less the names it gives to the members of a union, which are no keys of the document."""
+    """Return pydantic's location without the tags of union members, which are not keys of the document."""
     kept: list[str | int] = []
-    for place, part in enumerate(location):
+    for depth, part in enumerate(location):
         inside = isinstance(document, dict) and part in document
         indexed = isinstance(document, list) and isinstance(part, int) and part < len(document)
         if inside or indexed:
             document = document[part]
             kept.append(part)
-        elif place == len(location) - 1 and isinstance(document, dict):
+        elif depth == len(location) - 1 and isinstance(document, dict):
             kept.append(part)
     return kept
 
@@ -85,7 +86,7 @@ def _problem(error: Any, document: Document) -> str:
         message = "expected a table"
     message = message.replace("Input should be ", "expected ")
     if isinstance(error["input"], dict) and not location:
-        return message  # of the document as a whole
+        return message  # an error of the whole document
     return f"{where}: got {_short(error['input'])}; {message[0].lower()}{message[1:]}"
 
 
@@ -95,23 +96,25 @@ def _short(value: Any) -> str:
 
 
 def validate(document: Document, name: str) -> Experiment:
-    """The experiment that a document describes; `name` is its name where the document has none."""
+    """Return the experiment of a document. `name` is its name unless the document has one."""
     try:
         return Experiment.model_validate({"name": name, **document})
     except pydantic.ValidationError as error:
-        raise ExperimentError(name, [_problem(each, document) for each in error.errors()]) from None
+        raise ExperimentError(name, [_problem(details, document) for details in error.errors()]) from None
 
 
 def _parse_toml(text: str, name: str) -> Document:
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
+    except (ValueError, RecursionError) as error:  # a number has too many digits, or brackets are nested too deep
         message = str(error)
-        raise ExperimentError(name, [f"not TOML: {message[0].lower()}{message[1:]}; correct the file there"]) from None
+        raise ExperimentError(
+            name, [f"not TOML: {message[0].lower()}{message[1:]}; correct the file at this position"]
+        ) from None
 
 
 def toml_value(text: str) -> Any:
-    """One value as TOML writes it (3, 0.1, true, [1, 2]), or the text itself where it is none."""
+    """Parse a TOML value (3, 0.1, true, [1, 2]); return the text itself if it is not one."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -119,21 +122,29 @@ def toml_value(text: str) -> Any:
 
 
 def parse(text: str, name: str) -> Experiment:
-    """An experiment from TOML text. `name` is its name where the text has none.
+    """Return the experiment in a TOML text. `name` is its name unless the text has one.
 
     Raises:
-        ExperimentError: Not TOML (with line and column), or not an experiment (every error with its dotted key).
+        ExperimentError: The text is not TOML (the message has line and column), or it is not a valid experiment (the
+            message has all errors with their dotted keys).
+
+    Examples:
+        >>> from bnn_keras.experiment import load_experiment, parse
+        >>> experiment = load_experiment("xnor_net/lenet5_mnist")
+        >>> parse(experiment.to_toml(), "copy") == experiment
+        True
     """
     return validate(_parse_toml(text, name), name)
 
 
+@functools.cache
 def _shipped() -> dict[str, Path]:
     folder = Path(str(importlib.resources.files("bnn_keras.experiments")))
     return {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.toml"))}
 
 
 def experiment_names() -> list[str]:
-    """Names of the experiments that ship with the package."""
+    """Return the names of the experiments that ship with the package."""
     return list(_shipped())
 
 
@@ -163,17 +174,30 @@ def _locate(name_or_file: str | Path) -> tuple[str, Path]:
     raise BnnError(unknown("experiment", text, shipped))
 
 
+@functools.cache
+def _load_shipped(name: str) -> Experiment:
+    return parse(_read(_shipped()[name]), name)
+
+
 def load_experiment(name_or_file: str | Path) -> Experiment:
-    """The experiment with this name ("<paper>/<file>", or the file alone where it is unique), or in this TOML file.
+    """Load an experiment that ships with the package, or from a TOML file.
+
+    Args:
+        name_or_file: "<paper>/<file>", "<file>" if only one paper has it, or the path of a TOML file.
 
     Raises:
-        BnnError: There is no such experiment, or the file cannot be read.
-        ExperimentError: The file has errors; all of them are named.
+        BnnError: There is no experiment of this name, or the file cannot be read.
+        ExperimentError: The file has errors; the message contains all of them.
+
+    Examples:
+        >>> from bnn_keras import load_experiment
+        >>> load_experiment("lenet5_mnist").published.top1
+        99.23
     """
     name, path = _locate(name_or_file)
-    return parse(_read(path), name)
+    return _load_shipped(name) if path == _shipped().get(name) else parse(_read(path), name)
 
 
 def all_experiments() -> list[Experiment]:
-    """Every experiment that ships with the package."""
-    return [load_experiment(name) for name in _shipped()]
+    """Load all experiments that ship with the package."""
+    return [_load_shipped(name) for name in _shipped()]

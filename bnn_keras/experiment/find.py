@@ -1,4 +1,4 @@
-"""The experiment that a command line means: overrides, and the choice between recipes. Needs no TensorFlow."""
+"""Find the experiment that a command line selects, and apply its overrides. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from bnn_keras.experiment.schema import FAKE, Experiment
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Splits "key=value". The value is TOML where it can be read so (3, 0.1, true, [1, 2]), else plain text.
+    """Split "key=value". The value is parsed as TOML (3, 0.1, true, [1, 2]); if that fails, it is the text itself.
 
     Raises:
-        BnnError: There is no "=".
+        BnnError: The text has no "=" or no key.
+
+    Examples:
+        >>> parse_override("stages.0.epochs=3")
+        ('stages.0.epochs', 3)
+        >>> parse_override("scheme.bits=1/1")
+        ('scheme.bits', '1/1')
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -26,28 +32,32 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _override(document: Document, key: str, value: Any) -> None:
-    """Sets a dotted key in place. Keys the schema does not know are left for it to refuse."""
+    """Set a dotted key in place. Unknown keys are set too: the schema reports them."""
     *parents, last = key.split(".")
-    place: Any = document
+    table: Any = document
     for depth, part in enumerate([*parents, last]):
-        final = depth == len(parents)
-        if isinstance(place, list):
-            if not part.isdigit() or int(part) >= len(place):
-                raise BnnError(f"cannot set {key!r}: expected a number below {len(place)} in place of {part!r}")
+        if isinstance(table, list):
+            if not part.isdigit() or int(part) >= len(table):
+                raise BnnError(f"cannot set {key!r}: expected a number below {len(table)} in place of {part!r}")
             index: Any = int(part)
-        elif isinstance(place, dict):
+        elif isinstance(table, dict):
             index = part
         else:
             raise BnnError(f"cannot set {key!r}: {'.'.join(key.split('.')[:depth])!r} is a value, not a table")
-        if final:
-            place[index] = value
+        if depth == len(parents):
+            table[index] = value
         else:
-            place = place.setdefault(index, {}) if isinstance(place, dict) else place[index]
+            table = table.setdefault(index, {}) if isinstance(table, dict) else table[index]
 
 
 @dataclasses.dataclass(frozen=True)
 class Resolution:
-    """The experiment to run, and a line for the user where it is not a recipe as it stands."""
+    """The result of `resolve`.
+
+    Attributes:
+        experiment: The experiment to run.
+        note: A line that tells the user how the experiment differs from a recipe; None if it is a recipe, unchanged.
+    """
 
     experiment: Experiment
     note: str | None = None
@@ -55,8 +65,8 @@ class Resolution:
 
 _PLAIN = "plain"
 
-# What an option chooses: the key that it stands for (in every stage), and the table of the catalog that has its values.
-_KEYS = {
+# For each option: the key that it sets (in every stage), and the catalog table of its values.
+_KEYS: Mapping[str, tuple[str, str | None]] = {
     "network": ("network.name", "network"),
     "dataset": ("data.name", "dataset"),
     "scheme": ("scheme.name", "scheme"),
@@ -71,41 +81,41 @@ def _keys(option: str, stages: int) -> list[str]:
 
 
 def _choose(
-    document: Document, changes: Mapping[str, Any], described: catalog.DatasetRow | None = None
+    document: Document, changes: Mapping[str, str], other_dataset: catalog.DatasetRow | None = None
 ) -> dict[str, Any]:
-    """Puts choices into a document, and takes out what belonged to the names they replace.
+    """Apply choices to a document, and remove the keys that belong to the names they replace.
 
     Args:
-        document: Is changed in place.
-        changes: The choices, by option.
-        described: The dataset chosen, where the catalog does not have it.
+        document: Changed in place.
+        changes: Option → new value.
+        other_dataset: The chosen dataset, if it is not in the catalog.
 
     Returns:
-        What is set, by dotted key.
+        The new values, by dotted key.
     """
     stages = document["stages"]
-    keys = {key: value for option, value in changes.items() for key in _keys(option, len(stages))}
+    values: dict[str, Any] = {key: value for option, value in changes.items() for key in _keys(option, len(stages))}
     if "network" in changes:
         document["network"] = {}
     if "scheme" in changes or "bits" in changes:
-        _forget_scheme(document, replaced="scheme" in changes)
+        _reset_scheme(document, replaced="scheme" in changes)
         offered = catalog.SCHEMES[changes.get("scheme", document["scheme"].get("name"))].bits
         if "bits" not in changes and document["scheme"]["bits"] not in offered:
-            keys["scheme.bits"] = offered[0]
+            values["scheme.bits"] = offered[0]
     if "dataset" in changes:
-        row = described or catalog.DATASETS.get(changes["dataset"])
-        keys |= _forget_dataset(document, row)
+        network = catalog.NETWORKS[changes.get("network", document["network"].get("name"))]
+        values |= _reset_dataset(document, other_dataset or catalog.DATASETS.get(changes["dataset"]), network)
     if "optimizer" in changes:
         for stage in stages:
             kept = ("learning_rate", "weight_decay", "weight_decay_of")
             stage["optimizer"] = {key: stage["optimizer"][key] for key in kept if key in stage["optimizer"]}
-    for key, value in keys.items():
+    for key, value in values.items():
         _override(document, key, value)
-    return keys
+    return values
 
 
-def _forget_scheme(document: Document, replaced: bool) -> None:
-    """Takes out what is the scheme's own, or only what depends on its bits; stages have it too."""
+def _reset_scheme(document: Document, replaced: bool) -> None:
+    """Remove the options of a replaced scheme, or those that depend on its bits; also from stages."""
     name = document["scheme"]["name"]
     for stage in document["stages"]:
         if stage.get("scheme", {}).get("name") == name:
@@ -116,10 +126,11 @@ def _forget_scheme(document: Document, replaced: bool) -> None:
     document["network"].pop("structure", None)
 
 
-def _forget_dataset(document: Document, row: catalog.DatasetRow | None) -> dict[str, Any]:
-    """Takes out what described the old dataset, and makes the normalisation one of the new one's channels.
+def _reset_dataset(document: Document, row: catalog.DatasetRow | None, network: catalog.NetworkRow) -> dict[str, Any]:
+    """Remove the description of the replaced dataset; return the keys that describe the new one.
 
-    Without a new one images are made up, like those of the old one.
+    Mean and standard deviation become those of the new dataset. If `row` is None, the new dataset is "fake": images are
+    generated with shape, classes and normalization of the replaced dataset.
     """
     data = document["data"]
     source = data.get("like", data["name"])
@@ -127,28 +138,35 @@ def _forget_dataset(document: Document, row: catalog.DatasetRow | None) -> dict[
     if row is None:
         kept = {key: described[key] for key in ("shape", "classes") if described[key]}
         return {"data.like": source, **{f"data.{key}": value for key, value in kept.items()}}
-    channels = row.input_shape[-1]
-    averages = {key: [round(sum(data[key]) / len(data[key]), 4)] for key in ("mean", "std")}
-    return {f"data.{key}": value for key, value in averages.items() if len(data[key]) not in (1, channels)}
+    normalization = _normalization(network, row)
+    return {f"data.{key}": value for key, value in normalization.items() if data[key] != value}
+
+
+def _normalization(network: catalog.NetworkRow, dataset: catalog.DatasetRow) -> dict[str, list[float]]:
+    """Return `mean` and `std` for a network on a dataset: those of its pre-trained weights, else the dataset's."""
+    pretrained = network.normalization
+    fits = pretrained and len(pretrained.mean) in (1, dataset.input_shape[-1])
+    source = pretrained if pretrained and fits else dataset
+    return {"mean": list(source.mean), "std": list(source.std)}
 
 
 def plain(network: str) -> Experiment:
-    """A recipe for a network that has none: Adam at 0.001 for 100 epochs, dataset and scheme of its row.
+    """Return a recipe for a network without experiments: Adam at 0.001 for 100 epochs, dataset and scheme of its row.
 
-    Nobody published it; it is there so that every network builds, trains and takes in weights.
+    It is not published. It exists so that every network can be built, trained and loaded with weights.
     """
     row = catalog.find("network", network)
     document = {
         "network": {"name": network},
         "scheme": {"name": row.scheme, "bits": row.bits},
-        "data": {"name": row.dataset, "mean": list(row.mean), "std": list(row.std)},
+        "data": {"name": row.dataset, **_normalization(row, catalog.DATASETS[row.dataset])},
         "stages": [{"epochs": 100, "batch_size": 128, "optimizer": {"name": "adam", "learning_rate": 0.001}}],
     }
     return validate(document, f"{_PLAIN}/{network.replace('/', '-')}_{row.dataset}")
 
 
 def unmet(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, str]:
-    """Those of the choices that the experiment does not have."""
+    """Return the choices whose values differ from the experiment's."""
     values = experiment.flat()
     return {
         option: value
@@ -160,43 +178,47 @@ def unmet(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, str]:
 def find_experiment(
     network: str, choices: Mapping[str, str], candidates: Iterable[Experiment] | None = None
 ) -> Experiment:
-    """The experiment of a network that fits the choices best.
+    """Find the experiment of a network that matches the choices best.
 
-    Candidates are the network's experiments but for those found by name alone; each choice keeps those that have its
-    value. One left: it. Several left: the default one, else the one that has most in common with it in what was not
-    chosen. None left: the network's default, though it does not have them all (see `unmet`).
+    Experiments with `by_name = true` are never found. Of the network's other experiments, those that match all choices
+    are kept; if there are none, all are kept. Of several, the default one is taken, else the one that is most similar
+    to the default in the options that were not chosen. `unmet` tells which choices the result does not match.
 
     Args:
         network: Name of a network.
-        choices: Some of `network`, `dataset`, `scheme`, `bits` and `optimizer` with the value each shall have.
-        candidates: The experiments to choose from; those that ship with the package where absent.
+        choices: Required values of some of `network`, `dataset`, `scheme`, `bits` and `optimizer`.
+        candidates: Experiments to search; by default those that ship with the package.
 
     Raises:
-        BnnError: Several fit, none is the default, and none is nearer to it than the others; or the network has no
-            experiment at all.
+        BnnError: Several experiments match and none is the default or most similar to it, or the network has no
+            experiment.
+
+    Examples:
+        >>> from bnn_keras.experiment import find_experiment
+        >>> find_experiment("lenet5", {"dataset": "mnist"}).name
+        'xnor_net/lenet5_mnist'
     """
-    known = all_experiments() if candidates is None else list(candidates)
-    of_network = [one for one in known if one.network.name == network and not one.by_name]
+    known = all_experiments() if candidates is None else candidates
+    of_network = [experiment for experiment in known if experiment.network.name == network and not experiment.by_name]
     if not of_network:
         raise BnnError(f"no experiment trains network {network!r}; give a file with --experiment FILE")
-    fitting = [one for one in of_network if not unmet(one, choices)]
-    group = fitting or of_network
-    defaults = [one for one in of_network if one.default]
-    chosen = [one for one in group if one.default] or _nearest(group, defaults, choices)
+    matching = [experiment for experiment in of_network if not unmet(experiment, choices)] or of_network
+    defaults = [experiment for experiment in of_network if experiment.default]
+    chosen = [experiment for experiment in matching if experiment.default] or _nearest(matching, defaults, choices)
     if len(chosen) != 1:
-        names = ", ".join(one.name for one in group)
-        raise BnnError(f"{len(group)} experiments fit network {network!r}; choose one with --experiment: {names}")
+        names = ", ".join(experiment.name for experiment in matching)
+        raise BnnError(f"{len(matching)} experiments match network {network!r}; choose one with --experiment: {names}")
     return chosen[0]
 
 
-def _nearest(group: list[Experiment], defaults: list[Experiment], choices: Mapping[str, str]) -> list[Experiment]:
-    """Those of a group that have most in common with the network's default, in what is not among the choices."""
+def _nearest(matching: list[Experiment], defaults: list[Experiment], choices: Mapping[str, str]) -> list[Experiment]:
+    """Return the experiments that are most similar to the network's default in the options that were not chosen."""
     if len(defaults) != 1:
-        return group
+        return matching
     values = defaults[0].flat()
     others = {option: values[_keys(option, 1)[0]] for option in _KEYS if option not in choices}
-    differences = [len(unmet(one, others)) for one in group]
-    return [one for one, number in zip(group, differences, strict=True) if number == min(differences)]
+    differences = [len(unmet(experiment, others)) for experiment in matching]
+    return [experiment for experiment, number in zip(matching, differences, strict=True) if number == min(differences)]
 
 
 def resolve(
@@ -212,66 +234,101 @@ def resolve(
     batch_size: int | None = None,
     seed: int | None = None,
 ) -> Resolution:
-    """The experiment that a command line means.
+    """Return the experiment that the options of a command line select.
+
+    `dataset`, `scheme`, `bits` and `optimizer` choose between the network's recipes. If no recipe has them, they
+    replace the values of the nearest one, and `note` says so. A new dataset brings its own mean and standard deviation.
+    A network without experiments gets a plain recipe: Adam at 0.001 for 100 epochs.
 
     Args:
-        network: Name of the network; may be left out where `experiment` is given.
-        experiment: Name or file; found from the other options (`find_experiment`) where absent.
-        dataset: Dataset of the catalog, "fake", or what `bnn_keras.data.describe` says of another one; this and the
-            next three choose between recipes, and override one where no recipe has them.
-        scheme: Scheme.
-        bits: Bits of weights / activations, "1/1".
-        optimizer: Optimizer, in every stage.
+        network: Name of the network. Optional if `experiment` is given.
+        experiment: Name or file of an experiment. By default it is found from the other options (`find_experiment`).
+        dataset: Name of a dataset of the catalog, "fake", or the row that `bnn_keras.data.describe` returns for another
+            dataset.
+        scheme: Name of a scheme.
+        bits: Bits of weights / activations, such as "1/1".
+        optimizer: Name of an optimizer, used in every stage.
         overrides: "dotted.key=value" strings, applied last.
-        epochs: Epochs of the only stage.
+        epochs: Number of epochs; for experiments with one stage.
         batch_size: Images per step, in every stage.
-        seed: Of initial weights, order and augmentation.
-
-    A network without any experiment gets a plain recipe (`plain`), and a line says so.
+        seed: Seed of initial weights, shuffle order and augmentation.
 
     Raises:
-        BnnError: An unknown name, several experiments, an override that does not fit.
+        BnnError: A name is unknown, several experiments match, or an override cannot be applied.
+
+    Examples:
+        >>> from bnn_keras import resolve
+        >>> resolve("lenet5", dataset="mnist").experiment.name
+        'xnor_net/lenet5_mnist'
+        >>> resolve("lenet5", epochs=3, overrides=["data.mean=[0.5]"]).experiment.epochs
+        3
+        >>> resolve("lenet5", bits="1/32").note
+        "no recipe for lenet5 with 1/32; based on xnor_net/lenet5_mnist_5k with scheme.bits = '1/32'"
     """
-    described = dataset if isinstance(dataset, catalog.DatasetRow) else None
-    name = described.name if described else dataset
-    options = {"network": network, "dataset": name, "scheme": scheme, "bits": bits, "optimizer": optimizer}
+    other_dataset = dataset if isinstance(dataset, catalog.DatasetRow) else None
+    options = {
+        "network": network,
+        "dataset": dataset.name if isinstance(dataset, catalog.DatasetRow) else dataset,
+        "scheme": scheme,
+        "bits": bits,
+        "optimizer": optimizer,
+    }
     choices = {option: value for option, value in options.items() if value is not None}
     for option, value in choices.items():
         _, table = _KEYS[option]
-        if table and not (option == "dataset" and (described or value == FAKE)):
+        if table and not (option == "dataset" and (other_dataset or value == FAKE)):
             catalog.find(table, value)
 
     base = _base(network, experiment, choices)
     document = base.to_document()
     changes = unmet(base, choices)
+    parsed = [parse_override(text) for text in overrides]
     note = None
     if changes:
-        changed = ", ".join(f"{key} = {value!r}" for key, value in _choose(document, changes, described).items())
+        values = _choose(document, changes, other_dataset)
+        final = {**values, **{key: value for key, value in parsed if key in values}}
+        before = base.flat()
+        changed = ", ".join(f"{key} = {value!r}" for key, value in final.items() if before.get(key) != value)
         wanted = ", ".join(value for option, value in changes.items() if option != "network") or "this experiment"
         note = f"no recipe for {network or base.network.name} with {wanted}; based on {base.name} with {changed}"
         document = _renamed(document, base)
     elif experiment is None and base.name.startswith(f"{_PLAIN}/"):
-        note = f"no recipe for {network}; a plain one instead, {base.name}: Adam at 0.001 for 100 epochs"
-    if described:
-        shape = [size or 0 for size in described.input_shape]
-        document["data"] |= {"shape": shape, "classes": described.classes}
-    _apply(document, base, overrides, epochs, batch_size, seed)
+        note = f"no recipe for {network}; using the plain recipe {base.name}: Adam at 0.001 for 100 epochs"
+    if other_dataset:
+        shape = [size or 0 for size in other_dataset.input_shape]
+        document["data"] |= {"shape": shape, "classes": other_dataset.classes}
+    _apply(document, base, parsed, epochs, batch_size, seed)
     return Resolution(validate(document, document["name"]), note)
+
+
+def resolve_for_weights(network: str, *, overrides: Iterable[str] = (), **choices: Any) -> Resolution:
+    """Return the experiment that `resolve` selects, for weights that a reference has trained.
+
+    On another dataset it keeps the normalization of the network's recipe, which the weights need, unless the number of
+    channels differs.
+    """
+    resolution = resolve(network, overrides=overrides, **choices)
+    recipe = resolve(network, **{**choices, "dataset": None}).experiment.data
+    channels = (1, resolution.experiment.input_shape[-1])
+    if resolution.note and len(recipe.mean) in channels and len(recipe.std) in channels:
+        kept = [f"data.mean={recipe.mean}", f"data.std={recipe.std}"]
+        return resolve(network, overrides=[*kept, *overrides], **choices)
+    return resolution
 
 
 def _apply(
     document: Document,
     base: Experiment,
-    overrides: Iterable[str],
+    overrides: Iterable[tuple[str, Any]],
     epochs: int | None,
     batch_size: int | None,
     seed: int | None,
 ) -> None:
-    """Puts what is not a choice between recipes into a document."""
+    """Apply the options that do not choose between recipes."""
     if epochs is not None:
         if len(document["stages"]) > 1:
             raise BnnError(
-                f"--epochs {epochs} is unclear: {base.name} has {len(document['stages'])} stages; "
+                f"--epochs {epochs} is ambiguous: {base.name} has {len(document['stages'])} stages; "
                 "use --set stages.N.epochs=…"
             )
         _override(document, "stages.0.epochs", epochs)
@@ -280,25 +337,24 @@ def _apply(
             _override(document, f"stages.{index}.batch_size", batch_size)
     if seed is not None:
         _override(document, "seed", seed)
-    for text in overrides:
-        key, value = parse_override(text)
+    for key, value in overrides:
         if (key, value) == ("data.name", FAKE) and document["data"]["name"] != FAKE:
             document["data"] |= {"like": document["data"]["name"]}
         _override(document, key, value)
 
 
 def _base(network: str | None, experiment: str | Path | None, choices: Mapping[str, str]) -> Experiment:
-    """The experiment that options start from."""
+    """Return the experiment that the options change."""
     if experiment is not None:
         return load_experiment(experiment)
     if network is None:
         raise BnnError("neither a network nor an experiment is given; expected one of the two")
-    candidates = [one for one in all_experiments() if one.network.name == network and not one.by_name]
+    candidates = [other for other in all_experiments() if other.network.name == network and not other.by_name]
     return find_experiment(network, choices, candidates) if candidates else plain(network)
 
 
 def _renamed(document: Document, base: Experiment) -> Document:
-    """A derived experiment: named after what it trains, without the figures published for its base."""
+    """Rename a changed experiment after what it trains, and remove the published figures of its base."""
     paper = base.name.split("/")[0] if "/" in base.name else "own"
     name = f"{paper}/{document['network']['name'].replace('/', '-')}_{document['data']['name']}"
     kept = {key: value for key, value in document.items() if key != "published"}

@@ -1,4 +1,4 @@
-"""Values that change while a network trains: one table per schedule, and the union of a number with any of them."""
+"""Schedules of hyper-parameters: one table per schedule, and the type of a number or schedule."""
 
 from __future__ import annotations
 
@@ -20,37 +20,38 @@ def _rising(epochs: list[float]) -> list[float]:
 
 
 class WarmUp(Table):
-    """A straight line from `initial` to what the schedule has after so many epochs; the schedule goes on from there."""
+    """A straight line from `initial` to the schedule's value after `epochs`; the schedule continues from there."""
 
     initial: NotNegative
     epochs: Positive
 
 
 class ScheduleConfig(Table):
-    """A value as a function of the epochs since its stage began.
+    """A value as a function of the epochs since its stage began. Subclasses add the name `schedule` and its arguments.
 
-    It changes from epoch to epoch, or from step to step with `every = "step"`. It is `ahead` of the stage by so many
-    epochs: 1 where a reference steps its scheduler before the first epoch.
+    It changes once per epoch, or with `every = "step"` in each step. It is evaluated `ahead` epochs later than the
+    current one: 1 for references that step their scheduler before the first epoch.
     """
 
     every: Literal["epoch", "step"] = "epoch"
     ahead: NotNegative = 0.0
     warm_up: WarmUp | None = None
+    schedule: str
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Those of the schedule's own function."""
-        common = {"schedule", *ScheduleConfig.model_fields}
+        """Arguments of the schedule's function."""
+        common = ScheduleConfig.model_fields
         return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
 
     @property
     def lead(self) -> float:
-        """Epochs by which the function's clock is ahead."""
+        """Epochs to add to the current epoch before calling the schedule's function."""
         return self.ahead
 
 
 class Step(ScheduleConfig):
-    """A value multiplied by `factor` every `period` epochs."""
+    """Multiply the value by `factor` every `period` epochs."""
 
     schedule: Literal["step"]
     initial: Positive
@@ -59,7 +60,7 @@ class Step(ScheduleConfig):
 
 
 class MultiStep(ScheduleConfig):
-    """A value multiplied by `factor` at each of the `boundaries` (in epochs since the stage began)."""
+    """Multiply the value by `factor` at each of the `boundaries`, in epochs since the stage began."""
 
     schedule: Literal["multi_step"]
     initial: Positive
@@ -70,7 +71,7 @@ class MultiStep(ScheduleConfig):
 
 
 class Exponential(ScheduleConfig):
-    """A value multiplied by `factor` in `period` epochs, smoothly, or all at once after them (`staircase`)."""
+    """Multiply the value by `factor` in `period` epochs, smoothly, or at once after each period with `staircase`."""
 
     schedule: Literal["exponential"]
     initial: Positive
@@ -80,7 +81,7 @@ class Exponential(ScheduleConfig):
 
 
 class Geometric(ScheduleConfig):
-    """A value that goes from `initial` to `final` by the same factor in each epoch; it is there after the last one."""
+    """Change from `initial` to `final` by the same factor in each epoch. `final` is the value after the last epoch."""
 
     schedule: Literal["geometric"]
     initial: Positive
@@ -88,7 +89,7 @@ class Geometric(ScheduleConfig):
 
 
 class Linear(ScheduleConfig):
-    """A value that goes from `initial` to `final` in a straight line; it is there after the last epoch."""
+    """Change from `initial` to `final` in a straight line. `final` is the value after the last epoch."""
 
     schedule: Literal["linear"]
     initial: NotNegative
@@ -96,7 +97,7 @@ class Linear(ScheduleConfig):
 
 
 class Polynomial(ScheduleConfig):
-    """A value that goes from `initial` to `final` as the remaining share of the stage to the `power`."""
+    """Change from `initial` to `final` with the remaining share of the stage to the `power`."""
 
     schedule: Literal["polynomial"]
     initial: NotNegative
@@ -105,7 +106,7 @@ class Polynomial(ScheduleConfig):
 
 
 class Cosine(ScheduleConfig):
-    """A value that goes from `initial` to `final` as half a cosine; it is there after the last epoch."""
+    """Change from `initial` to `final` along half a cosine. `final` is the value after the last epoch."""
 
     schedule: Literal["cosine"]
     initial: NotNegative
@@ -113,9 +114,9 @@ class Cosine(ScheduleConfig):
 
 
 class CosineRestarts(ScheduleConfig):
-    """Half a cosine from `initial` to `final` in each cycle; a new one starts at each epoch of `restarts`.
+    """Half a cosine from `initial` to `final` per cycle. A cycle starts at epoch 0 and at each epoch of `restarts`.
 
-    Only the first cycle is ever `ahead`: a restart sets the clock.
+    `ahead` applies to the first cycle only: each restart resets the clock.
     """
 
     schedule: Literal["cosine_restarts"]
@@ -127,30 +128,32 @@ class CosineRestarts(ScheduleConfig):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Its function's, which sets the clock itself."""
+        """Arguments of the schedule's function, which handles `ahead` itself."""
         return {**super().arguments, "ahead": self.ahead}
 
     @property
     def lead(self) -> float:
-        """None: its function sets the clock itself."""
+        """Always 0: the schedule's function handles `ahead` itself."""
         return 0.0
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, type[ScheduleConfig]] = {
     get_args(model.model_fields["schedule"].annotation)[0]: model
     for model in (Step, MultiStep, Exponential, Geometric, Linear, Polynomial, Cosine, CosineRestarts)
 }
 
 
-def _kind_of_schedule(value: Any) -> str:
-    if not isinstance(value, dict | Table):
+def _tag(value: Any) -> str:
+    if isinstance(value, ScheduleConfig):
+        return f"<{value.schedule}>"
+    if not isinstance(value, dict):
         return "<number>"
-    name = value.get("schedule") if isinstance(value, dict) else value.schedule
+    name = value.get("schedule")
     return f"<{name}>" if isinstance(name, str) and name in SCHEDULES else "<schedule>"
 
 
 class UnknownSchedule(Table):
-    """A table that names no known schedule, for the sake of its error."""
+    """A table without the name of a known schedule. Validation always fails, with an error that lists the schedules."""
 
     model_config = pydantic.ConfigDict(extra="ignore")
 
@@ -163,13 +166,13 @@ class UnknownSchedule(Table):
 
 
 def scheduled(number: Any) -> Any:
-    """Such a number, or a schedule.
+    """Return the type of a number or schedule.
 
-    The tags stand in the locations of pydantic's errors; no key can be spelt so, which is how they are told apart.
+    Tags appear in the locations of pydantic's errors. Their angle brackets tell them from keys of the document.
     """
     tagged = {"number": number, **SCHEDULES, "schedule": UnknownSchedule}
     members = [Annotated[member, pydantic.Tag(f"<{name}>")] for name, member in tagged.items()]
-    return Annotated[functools.reduce(operator.or_, members), pydantic.Discriminator(_kind_of_schedule)]
+    return Annotated[functools.reduce(operator.or_, members), pydantic.Discriminator(_tag)]
 
 
 Scheduled = scheduled(Positive)

@@ -1,4 +1,4 @@
-"""What an experiment may say: one pydantic model per TOML table. Needs no TensorFlow."""
+"""Schema of an experiment: one pydantic model per TOML table. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _known(kind: str) -> pydantic.AfterValidator:
     return pydantic.AfterValidator(check)
 
 
-def _named(table: Mapping[str, Any], name: Any) -> Any:
-    """The entry of a name; None where there is none, or where what a document gives is no name at all."""
+def _lookup(table: Mapping[str, Any], name: Any) -> Any:
+    """Return the entry called `name`; None if there is no such entry, or if `name` is not a string."""
     return table.get(name) if isinstance(name, str) else None
 
 
@@ -38,7 +38,7 @@ FAKE = "fake"
 
 
 class Paper(Table):
-    """The publication that the experiment reproduces."""
+    """The publication that an experiment reproduces."""
 
     title: str
     authors: str
@@ -55,7 +55,7 @@ class SourceCode(Table):
 
 
 class Published(Table):
-    """Published accuracy in percent, its deviation over `runs` of them, and that of the float network beside it."""
+    """Published accuracy in percent, its standard deviation over `runs` trainings, and that of the float network."""
 
     top1: Percent
     top1_deviation: NotNegative | None = None
@@ -66,42 +66,45 @@ class Published(Table):
 
 
 class Chosen(Table):
-    """A table whose `name` chooses a row of the catalog; that says which further keys there are, and their defaults."""
+    """A table whose `name` selects a catalog row. The row defines which other keys are allowed, and their defaults."""
 
     kind: ClassVar[str]
     common: ClassVar[frozenset[str]]
 
+    name: str
+
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _defaults(cls, values: Any) -> Any:
-        row = _named(catalog.TABLES[cls.kind], values.get("name")) if isinstance(values, dict) else None
+    def _add_defaults(cls, values: Any) -> Any:
+        row = _lookup(catalog.TABLES[cls.kind], values.get("name")) if isinstance(values, dict) else None
         return {**cls._options(row, values), **values} if row else values
 
     @pydantic.model_validator(mode="after")
-    def _no_strangers(self) -> Self:
+    def _reject_other_keys(self) -> Self:
         allowed = self._options(catalog.TABLES[self.kind][self.name], self.model_dump())
-        strangers = [key for key in self.choices if key not in allowed]
-        if strangers:
+        other = [key for key in self.choices if key not in allowed]
+        if other:
             known = ", ".join(allowed) or "no further keys"
-            raise ValueError(f"{self.kind} {self.name!r} takes {known}; not {', '.join(strangers)}")
+            raise ValueError(f"{self.kind} {self.name!r} takes {known}; not {', '.join(other)}")
         return self
 
     @classmethod
     def _options(cls, row: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The keys that a row of the catalog allows in this table, with their defaults."""
+        """Return the keys that a catalog row allows in this table, with their defaults."""
         return row.options
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What is set of the keys that the row adds."""
-        own = {name: getattr(self, name) for name in type(self).model_fields if name not in self.common}
-        return {name: value for name, value in own.items() if value is not None}
+        """The values of the row's keys that are set."""
+        options = {name: getattr(self, name) for name in type(self).model_fields if name not in self.common}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 class NetworkConfig(Chosen):
-    """Which network is trained.
+    """The network.
 
-    `rotated` turns the images by 180° first: for weights that come from a reference in PyTorch.
+    Structure "bireal" has a shortcut per convolution, "normal" one around two. `rotated` rotates images by 180° first,
+    for weights that come from a PyTorch reference.
     """
 
     kind = "network"
@@ -126,11 +129,11 @@ class NetworkConfig(Chosen):
 
 
 class SchemeConfig(Chosen):
-    """How the network is binarized, at how many bits for weights / activations.
+    """The binarization scheme, and the bits of weights / activations.
 
-    `activation` stands in the place of the signs where activations have 32 bits. `gradient_scale` is XNOR-Net's.
-    `scaled` is Bi-Real Net's: false leaves kernels at ±1. `t` and `k` are IR-Net's, as functions of the epoch over all
-    stages; k is max(1/t, 1) where it is left out.
+    `activation` replaces the signs if activations have 32 bits. `gradient_scale` belongs to XNOR-Net. `scaled` belongs
+    to Bi-Real Net: false keeps kernels at ±1. `t` and `k` belong to IR-Net, as functions of the epoch over all stages;
+    k defaults to max(1/t, 1).
     """
 
     kind = "scheme"
@@ -148,16 +151,16 @@ class SchemeConfig(Chosen):
     @classmethod
     def _never_zero(cls, t: Any) -> Any:
         if isinstance(t, ScheduleConfig) and 0 in (
-            t.initial,
+            getattr(t, "initial", None),
             getattr(t, "final", None),
             t.warm_up and t.warm_up.initial,
         ):
-            raise ValueError("expected values greater than 0, of which k = max(1/t, 1) can be had")
+            raise ValueError("expected values greater than 0: k = max(1/t, 1) needs 1/t")
         return t
 
     @pydantic.field_validator("bits")
     @classmethod
-    def _offered(cls, bits: str, info: pydantic.ValidationInfo) -> str:
+    def _supported(cls, bits: str, info: pydantic.ValidationInfo) -> str:
         row = catalog.SCHEMES.get(info.data.get("name", ""))
         if row and bits not in row.bits:
             raise ValueError(f"scheme {row.name!r} has bits (weights/activations) {', '.join(row.bits)}")
@@ -165,20 +168,22 @@ class SchemeConfig(Chosen):
 
     @classmethod
     def _options(cls, row: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Signs leave no place for another activation."""
-        signs = str(values.get("bits")).endswith("/1")
-        return {key: value for key, value in row.options.items() if not (signs and key == "activation")}
+        """Return the row's keys, without `activation` if activations are binary."""
+        binary = str(values.get("bits")).endswith("/1")
+        return {key: value for key, value in row.options.items() if not (binary and key == "activation")}
 
 
 class AugmentationConfig(Table):
-    """What happens to each training image before normalisation, in this order.
+    """Transformations of training images before normalization, applied in this order.
 
-    `crop` cuts a place of the image at random: "random", of the network's size, out of the image as `data.resize` makes
-    it; "random_area", of a share `area` of its pixels with width / height in `aspect`, resized to the network's size;
-    without it the middle is cut out, of images whose sizes differ. `pad` pixels are added on every side and the image's
-    own size is cut out at a random place: it moves by up to `pad` pixels. `flip` mirrors every other image.
-    `brightness`, `contrast`, `saturation` and `hue` jitter colours in random order, `lighting` adds colour noise along
-    the principal components of ImageNet's colours, with this deviation.
+    `crop = "random"` cuts the network's size at a random position out of the image resized to `data.resize`.
+    `crop = "random_area"` cuts a random part with a share `area` of the pixels and width / height in `aspect`, and
+    resizes it to the network's size. Without `crop`, the center is cut out if image sizes differ.
+
+    `pad` adds pixels on every side and cuts the image's own size out at a random position: a shift by up to `pad`
+    pixels. `flip` mirrors images with probability 1/2. `brightness`, `contrast`, `saturation` and `hue` jitter colors,
+    in random order. `lighting` is the standard deviation of color noise along the principal components of ImageNet's
+    colors.
     """
 
     crop: Literal["random", "random_area"] | None = None
@@ -197,19 +202,19 @@ class AugmentationConfig(Table):
     @classmethod
     def _ordered(cls, values: list[float]) -> list[float]:
         if values[0] > values[1]:
-            raise ValueError("expected the smaller of the two first")
+            raise ValueError("expected the smaller value first")
         return values
 
 
 class DataConfig(Table):
-    """Which images, and their normalisation (x / 255 − mean) / std, with one value or one per channel.
+    """The dataset, and the normalization (x / 255 − mean) / std, with one value or one per channel.
 
-    `shape` (0 where sizes differ) and `classes` describe a dataset that the catalog does not have; --dataset fills
-    them in. The name "fake" makes images up, `examples` of them, two batches where that is left out, with the shape and
-    classes of the dataset `like`.
+    `shape` (height, width, channels; 0 if sizes differ) and `classes` describe a dataset outside of the catalog;
+    --dataset sets them. The name "fake" generates images with the shape and classes of the dataset `like`: `examples`
+    images, by default two batches.
 
-    Images whose sizes differ have their shorter side resized to `resize` pixels (256 / 224 of the network's where it is
-    left out), or both with `keep_aspect = false`, and their middle cut out.
+    If image sizes differ, the shorter side is resized to `resize` pixels (by default 256/224 of the network's size), or
+    both sides with `keep_aspect = false`, and the center is cut out.
     """
 
     like: str | None = None
@@ -226,15 +231,18 @@ class DataConfig(Table):
 
     @pydantic.field_validator("name")
     @classmethod
-    def _described(cls, name: str, info: pydantic.ValidationInfo) -> str:
+    def _has_description(cls, name: str, info: pydantic.ValidationInfo) -> str:
         like = info.data.get("like")
         if (like is None) == (name == FAKE):
-            raise ValueError("like belongs to the name 'fake', which takes the shape and classes of the dataset `like`")
+            raise ValueError(
+                "the name 'fake' needs the key like, the dataset whose shape and classes it takes; other names have no "
+                "such key"
+            )
         source = like or name
         if source not in catalog.DATASETS and not (info.data.get("shape") and info.data.get("classes")):
             raise ValueError(
-                f"{unknown('dataset', source, catalog.DATASETS)}; another one of TFDS needs shape and classes, "
-                "which --dataset fills in"
+                f"{unknown('dataset', source, catalog.DATASETS)}; other TFDS datasets need shape and classes, "
+                "which --dataset sets"
             )
         return name
 
@@ -251,12 +259,12 @@ class DataConfig(Table):
 
     @property
     def source(self) -> str:
-        """The dataset whose shape and classes these are."""
+        """The dataset that defines shape and classes."""
         return self.like or self.name
 
     @property
     def row(self) -> catalog.DatasetRow:
-        """What is known of the dataset."""
+        """The catalog row of the dataset, or a row with its shape and classes if it is not in the catalog."""
         if self.shape is None or self.classes is None:
             return catalog.DATASETS[self.source]
         height, width, channels = self.shape
@@ -264,12 +272,12 @@ class DataConfig(Table):
 
 
 class OptimizerConfig(Chosen):
-    """An optimizer by name; hyper-parameters that are left out take the defaults of its row in the catalog.
+    """An optimizer. Hyper-parameters default to those of its catalog row.
 
-    `weight_decay` is coupled L2 as in PyTorch: the gradient becomes g + weight_decay · w before anything else; for
-    "adamw" it is decoupled: w ← w − learning_rate · weight_decay · w. It falls on `weight_decay_of`: everything, or
-    kernels alone (weights with two axes or more). Binary weights that Bop flips have none. `clip_norm` is the largest
-    norm of all gradients together; larger ones are scaled down to it before anything else.
+    `weight_decay` is coupled L2 as in PyTorch: the gradient becomes g + weight_decay · w before any other step; for
+    "adamw" it is decoupled: w ← w − learning_rate · weight_decay · w. It applies to `weight_decay_of`: "everything", or
+    only "kernels" (weights with two or more axes), but never to the binary weights that Bop flips. `clip_norm` is the
+    largest global norm of all gradients; larger gradients are scaled down to it first.
     """
 
     kind = "optimizer"
@@ -293,7 +301,7 @@ class DistillationConfig(Table):
     """A teacher whose logits a stage learns from.
 
     Loss: (1 − weight) · loss + weight · temperature² · KL(softmax(teacher / temperature) ‖ softmax(logits /
-    temperature)). The teacher is a run directory, or a network of Larq Zoo with its weights for ImageNet.
+    temperature)). `teacher` is a run directory, or a Larq Zoo network with its ImageNet weights.
     """
 
     teacher: str
@@ -302,18 +310,18 @@ class DistillationConfig(Table):
 
 
 class Stage(Table):
-    """One training stage. Durations are in epochs; the number of steps follows from data and batch size.
+    """One training stage. Durations are in epochs; the number of steps follows from dataset and batch size.
 
-    A stage starts from the weights of the one before. It may have another `scheme` than the experiment's, and train
-    batch norms alone while all other weights stand still. `drop_last` leaves out an epoch's last batch where it is
-    smaller than the others.
+    A stage starts from the weights of the previous stage. Its `scheme` may differ from the experiment's.
+    `trains = "batch_norm"` freezes all weights except those of batch norms. `drop_last` drops an epoch's last batch if
+    it is smaller than the others. The loss is cross-entropy; the key `loss` of older files is accepted and ignored.
     """
 
     epochs: Count
     batch_size: Count
     drop_last: bool = False
     trains: Literal["everything", "batch_norm"] = "everything"
-    loss: Literal["cross_entropy"] = "cross_entropy"
+    loss: Annotated[Literal["cross_entropy"], pydantic.Field(exclude=True, repr=False)] = "cross_entropy"
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     scheme: SchemeConfig | None = None
     distillation: DistillationConfig | None = None
@@ -321,11 +329,17 @@ class Stage(Table):
 
 
 class Experiment(Table):
-    """A whole training: a scheme × a network × a recipe, with what it reproduces.
+    """A complete training: a scheme × a network × a recipe, and what it reproduces.
 
-    `name` is the file's place below the experiments, "<paper>/<network>_<dataset>". `default = true` marks the one
-    experiment of a network that is taken where several match; one with `by_name = true` is found by its name alone.
-    `cost` says what it takes, for those who choose.
+    `name` is the file's path below the experiments, "<paper>/<network>_<dataset>". `default = true` marks the
+    experiment of a network that is taken if several match. An experiment with `by_name = true` is only found by its
+    name. `cost` describes the training time.
+
+    Examples:
+        >>> from bnn_keras import load_experiment
+        >>> experiment = load_experiment("xnor_net/lenet5_mnist")
+        >>> experiment.scheme.name, experiment.scheme.bits, experiment.epochs
+        ('xnor', '1/1', 60)
     """
 
     name: str
@@ -344,80 +358,82 @@ class Experiment(Table):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _default_structure(cls, values: Any) -> Any:
-        """The structure that the network's paper has at these bits, where none is given."""
+        """Fill in the structure that the network's row has for these bits."""
         network, scheme = (values.get(key) if isinstance(values, dict) else None for key in ("network", "scheme"))
         if not isinstance(network, dict) or not isinstance(scheme, dict) or "structure" in network:
             return values
-        row = _named(catalog.NETWORKS, network.get("name"))
-        structure = _named(row.structures, scheme.get("bits")) if row else None
+        row = _lookup(catalog.NETWORKS, network.get("name"))
+        structure = _lookup(row.structures, scheme.get("bits")) if row else None
         return {**values, "network": {**network, "structure": structure}} if structure else values
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _compatible(self) -> Self:
         if (self.network.name.startswith("zoo/")) != (self.scheme.name == "zoo"):
             raise ValueError(
                 f"network {self.network.name!r} and scheme {self.scheme.name!r} do not go together: "
-                "networks of Larq Zoo have the scheme 'zoo', and they alone"
+                "Larq Zoo networks need scheme 'zoo', and other networks cannot use it"
             )
         kinds = {catalog.OPTIMIZERS[stage.optimizer.name].latent_free for stage in self.stages}
         if len(kinds) > 1:
             raise ValueError("stages with Bop and stages with latent weights do not go together; use one of the two")
-        real = [scheme.name for scheme in map(self.scheme_of, self.stages) if scheme.name in ("float", "zoo")]
-        if True in kinds and real:
-            raise ValueError(f"Bop has nothing to flip with scheme {real[0]!r}; choose another of the two")
+        unflippable = [scheme.name for scheme in map(self.scheme_of, self.stages) if scheme.name in ("float", "zoo")]
+        if True in kinds and unflippable:
+            raise ValueError(
+                f"Bop has nothing to flip with scheme {unflippable[0]!r}; choose another optimizer or scheme"
+            )
         return self
 
     def scheme_of(self, stage: Stage) -> SchemeConfig:
-        """The scheme that a stage trains with."""
+        """Return the scheme that a stage trains with."""
         return stage.scheme or self.scheme
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels of what the network takes: the dataset's, or its own where images differ."""
-        own = catalog.NETWORKS[self.network.name].input_shape
+        """Height, width, channels of the network's input: the dataset's, or the network's own if image sizes differ."""
+        network = catalog.NETWORKS[self.network.name].input_shape
         height, width, channels = self.data.row.input_shape
-        return (height or own[0], width or own[1], channels)
+        return (height or network[0], width or network[1], channels)
 
     @property
     def latent_free(self) -> bool:
-        """Whether binary kernels are ±1 themselves."""
+        """Whether the optimizer keeps binary kernels at ±1, without latent weights."""
         return catalog.OPTIMIZERS[self.optimizer].latent_free
 
     @property
     def optimizer(self) -> str:
-        """The name of the optimizer, that of the first stage where they differ."""
+        """The name of the first stage's optimizer."""
         return self.stages[0].optimizer.name
 
     @property
     def chosen(self) -> dict[str, str]:
-        """What `resolve` chooses between, by its names."""
+        """The options that `resolve` chooses between, and their values."""
         names = {"network": self.network.name, "dataset": self.data.name, "scheme": self.scheme.name}
         return {**names, "bits": self.scheme.bits, "optimizer": self.optimizer}
 
     @property
     def reconstructed(self) -> bool:
-        """Whether its source does not give the recipe, or not for these data."""
+        """Whether the source does not give the whole recipe, or not for this dataset."""
         return bool(self.source and self.source.reconstructed)
 
     @property
     def epochs(self) -> int:
-        """Epochs of all stages together."""
+        """Total number of epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)
 
     def to_document(self) -> dict[str, Any]:
-        """The experiment as plain values, every default filled in."""
+        """Return the experiment as plain values, with all defaults filled in."""
         return self.model_dump(exclude_none=True)
 
     def to_toml(self, named: bool = True) -> str:
-        """The experiment as TOML, with its name or without; `parse` gives the same experiment back."""
+        """Return the experiment as TOML, with or without its name. `parse` reads it back as an equal experiment."""
         return tomli_w.dumps({key: value for key, value in self.to_document().items() if named or key != "name"})
 
     def flat(self, include: set[str] | None = None) -> dict[str, Any]:
-        """Every value by its dotted key, of the tables named in `include` or of all."""
+        """Return all values by dotted key, of the tables in `include` or of all tables."""
         return _flat(self.model_dump(include=include, exclude_none=True))
 
     def differences(self, other: Experiment) -> list[str]:
-        """What makes two experiments train differently, as "key: this value / that value"; empty where nothing does."""
+        """Return the values that make two experiments train differently, as "key: this value / that value"."""
         mine, theirs = self.flat(_TRAINED), other.flat(_TRAINED)
         return [
             f"{key}: {mine.get(key, 'absent')} / {theirs.get(key, 'absent')}"
@@ -430,7 +446,7 @@ _TRAINED = {"seed", "network", "scheme", "data", "stages"}
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables and arrays of tables as {dotted key: value}."""
+    """Return nested tables and arrays of tables as {dotted key: value}."""
     if isinstance(value, dict):
         items: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, list) and value and isinstance(value[0], dict):

@@ -1,4 +1,4 @@
-"""What tables of an experiment have in common: their base, and the kinds of numbers in them."""
+"""Base class of an experiment's tables, and types of numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pydantic
 
 
 class Table(pydantic.BaseModel):
-    """A TOML table: no unknown keys, no coercion between types, no change after loading."""
+    """A TOML table. Unknown keys are errors, types are not coerced, and instances are immutable."""
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 

@@ -12,7 +12,7 @@ from bnn_keras import catalog, files, interop, runs
 from bnn_keras.build import build_model, build_optimizer
 from bnn_keras.data import find_data
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, Resolution, resolve
+from bnn_keras.experiment import Experiment, Resolution, resolve_for_weights
 from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
@@ -61,12 +61,12 @@ def import_checkpoint(
     if not choices.get("experiment"):
         own = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
         choices |= {name: choices.get(name) or value for name, value in own.items()}
-    resolution = resolve(network, overrides=overrides, **choices)
+    resolution = resolve_for_weights(network, overrides=overrides, **choices)
     model = build_model(resolution.experiment)
     classes = interop.classes_of(model, tensors)
     if classes not in (None, model.output_shape[-1]) and not (choices.get("dataset") or choices.get("experiment")):
         dataset = _dataset_with(classes, resolution.experiment)
-        resolution = resolve(network, overrides=overrides, **{**choices, "dataset": dataset})
+        resolution = resolve_for_weights(network, overrides=overrides, **{**choices, "dataset": dataset})
         model = build_model(resolution.experiment)
     interop.load_reference(model, tensors)
     images = find_data(resolution.experiment, DataLocation(data_dir))

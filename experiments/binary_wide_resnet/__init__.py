@@ -1,1 +1,1 @@
-"""McDonnell's wide residual networks, as binary-wide-resnet trains them."""
+"""Wide residual networks of McDonnell, from binary-wide-resnet."""

@@ -1,1 +1,1 @@
-"""Bi-Real Net, as Bi-Real-net trains it."""
+"""Bi-Real Net, from Bi-Real-net."""

@@ -1,1 +1,1 @@
-"""IR-Net, as its repository trains it."""
+"""IR-Net, from its own repository."""

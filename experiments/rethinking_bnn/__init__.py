@@ -1,1 +1,1 @@
-"""Bop, as rethinking-bnn-optimization trains with it."""
+"""Bop and BinaryNet, from rethinking-bnn-optimization."""

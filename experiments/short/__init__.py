@@ -1,1 +1,1 @@
-"""Short trainings of every scheme on data at hand; nobody published them."""
+"""Short trainings that compare schemes; not published recipes."""

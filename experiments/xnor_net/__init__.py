@@ -1,1 +1,1 @@
-"""XNOR-Net, as XNOR-Net-PyTorch trains it."""
+"""XNOR-Net, from XNOR-Net-PyTorch."""

@@ -1,4 +1,4 @@
-"""The command: what it prints, where, and with which exit code."""
+"""The command line: output, error messages and exit codes."""
 
 import importlib.util
 import json
@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from helpers import error_line, run_bnnk
 
+from bnn_keras.cli import experiments
 from bnn_keras.runs import Run
 
 PROMISED = {
@@ -26,14 +27,14 @@ BNNK = [sys.executable, "-c", "from bnn_keras.cli import main; main()"]
 
 @pytest.fixture
 def quick(data_dir, tmp_path):
-    """Arguments of a training that takes seconds."""
+    """Arguments of a training run of a few seconds."""
     return ["train", "lenet5", "--epochs", 1, "--batch-size", 500, "--data-dir", data_dir, "--run", tmp_path / "run"]
 
 
-# --- what exists ---
+# --- lists, show, check, summary, doctor ---
 
 
-def test_help_lists_the_commands_in_order_of_use():
+def test_help_lists_commands_in_order_of_use():
     result = run_bnnk("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
@@ -51,7 +52,7 @@ def test_list(what):
         assert row["name"] in table.stdout
 
 
-def test_list_of_experiments_has_what_scripts_rely_on():
+def test_list_of_experiments_has_documented_fields():
     rows = {row["name"]: row for row in json.loads(run_bnnk("list", "experiments", "--json").stdout)}
     row = rows["xnor_net/lenet5_mnist"]
     assert (row["network"], row["dataset"], row["scheme"], row["optimizer"]) == (
@@ -64,7 +65,7 @@ def test_list_of_experiments_has_what_scripts_rely_on():
     assert rows["xnor_net/lenet5_mnist_5k"]["published"] is None
 
 
-def test_show_is_an_experiment_again(tmp_path):
+def test_output_of_show_is_a_valid_experiment_file(tmp_path):
     shown = run_bnnk("show", "xnor_net/lenet5_mnist_5k", "--set", "stages.0.epochs=3")
     (tmp_path / "mine.toml").write_text(shown.stdout)
     again = json.loads(run_bnnk("show", tmp_path / "mine.toml", "--json").stdout)
@@ -72,7 +73,7 @@ def test_show_is_an_experiment_again(tmp_path):
     assert run_bnnk("check", tmp_path / "mine.toml").stdout == f"{tmp_path / 'mine.toml'}: ok\n"
 
 
-def test_check_lists_every_error_of_every_file(tmp_path):
+def test_check_prints_all_errors_of_all_files(tmp_path):
     good = run_bnnk("show", "lenet5_mnist").stdout
     (tmp_path / "good.toml").write_text(good)
     (tmp_path / "bad.toml").write_text(good.replace("epochs = 60", "epoch = 60").replace('"adam_torch"', '"adamm"'))
@@ -108,7 +109,9 @@ def test_doctor(data_dir):
     assert result.exit_code == 0, result.output
     if not importlib.util.find_spec("openvino"):
         assert "pip install 'bnn-keras[openvino]'" in result.stdout
-    findings = {one["name"]: one for one in json.loads(run_bnnk("doctor", "--data-dir", data_dir, "--json").stdout)}
+    findings = {
+        finding["name"]: finding for finding in json.loads(run_bnnk("doctor", "--data-dir", data_dir, "--json").stdout)
+    }
     assert findings["Keras behind TensorFlow"]["found"].startswith("tf_keras")
     assert data_dir in findings["dataset mnist_5k"]["found"]
     assert findings["dataset mnist"]["cure"].endswith("--manual-dir DIR")
@@ -147,17 +150,30 @@ def test_train_evaluate_predict(quick, tmp_path):
     assert table.count("%") == 2
 
 
-def test_a_derived_experiment_is_announced(tmp_path):
+def test_note_for_an_experiment_that_differs_from_its_recipe(tmp_path):
     result = run_bnnk("train", "lenet5", "--dataset", "mnist", "--optimizer", "adam", "--manual-dir", "/nowhere")
     assert result.exit_code == 1
     assert "Note: no recipe for lenet5 with mnist, adam; based on xnor_net/lenet5_mnist_5k with" in result.stderr
 
 
-def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
-    # What runs the tests may ignore SIGINT, and a child would too.
-    heeding = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {BNNK[-1]}"
+INTERRUPTED = "Error: interrupted; finished work is kept, run the same command again to continue"
+
+
+def test_interrupted_command_exits_with_130_and_one_line(monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "resolve", interrupted)
+    result = run_bnnk("show", "lenet5_mnist")
+    assert (result.exit_code, result.stderr.splitlines()) == (130, [INTERRUPTED])
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_training_keeps_finished_epochs(quick, tmp_path):
+    # A test runner may ignore SIGINT, and its child processes inherit that.
+    script = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {BNNK[-1]}"
     arguments = [*map(str, quick), "--epochs", "500"]
-    process = subprocess.Popen([sys.executable, "-c", heeding, *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120
         while not Run(tmp_path / "run").metrics and time.monotonic() < deadline:
@@ -167,13 +183,11 @@ def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert (
-        stderr.splitlines()[-1] == "Error: interrupted; what is finished is kept, the same command goes on from there"
-    )
+    assert stderr.splitlines()[-1] == INTERRUPTED
     assert "Traceback" not in stderr
 
 
-# --- bad input: one line, value, expectation, cure ---
+# --- errors: one line with the value, what was expected, how to fix it ---
 
 
 @pytest.mark.parametrize(
@@ -208,7 +222,7 @@ def test_ctrl_c_says_how_to_go_on(quick, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_one_line(arguments, message):
+def test_error_is_one_line(arguments, message):
     assert error_line(*arguments).startswith(message)
 
 
@@ -224,29 +238,29 @@ def test_one_line(arguments, message):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage(arguments, message):
+def test_usage_error_exits_with_2(arguments, message):
     assert error_line(*arguments, code=2).startswith(message)
 
 
-def test_a_run_in_use(quick, tmp_path):
+def test_run_in_use_by_another_process(quick, tmp_path):
     with Run(tmp_path / "run").owned():
         assert f"is in use by process {os.getpid()}" in error_line(*quick)
 
 
-def test_a_folder_with_other_files(quick, tmp_path):
+def test_run_directory_with_other_files(quick, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("")
     assert "holds other files (thesis.tex) and no run" in error_line(*quick)
     assert (tmp_path / "run" / "thesis.tex").exists()
 
 
-def test_another_experiment_in_the_folder(trained, data_dir):
+def test_run_directory_of_another_experiment(trained, data_dir):
     message = error_line("train", "lenet5", "--epochs", "3", "--run", trained, "--data-dir", data_dir)
     assert message.endswith("stages.0.epochs: 3 / 2; give another --run DIR, or replace it with --fresh")
 
 
-def test_an_image_that_is_none(trained, tmp_path):
-    (tmp_path / "text.png").write_text("no image")
+def test_file_that_is_not_an_image(trained, tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
     assert "cannot read" in error_line("predict", trained, tmp_path / "text.png")
 
 
@@ -256,22 +270,22 @@ def test_damaged_weights(trained, tmp_path):
     assert "weights.h5' as the weights of lenet5" in error_line("evaluate", copy)
 
 
-def test_debug_shows_the_traceback():
+def test_debug_raises_the_original_error():
     for arguments in (["--debug", "show", "nothing"], ["show", "nothing", "--debug"]):
         result = run_bnnk(*arguments)
         assert result.exit_code == 1
         assert "unknown experiment 'nothing'" in str(result.exception)
 
 
-def test_an_unexpected_error_is_one_line_too(monkeypatch):
-    from bnn_keras.cli import experiments
-
+def test_unexpected_error_is_one_line(monkeypatch):
     monkeypatch.setitem(experiments._LISTS, "networks", lambda: 1 / 0)
     message = error_line("list", "networks")
-    assert message == "unexpected ZeroDivisionError: division by zero; this is a mistake of bnnk: see `bnnk --debug …`"
+    assert message == (
+        "unexpected ZeroDivisionError: division by zero; this is a bug in bnnk, see the traceback with `bnnk --debug …`"
+    )
 
 
-def test_a_reader_that_has_enough_is_no_error():
+def test_closed_pipe_is_not_an_error():
     command = " ".join([f"'{part}'" for part in BNNK])
     result = subprocess.run(
         ["bash", "-c", f"{command} list experiments | true"], capture_output=True, text=True, check=True
@@ -279,8 +293,7 @@ def test_a_reader_that_has_enough_is_no_error():
     assert result.stderr == ""
 
 
-def test_warnings_are_one_line(monkeypatch):
-    """Those of this package are shown, those of the libraries below it are not."""
+def test_warnings_of_this_package_are_one_line_and_others_hidden(monkeypatch):
     from bnn_keras.cli.main import _show_warning
 
     lines = []

@@ -1,4 +1,4 @@
-"""`bnnk show --plot`: what is drawn, and where."""
+"""`bnnk show --plot`: contents and files of plots."""
 
 import json
 
@@ -49,7 +49,7 @@ def file(tmp_path):
     return path
 
 
-def test_curves_are_the_values_of_the_training(file):
+def test_curves_equal_closed_forms(file):
     found = curves(load_experiment(file))
     assert list(found) == ["learning_rate", "t", "k"]
     first, second, third = found["learning_rate"]
@@ -58,13 +58,13 @@ def test_curves_are_the_values_of_the_training(file):
     assert (first.epochs[0], 3.99 < first.epochs[-1] < 4) == (0, True)
     assert [list(part.epochs) for part in (second, third)] == [[4, 5], [6, 7]]
     assert [list(part.values) for part in (second, third)] == [[0.01, 0.01], pytest.approx([0.01, 0.001])]
-    # Over all eight epochs; the third stage has another scheme.
+    # The schedule spans all eight epochs. The third stage has another scheme without t.
     steepness = np.concatenate([part.values for part in found["t"]])
     np.testing.assert_allclose(steepness, 0.001 * 10 ** (4 * np.arange(6) / 8), rtol=1e-12)
     np.testing.assert_allclose(np.concatenate([part.values for part in found["k"]]), np.maximum(1 / steepness, 1))
 
 
-def test_gamma_and_threshold_are_drawn_where_they_are_scheduled(tmp_path):
+def test_gamma_is_drawn_only_if_it_is_scheduled(tmp_path):
     gamma = "stages.0.optimizer.gamma={schedule = 'linear', initial = 1e-4, final = 0}"
     toml = run_bnnk("show", "lenet5_mnist", "--set", "stages.0.optimizer={name='bop', learning_rate=0.1}").stdout
     (tmp_path / "bop.toml").write_text(toml)
@@ -76,14 +76,14 @@ def test_gamma_and_threshold_are_drawn_where_they_are_scheduled(tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "begin"), [("png", b"\x89PNG"), ("PNG", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
 )
-def test_plot_is_a_picture_and_the_toml_is_printed(suffix, begin, file, tmp_path):
-    picture = tmp_path / f"schedules.{suffix}"
-    picture.write_text("what was there before")
-    result = run_bnnk("show", file, "--plot", picture)
+def test_plot_writes_an_image_and_prints_the_toml(suffix, begin, file, tmp_path):
+    image = tmp_path / f"schedules.{suffix}"
+    image.write_text("previous content")
+    result = run_bnnk("show", file, "--plot", image)
     assert result.exit_code == 0, result.output
-    assert picture.read_bytes().startswith(begin)
+    assert image.read_bytes().startswith(begin)
     assert result.stdout == run_bnnk("show", file).stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([picture.name, file.name])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([image.name, file.name])
 
 
 def test_plot_and_json(file, tmp_path):
@@ -92,8 +92,8 @@ def test_plot_and_json(file, tmp_path):
     assert (tmp_path / "schedules.png").is_file()
 
 
-def test_panels(file, monkeypatch, tmp_path):
-    """One for each hyper-parameter, logarithmic where it spans more than a decade and is never 0, with boundaries."""
+def test_one_panel_per_hyper_parameter(file, monkeypatch, tmp_path):
+    """Panels are logarithmic if values span more than a decade and are never 0. Dotted lines separate stages."""
     panels = []
     draw = plots._draw
     monkeypatch.setattr(plots, "_draw", lambda panel, *rest: (draw(panel, *rest), panels.append(panel)))
@@ -116,7 +116,7 @@ def test_panels(file, monkeypatch, tmp_path):
     ],
     ids=["less than a decade", "from 0"],
 )
-def test_scale_is_linear_otherwise(overrides, scale, file, monkeypatch, tmp_path):
+def test_scale_is_linear_below_a_decade_and_from_0(overrides, scale, file, monkeypatch, tmp_path):
     panels = []
     draw = plots._draw
     monkeypatch.setattr(plots, "_draw", lambda panel, *rest: (draw(panel, *rest), panels.append(panel)))
@@ -136,7 +136,7 @@ def test_scale_is_linear_otherwise(overrides, scale, file, monkeypatch, tmp_path
         ("nowhere/schedules.png", "cannot write"),
     ],
 )
-def test_places_that_take_no_picture(name, message, file, tmp_path):
+def test_plot_file_that_cannot_be_written(name, message, file, tmp_path):
     assert message in error_line("show", file, "--plot", tmp_path / name)
 
 
