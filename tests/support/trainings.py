@@ -26,6 +26,8 @@ def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
     if batch_norm:
         x = tf.keras.layers.BatchNormalization(name="batch_norm")(x)
     x = build_scheme(experiment, stage).conv2d(16, 3, padding="same", dropout=dropout, name="binary")(x)
+    if batch_norm:
+        x = tf.keras.layers.BatchNormalization(name="second_batch_norm")(x)
     x = tf.keras.layers.Flatten(name="flatten")(x)
     logits = tf.keras.layers.Dense(experiment.data.row.classes, dtype="float32", name="logits")(x)
     return tf.keras.Model(images, logits, name="tiny")

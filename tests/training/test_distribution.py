@@ -107,8 +107,8 @@ def options_of(optimizer):
         "scheme": "binarynet",
         "optimizer": optimizer,
         "epochs": 2,
-        "examples": 62,
-        "batch_size": 20,
+        "examples": 142,
+        "batch_size": 70,
         "overrides": ["stages.0.optimizer.learning_rate=0.001"],
     }
 
@@ -228,4 +228,4 @@ def test_single_is_chosen_for_one_device(monkeypatch, config):
     if config:
         monkeypatch.setenv("TF_CONFIG", config)
     replicas = build_replicas()
-    assert (replicas.name, replicas.count, replicas.chief, replicas.static) == ("single", 1, True, False)
+    assert (replicas.name, replicas.count, replicas.chief, replicas.static_shapes) == ("single", 1, True, False)

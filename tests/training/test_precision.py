@@ -14,9 +14,16 @@ from bnn_keras.training import trainer
 PRECISIONS = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("optimizer", ["adam_torch", "bop"])
-def test_trains_resumes_and_evaluates(tmp_path, data_dir, precision, optimizer, monkeypatch):
+@pytest.mark.parametrize(
+    ("optimizer", "precision"),
+    [
+        ("adam_torch", "mixed_float16"),
+        ("bop", "mixed_bfloat16"),
+        pytest.param("adam_torch", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("bop", "mixed_float16", marks=pytest.mark.slow),
+    ],
+)
+def test_trains_resumes_and_evaluates(tmp_path, data_dir, optimizer, precision, monkeypatch):
     """On a small network: a CPU computes float16 convolutions slowly."""
     monkeypatch.setattr(trainer, "build_model", build_tiny_model)
     monkeypatch.setattr("bnn_keras.models.build_model", build_tiny_model)
