@@ -55,6 +55,8 @@ for options in json.loads(sys.argv[1]):
 print(json.dumps(results))
 """
 OPTIMIZERS = ("sgd", "bop")
+# Two evaluation batches, one for each replica: oneDNN's convolution returns the wrong shape for an empty batch.
+EXAMPLES = 142
 SLURM = {
     "SLURM_STEP_NUM_TASKS": "2",
     "SLURM_STEP_NODELIST": "localhost",
@@ -107,7 +109,7 @@ def options_of(optimizer):
         "scheme": "binarynet",
         "optimizer": optimizer,
         "epochs": 2,
-        "examples": 142,
+        "examples": EXAMPLES,
         "batch_size": 70,
         "overrides": ["stages.0.optimizer.learning_rate=0.001"],
     }
@@ -174,7 +176,7 @@ def test_two_processes_equal_one_device(tmp_path, optimizer):
 )
 def test_two_processes_resume_a_training_of_two_devices(tmp_path, options):
     """Two devices train the first epoch of two, two processes resume from their checkpoint."""
-    options = {**options, "examples": 18, "batch_size": 8, "epochs": 2, "directory": tmp_path / "run"}
+    options = {**options, "examples": EXAMPLES, "batch_size": 70, "epochs": 2, "directory": tmp_path / "run"}
     finish(start(TWO_DEVICES + STOP_AFTER_FIRST_EPOCH, {**options, "strategy": "mirrored"}))
     assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1]
     results = train_in_two_processes("", options)

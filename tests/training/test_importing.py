@@ -8,7 +8,7 @@ import procedural
 import pytest
 from helpers import GOLDEN
 
-from bnn_keras import BnnError, evaluate, import_checkpoint, load_run, predict, resolve, runs, train
+from bnn_keras import BnnError, evaluate, files, import_checkpoint, load_run, predict, resolve, train
 from bnn_keras.interop import to_reference
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
@@ -287,7 +287,7 @@ def test_failed_write_removes_the_run(without_torch, tmp_path, monkeypatch, func
         names.extend(path.name for path in (tmp_path / "runs" / "run").iterdir())
         raise error
 
-    monkeypatch.setattr(runs, function, fail)
+    monkeypatch.setattr(files, function, fail)
     with pytest.raises(type(error)):
         import_checkpoint(without_torch, tmp_path / "runs" / "run", "lenet5")
     assert "weights.h5" in names
@@ -299,7 +299,7 @@ def test_failed_write_removes_the_run(without_torch, tmp_path, monkeypatch, func
 
 def test_failed_write_keeps_an_existing_folder(without_torch, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(runs, "write_text", lambda path, value: (tmp_path / "nowhere" / "x").touch())
+    monkeypatch.setattr(files, "write_text", lambda path, value: (tmp_path / "nowhere" / "x").touch())
     with pytest.raises(OSError, match="nowhere"):
         import_checkpoint(without_torch, tmp_path / "run", "lenet5")
     assert set(content(tmp_path / "run")) <= {".lock"}
