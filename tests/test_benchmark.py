@@ -109,7 +109,7 @@ def test_exported_file_and_network_are_compared_with_each_other(trained, tmp_pat
 
 @pytest.mark.parametrize("name", ["lenet5", pytest.param("birealnet18", marks=pytest.mark.slow)])
 def test_network_without_a_run_has_kernels_of_both_signs(name):
-    source = comparing._of_network(name)
+    source = comparing._source_of_network(name)
     for kernel in source.kernels.values():
         assert 0.1 < np.mean(kernel.signs > 0) < 0.9
     assert len(source.labels) == source.model.output_shape[-1]
@@ -132,11 +132,11 @@ def test_files_take_turns(monkeypatch):
     monkeypatch.setitem(engines.RUNTIMES, "two", engines.Runtime("json", open_file, batches=False))
     monkeypatch.setattr(measuring, "_prepare", lambda threads: None)
     group = [make_entrant("n", name, runtime=name, file=name, shape=(4, 4, 1)) for name in ("one", "two")]
-    times = measuring.take_turns(group, 1, 1, 3, 0.0)
+    times = measuring.measure_in_turns(group, 1, 1, 3, 0.0)
     assert [[len(turn) for turn in rounds] for rounds in times] == [[1, 1, 1], [1, 1, 1]]
     assert [name for name, _ in order] == ["one", "one", "two", "two", *["one", "two"] * 3]
     order.clear()
-    times = measuring.take_turns(group, 1, 5, 2, 0.0)
+    times = measuring.measure_in_turns(group, 1, 5, 2, 0.0)
     assert ([len(turn) for turn in times[0]], times[1]) == ([1, 1], None)
     assert set(order) == {("one", (5, 4, 4, 1))}
 
@@ -198,4 +198,4 @@ def test_missing_package_is_one_clear_error(trained, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "bnn_keras.export.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BnnError, match=r"needs 'openvino', which is not installed.*bnn-keras\[openvino\]"):
-        comparing._converted(Source(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")
+        comparing._write_entrants(Source(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")

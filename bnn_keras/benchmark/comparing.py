@@ -72,64 +72,66 @@ def benchmark(
         keras: 0.62 ms
         tflite_float: 0.31 ms
     """
-    chosen = [_engine(name) for name in dict.fromkeys(engines or ENGINES)]
+    engines = list(dict.fromkeys(engines or ENGINES))
+    _check_engines(engines)
     tables.check_suffixes(output, plot)
     threads = tuple(dict.fromkeys(threads)) or tuple(dict.fromkeys((1, len(os.sched_getaffinity(0)))))
     batch_sizes = tuple(dict.fromkeys(batch_sizes)) or BATCH_SIZES
     with tempfile.TemporaryDirectory(prefix="bnn-keras-") as folder:
         entrants: list[Entrant] = []
-        prepare = {source: _preparation(source, best) for source in map(str, sources)}
-        for index, (source, write_files) in enumerate(prepare.items()):
+        writers = {source: _file_writer(source, best) for source in map(str, sources)}
+        for index, (source, write_files) in enumerate(writers.items()):
             log(f"{source}: preparing")
-            entrants += write_files(chosen, Path(folder) / str(index))
-        measured = []
+            entrants += write_files(engines, Path(folder) / str(index))
+        rows: list[BenchmarkRow] = []
         for network in dict.fromkeys(entrant.network for entrant in entrants):
             group = [entrant for entrant in entrants if entrant.network == network]
-            measured += _measured(group, threads, batch_sizes, rounds, seconds, log)
+            rows += _measure(group, threads, batch_sizes, rounds, seconds, log)
     if output:
-        tables.write(measured, output)
+        tables.write(rows, output)
     if plot:
-        tables.draw(measured, plot)
-    return measured
+        tables.draw(rows, plot)
+    return rows
 
 
-def _engine(name: str) -> str:
-    if name not in ENGINES:
-        raise BnnError(unknown("engine", name, ENGINES))
-    return name
+def _check_engines(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in ENGINES:
+            raise BnnError(unknown("engine", name, ENGINES))
 
 
-def _preparation(source: str, best: bool) -> Callable[[Sequence[str], Path], list[Entrant]]:
+def _file_writer(source: str, best: bool) -> Callable[[Sequence[str], Path], list[Entrant]]:
     """Return a function (engines, folder) → entrants that writes the files of a source.
 
     Raises:
         BnnError: There is no run, file or network of this name.
     """
     if Run(source).begun:
-        return lambda engines, folder: _converted(_of_run(source, best), source, best, engines, folder)
+        return lambda engines, folder: _write_entrants(_source_of_run(source, best), source, best, engines, folder)
     if Path(source).exists():
         if best:
             raise BnnError(f"{source!r} is an exported file, which has one set of weights; leave --best out")
-        entrant = _of_file(source)
+        entrant = _entrant_of_file(source)
         return lambda engines, folder: [entrant]
     if source in catalog.NETWORKS:
-        return lambda engines, folder: _converted(_of_network(source), source, None, engines, folder)
+        return lambda engines, folder: _write_entrants(_source_of_network(source), source, None, engines, folder)
     raise BnnError(f"no run or file {source!r}, and {unknown('network', source, catalog.NETWORKS)}")
 
 
-def _of_run(source: str, best: bool) -> Source:
+def _source_of_run(source: str, best: bool) -> Source:
     experiment, model = load_run(source, best)
     return Source(model, experiment, Run.read(source).environment["dataset"]["labels"])
 
 
-def _of_network(name: str) -> Source:
+def _source_of_network(name: str) -> Source:
+    """Return a network with random weights, whose binary kernels have both signs."""
     experiment = resolve(name).experiment
     model = build_empty(experiment)
     look_trained(model)
     return Source(model, experiment, list(map(str, range(model.output_shape[-1]))))
 
 
-def _of_file(source: str) -> Entrant:
+def _entrant_of_file(source: str) -> Entrant:
     """Return the entrant of an exported file.
 
     Raises:
@@ -153,7 +155,9 @@ def _of_file(source: str) -> Entrant:
     )
 
 
-def _converted(source: Source, name: str, best: bool | None, engines: Sequence[str], folder: Path) -> list[Entrant]:
+def _write_entrants(
+    source: Source, name: str, best: bool | None, engines: Sequence[str], folder: Path
+) -> list[Entrant]:
     """Write the files of a network for the engines; `best` is None for random weights."""
     folder.mkdir(parents=True)
     entrants = []
@@ -184,7 +188,7 @@ def _converted(source: Source, name: str, best: bool | None, engines: Sequence[s
     return entrants
 
 
-def _measured(
+def _measure(
     group: Sequence[Entrant],
     threads: Sequence[int],
     batch_sizes: Sequence[int],
@@ -195,14 +199,14 @@ def _measured(
     """Measure the files of one network and return their rows."""
     network = group[0].network
     log(f"{network}: memory and share of binary layers")
-    alone = [_in_fresh_process(measuring.alone, entrant, threads[0]) for entrant in group]
+    alone = [_in_fresh_process(measuring.measure_alone, entrant, threads[0]) for entrant in group]
     labels = tables.labels(group)
     rows = []
     for number in threads:
         log(f"{network}: latency with {number} thread(s)")
         with contextlib.closing(worker.Worker()) as process:
             times = {
-                size: process.call(f"{measuring.__name__}:take_turns", list(group), number, size, rounds, seconds)
+                size: process.call(f"{measuring.__name__}:measure_in_turns", list(group), number, size, rounds, seconds)
                 for size in dict.fromkeys((1, *batch_sizes))
             }
         for index, entrant in enumerate(group):

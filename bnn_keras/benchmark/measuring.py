@@ -17,7 +17,7 @@ from bnn_keras.export.graphs import limit_threads
 _PROFILED_BATCH = 16  # images per profiled inference
 
 
-def take_turns(
+def measure_in_turns(
     group: Sequence[Entrant], threads: int, batch_size: int, rounds: int, seconds: float
 ) -> list[list[list[float]] | None]:
     """Measure the files of a group in turns.
@@ -39,12 +39,10 @@ def take_turns(
     for entrant in group:
         runtime = RUNTIMES[entrant.runtime]
         if batch_size == 1 or runtime.batches:
-            infer, images = (
-                runtime.open(entrant.file, entrant.floats, threads, batch_size),
-                _images(entrant, batch_size),
-            )
-            turns.append((infer, images, []))
-            times.append(turns[-1][-1])
+            infer = runtime.open(entrant.file, entrant.floats, threads, batch_size)
+            measured: list[list[float]] = []
+            turns.append((infer, _images(entrant, batch_size), measured))
+            times.append(measured)
         else:
             times.append(None)
     for infer, images, _ in turns:
@@ -56,7 +54,7 @@ def take_turns(
     return times
 
 
-def alone(entrant: Entrant, threads: int) -> tuple[int | None, float | None]:
+def measure_alone(entrant: Entrant, threads: int) -> tuple[int | None, float | None]:
     """Measure a file in a process of its own.
 
     Returns:

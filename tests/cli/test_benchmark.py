@@ -1,14 +1,40 @@
 """`bnnk benchmark`: output, files, errors and exit codes."""
 
 import csv
+import importlib
 import json
 
 import pytest
+import tensorflow as tf
 from helpers import error_line, run_bnnk
 
 from bnn_keras import benchmark
+from bnn_keras.benchmark import measuring
+from bnn_keras.export import worker
 
-QUICK = ("--engine", "tflite_float", "--threads", "1", "--rounds", "2", "--seconds", "0", "--batch-size", "2")
+QUICK = ("--threads", "1", "--rounds", "2", "--seconds", "0", "--batch-size", "2")
+
+
+class WorkerInThisProcess:
+    """Call functions in this process: starting one that imports TensorFlow takes seconds."""
+
+    def call(self, function, *arguments):
+        module, name = function.split(":")
+        return getattr(importlib.import_module(module), name)(*arguments)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(params=["keras", pytest.param("tflite_float", marks=pytest.mark.slow)])
+def engine(request, monkeypatch):
+    """Return an engine. The slow one runs in separate processes, as for the user."""
+    if request.param == "keras":
+        monkeypatch.setattr(worker, "Worker", WorkerInThisProcess)
+        monkeypatch.setattr(measuring, "_prepare", lambda threads: None)
+        # TensorFlow is running already, and its number of threads can no longer be set.
+        monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)
+    return request.param
 
 
 def test_help_names_every_engine_and_option():
@@ -17,27 +43,26 @@ def test_help_names_every_engine_and_option():
         assert part in text
 
 
-def test_benchmark_prints_a_table_and_writes_files(trained, tmp_path):
+def test_benchmark_prints_a_table_and_writes_files(trained, tmp_path, engine):
     table, picture = tmp_path / "o.csv", tmp_path / "p.png"
-    result = run_bnnk("benchmark", trained, *QUICK, "-o", table, "--plot", picture)
+    result = run_bnnk("benchmark", trained, "--engine", engine, *QUICK, "-o", table, "--plot", picture)
     assert result.exit_code == 0, result.output
     head, _, line = result.stdout.splitlines()
     assert head.split()[:3] == ["source", "engine", "threads"]
     assert "images/s, batch 2" in head
-    assert line.split()[1:3] == ["tflite_float", "1"]
+    assert line.split()[1:3] == [engine, "1"]
     assert "latency with 1 thread" in result.stderr
     (row,) = csv.DictReader(table.read_text().splitlines())
-    assert row["engine"] == "tflite_float"
+    assert row["engine"] == engine
     assert float(row["latency_median_ms"]) > 0
     assert picture.stat().st_size > 1000
 
 
-@pytest.mark.slow
-def test_json_output_of_a_network():
-    result = run_bnnk("benchmark", "lenet5", *QUICK, "--json")
+def test_json_output_of_a_network(engine):
+    result = run_bnnk("benchmark", "lenet5", "--engine", engine, *QUICK, "--json")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
-    assert (row["source"], row["weights"], row["engine"]) == ("lenet5", "random", "tflite_float")
+    assert (row["source"], row["weights"], row["engine"]) == ("lenet5", "random", engine)
     assert row["images_per_second"].keys() == {"2"}
 
 
