@@ -48,7 +48,7 @@ def with_rate(rate):
 @pytest.mark.parametrize(("rate", "first", "later"), SCHEDULES_IN_TOML)
 def test_schedule_from_toml_has_the_expected_values(rate, first, later):
     experiment = with_rate(rate)
-    assert parse(experiment.to_toml(), "again") == experiment
+    assert parse(experiment.to_toml(), "copy") == experiment
     (stage,) = experiment.stages
     schedule = build_schedule(stage.optimizer.learning_rate, stage.epochs)
     assert [schedule(0), schedule(6.5)] == pytest.approx([first, later], rel=1e-12)
@@ -190,7 +190,7 @@ def test_documented_examples_build(documented):
     _, experiments = documented
     assert len(experiments) == 4
     for experiment in experiments:
-        assert parse(experiment.to_toml(), "again") == experiment
+        assert parse(experiment.to_toml(), "copy") == experiment
         for stage in experiment.stages:
             build_optimizer(stage.optimizer, stage.epochs)
 

@@ -31,6 +31,14 @@ class BenchmarkRow:
         throughput: Images per second by batch size; None if the engine accepts single images only.
         memory: Peak memory in bytes of loading and the first inference; None if the system does not report it.
         binary_share: Share of the time in layers with one-bit weights and inputs; None if the library has no profiler.
+
+    Example:
+        >>> entrant = Entrant(source="lenet5", weights="random", network="lenet5", engine="keras", file="keras",
+        ...                   runtime="saved_model", floats="float32", bytes=1_725_600, shape=(28, 28, 1))
+        >>> row = BenchmarkRow(entrant=entrant, threads=1, rounds=[[0.001, 0.003], [0.002]], speedups={"keras": 1.0},
+        ...                    throughput={1: 500.0}, memory=None, binary_share=None)
+        >>> f"{row.median:.1f} ms"
+        '2.0 ms'
     """
 
     entrant: Entrant

@@ -12,7 +12,7 @@ from bnn_keras.experiment import resolve
 from bnn_keras.interop import classes_of, from_reference, load_reference, reference_names, to_reference
 
 NETWORKS = [row.name for row in catalog.NETWORKS.values() if row.reference]
-# Networks that are deeper or wider than another one of the same builder.
+# Large networks, which the slow tests convert.
 LARGER = ("wrn_20_2", "wrn_20_10", "birealnet34", "birealnet50", "resnet34")
 CLASSES = 7
 # The smallest images whose feature map before a dense layer is larger than one pixel.
@@ -60,7 +60,7 @@ def numbered(shapes):
     return {name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for name, shape in shapes.items()}
 
 
-def plausible(shapes):
+def trained_like(shapes):
     """Return random weights of the scale of trained ones."""
     tensors = {}
     for name, value in random_tensors(shapes).items():
@@ -124,8 +124,8 @@ def test_conversion_in_both_directions_is_exact(name, rotated):
     theirs = to_reference(model)
     assert set(theirs) == set(ours)
     assert classes_of(model, theirs) == CLASSES
-    back = from_reference(model, theirs)
-    assert all(np.array_equal(back[name], value) for name, value in ours.items())
+    converted = from_reference(model, theirs)
+    assert all(np.array_equal(converted[name], value) for name, value in ours.items())
 
     given = numbered(shapes(theirs))
     unused = {key: np.zeros(3) for key in UNUSED.get(name, ())}
@@ -143,7 +143,7 @@ def test_conversion_in_both_directions_is_exact(name, rotated):
 def test_rotated_network_computes_the_same_logits(name):
     """These networks have symmetric padding and strides, so that rotating image and kernels changes nothing."""
     models = [build(name, rotated) for rotated in (False, True)]
-    given = plausible(shapes(to_reference(models[0])))
+    given = trained_like(shapes(to_reference(models[0])))
     images = random_tensors({"images": (2, *models[0].input_shape[1:])})["images"]
     for model in models:
         load_reference(model, given)
