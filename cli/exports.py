@@ -118,7 +118,7 @@ def benchmark(sources: tuple[str, ...], as_json: bool, **arguments: Any) -> None
     """Measure latency, throughput, size and memory of runs, exported files or networks on this machine's CPU."""
     with quiet_tensorflow():
         from bnn_keras import benchmark as library
-    rows = library.benchmark(sources, **arguments, said=lambda line: click.echo(line, err=True))
+    rows = library.benchmark(sources, **arguments, log=lambda line: click.echo(line, err=True))
     if as_json:
         print_json([row.to_document() for row in rows])
     else:
