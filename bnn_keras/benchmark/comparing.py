@@ -19,10 +19,10 @@ from bnn_keras.counts import count
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import resolve
 from bnn_keras.export import open_export, worker
-from bnn_keras.export.exporting import files_of, installed
-from bnn_keras.export.graphs import Source
-from bnn_keras.export.opening import read_sidecar
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export.formats import files_of, installed
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.random_weights import randomize_weights
+from bnn_keras.export.sidecar import read_sidecar
 from bnn_keras.models import build_empty, load_run
 from bnn_keras.runs import Run
 
@@ -111,16 +111,16 @@ def _opened(source: str, best: bool) -> Callable[[Sequence[str], Path], list[Ent
     raise BnnError(f"no run or file {source!r}, and {unknown('network', source, catalog.NETWORKS)}")
 
 
-def _of_run(source: str, best: bool) -> Source:
+def _of_run(source: str, best: bool) -> ExportJob:
     experiment, model = load_run(source, best)
-    return Source(model, experiment, Run.read(source).environment["dataset"]["labels"])
+    return ExportJob(model, experiment, Run.read(source).environment["dataset"]["labels"])
 
 
-def _of_network(name: str) -> Source:
+def _of_network(name: str) -> ExportJob:
     experiment = resolve(name).experiment
     model = build_empty(experiment)
-    look_trained(model)
-    return Source(model, experiment, list(map(str, range(model.output_shape[-1]))))
+    randomize_weights(model)
+    return ExportJob(model, experiment, list(map(str, range(model.output_shape[-1]))))
 
 
 def _of_file(source: str) -> Entrant:
@@ -147,7 +147,7 @@ def _of_file(source: str) -> Entrant:
     )
 
 
-def _converted(source: Source, name: str, best: bool | None, engines: Sequence[str], folder: Path) -> list[Entrant]:
+def _converted(source: ExportJob, name: str, best: bool | None, engines: Sequence[str], folder: Path) -> list[Entrant]:
     """A network's files for engines."""
     folder.mkdir(parents=True)
     made = []

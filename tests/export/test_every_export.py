@@ -9,9 +9,9 @@ import tensorflow as tf
 from bnn_keras import catalog
 from bnn_keras.build import build_network, build_scheme
 from bnn_keras.experiment import resolve
-from bnn_keras.export.freeze import has_binary_inputs
-from bnn_keras.export.graphs import Source
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.kernels import has_binary_inputs
+from bnn_keras.export.random_weights import randomize_weights
 
 # Images that keep the large ones quick, with maps of 3 × 3 at the least: Larq Compute Engine's zero padding is wrong
 # where a map is smaller than the kernel.
@@ -48,8 +48,8 @@ def source(network, scheme):
     tf.keras.utils.set_random_seed(3)
     shape, options = (size, size, channels), experiment.network.choices
     model = build_network(network, build_scheme(experiment), shape, 10, **options, **structure)
-    images = look_trained(model)
-    return Source(model, experiment, [str(label) for label in range(10)]), images
+    images = randomize_weights(model)
+    return ExportJob(model, experiment, [str(label) for label in range(10)]), images
 
 
 def expected_in_float(source, row):

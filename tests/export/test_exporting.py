@@ -14,9 +14,10 @@ from bnn_keras.counts import count
 from bnn_keras.data import open_test_data
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
-from bnn_keras.export import exporting, open_export, tflite, verify
-from bnn_keras.export.graphs import Source
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export import formats, open_export, tflite, verify
+from bnn_keras.export.formats import files_of, format_module
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.random_weights import randomize_weights
 from bnn_keras.files import write_json, write_text
 from bnn_keras.runs import Run
 from bnn_keras.training.callbacks import save_weights
@@ -52,7 +53,7 @@ def run_of(directory, network, **options):
     """A run of a network that looks trained."""
     experiment = resolve(network, **options).experiment
     model = build_model(experiment)
-    look_trained(model)
+    randomize_weights(model)
     run = Run(directory)
     directory.mkdir(parents=True)
     save_weights(model, run, "weights.h5")
@@ -73,7 +74,7 @@ def test_a_file_says_what_it_is(files, trained, to):
     assert sidecar["logit_error"] <= sidecar["largest_logit_error"] < 1e-5
     packed = 0 if row.packs == "none" else 2
     assert (sidecar["binary_layers"], sidecar["packed_layers"], len(sidecar["float_layers"])) == (2, packed, 2 - packed)
-    assert sidecar["bytes"] == sum(part.stat().st_size for part in exporting.files_of(file))
+    assert sidecar["bytes"] == sum(part.stat().st_size for part in files_of(file))
     assert sidecar["bytes_minimum"] == count(load_run(trained)[1])["bytes_minimum"]
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
@@ -96,7 +97,7 @@ def test_evaluates_and_predicts_as_the_run(files, trained, data_dir, digits, to)
 def test_size_is_near_the_minimum(files, to):
     """Larq Compute Engine pads input channels to 32, the pass for OpenVINO to 8; a graph comes on top."""
     minimum = files[1][to]["bytes_minimum"] + {"tflite": 50 * 25 * 12 // 8, "openvino": 50 * 25 * 4 // 8}[to]
-    parts = [part for part in exporting.files_of(files[0] / NAMES[to]) if part.suffix != ".xml"]
+    parts = [part for part in files_of(files[0] / NAMES[to]) if part.suffix != ".xml"]
     assert sum(part.stat().st_size for part in parts) <= 1.05 * minimum + 16 * 1024
 
 
@@ -166,7 +167,7 @@ def test_verified_on_what_is_asked_for(trained, data_dir, digits, tmp_path):
 
 
 def test_a_file_that_predicts_something_else_does_not_stay(trained, data_dir, tmp_path, monkeypatch):
-    module = exporting._module(catalog.FORMATS["packed"])
+    module = format_module(catalog.FORMATS["packed"])
     good = module.load
 
     def wrong(*arguments):
@@ -191,13 +192,13 @@ def test_verification_catches_explicit_zero_padding(tmp_path):
     x = larq.quantizers.SteSign()(tf.keras.layers.BatchNormalization()(x))
     x = larq.layers.QuantConv2D(32, 3, name="second", **binary)(tf.keras.layers.ZeroPadding2D(1)(x))
     model = tf.keras.Model(images, tf.keras.layers.GlobalAveragePooling2D()(x))
-    source = Source(model, resolve("resnet20").experiment, [str(label) for label in range(32)])
+    source = ExportJob(model, resolve("resnet20").experiment, [str(label) for label in range(32)])
     tflite.convert(source, tmp_path / "model.tflite")
     sample = verify.Sample(verify.RANDOM, np.random.default_rng(0).normal(0, 1, (16, 8, 8, 32)).astype(np.float32))
     network = lambda images: model(images).numpy()  # noqa: E731
     measured = verify.compare(network, tflite.load(tmp_path / "model.tflite"), sample.images)
     with pytest.raises(BnnError, match="the median error of logits is"):
-        verify.check(measured, sample, verify.Limits.of(sample))
+        verify.check(measured, sample, verify.Limits.for_sample(sample))
 
 
 @pytest.mark.slow
@@ -206,11 +207,11 @@ def test_a_large_dense_layer_is_packed(tmp_path):
     x = images = tf.keras.Input((9216,))
     binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
     model = tf.keras.Model(images, larq.layers.QuantDense(4096, name="large", **binary)(x))
-    source = Source(model, resolve("resnet20").experiment, [])
+    source = ExportJob(model, resolve("resnet20").experiment, [])
     for to in ("tflite", "openvino"):
         file = tmp_path / NAMES[to]
-        assert exporting._module(catalog.FORMATS[to]).convert(source, file) == {}
-        assert sum(part.stat().st_size for part in exporting.files_of(file)) < 9216 * 4096 / 8 * 1.02 + 16 * 1024
+        assert format_module(catalog.FORMATS[to]).convert(source, file) == {}
+        assert sum(part.stat().st_size for part in files_of(file)) < 9216 * 4096 / 8 * 1.02 + 16 * 1024
 
 
 def test_a_converter_that_crashes_is_one_error(trained, data_dir, tmp_path, monkeypatch):
@@ -249,14 +250,14 @@ def test_what_cannot_be_is_refused_first(trained, tmp_path, to, name, options, m
 def test_a_package_that_is_missing(trained, data_dir, tmp_path, monkeypatch, package):
     to = {"larq_compute_engine": "tflite", "openvino": "openvino"}[package]
 
-    real = exporting.importlib.import_module
+    real = formats.importlib.import_module
 
     def missing(name):
         if name == catalog.FORMATS[to].module:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         return real(name)
 
-    monkeypatch.setattr(exporting.importlib, "import_module", missing)
+    monkeypatch.setattr(formats.importlib, "import_module", missing)
     with pytest.raises(BnnError, match=rf"needs '{package}', which is not installed .*pip install 'bnn-keras\[{to}\]'"):
         export_run(trained, to, tmp_path / NAMES[to], data_dir=data_dir)
 
@@ -270,7 +271,7 @@ def test_a_file_that_was_changed_is_given_to_no_library(files, tmp_path, to):
             shutil.copy(part, tmp_path)
     if source.is_dir():
         shutil.copytree(source, copy)
-    part = exporting.files_of(copy)[-1]
+    part = files_of(copy)[-1]
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(data)

@@ -8,14 +8,14 @@ from bnn_keras.build import build_model
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.export.freeze import binary_kernels, freeze
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export.random_weights import randomize_weights
 
 SCHEMES = [name for name in catalog.SCHEMES if name != "zoo"]
 
 
 def model_of(network="lenet5", **options):
     model = build_model(resolve(network, **options).experiment)
-    return model, look_trained(model)
+    return model, randomize_weights(model)
 
 
 @pytest.mark.parametrize("bits", ["1/1", "1/32"])

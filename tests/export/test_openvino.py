@@ -10,8 +10,8 @@ from bnn_keras.build import build_model
 from bnn_keras.experiment import resolve
 from bnn_keras.export import openvino as pass_
 from bnn_keras.export.freeze import freeze
-from bnn_keras.export.graphs import save_graph
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export.random_weights import randomize_weights
+from bnn_keras.export.saved_graph import save_graph
 
 SIZE = 9
 
@@ -135,7 +135,7 @@ def test_signs_of_a_transposed_input(tmp_path):
 def test_signs_of_a_sum_that_nothing_else_takes(tmp_path):
     """OpenVINO makes them one with the convolution in front, which is wrong: so it is in Bi-Real Net's 50 layers."""
     model = build_model(resolve("birealnet50").experiment)
-    image = look_trained(model)[:1]
+    image = randomize_weights(model)[:1]
     frozen = freeze(model, dense_as_convolutions=True)
     block = tf.keras.Model(frozen.input, frozen.get_layer("layers.0.add3").output)
     save_graph(block, tmp_path / "graph")

@@ -21,7 +21,7 @@ from bnn_keras.build import build_model
 from bnn_keras.errors import BnnError
 from bnn_keras.export import packed_reader
 from bnn_keras.export.freeze import binary_kernels
-from bnn_keras.export.graphs import Source
+from bnn_keras.export.job import ExportJob
 from bnn_keras.export.packed import convert, load_packed, pack
 from bnn_keras.export.packed_reader import (
     MAX_BYTES,
@@ -33,7 +33,7 @@ from bnn_keras.export.packed_reader import (
     read_packed,
     unpack,
 )
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export.random_weights import randomize_weights
 from bnn_keras.models import load_run
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -44,7 +44,7 @@ WRN_20_10_MINIMUM = 3_670_720  # bytes: a bit for each binary weight, four bytes
 def network(trained):
     """The trained LeNet-5, as it is exported."""
     experiment, model = load_run(trained)
-    return Source(model, experiment, DIGITS)
+    return ExportJob(model, experiment, DIGITS)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def lenet5(trained, tmp_path_factory):
     """Its packed file. Read it only."""
     experiment, model = load_run(trained)
     file = tmp_path_factory.mktemp("packed") / "lenet5.safetensors"
-    assert not convert(Source(model, experiment, DIGITS), file)
+    assert not convert(ExportJob(model, experiment, DIGITS), file)
     return file
 
 
@@ -233,8 +233,8 @@ def test_size_and_outputs_of_a_network(name, options, tmp_path):
     """At most 2 % and 8 KiB more than a bit for each binary weight and four bytes for each other number."""
     experiment = resolve(name, **options).experiment
     model = build_model(experiment)
-    images = look_trained(model)[:2]
-    source = Source(model, experiment, [str(number) for number in range(experiment.data.row.classes)])
+    images = randomize_weights(model)[:2]
+    source = ExportJob(model, experiment, [str(number) for number in range(experiment.data.row.classes)])
     file = tmp_path / "model.safetensors"
     convert(source, file)
     binary, scales = (
@@ -539,7 +539,7 @@ def test_an_experiment_of_a_larger_network_takes_no_memory(change, tmp_path, mis
     experiment = resolve("wrn_20_1").experiment
     file = tmp_path / "wrn_20_1.safetensors"
     model = build_model(experiment)
-    convert(Source(model, experiment, DIGITS), file)
+    convert(ExportJob(model, experiment, DIGITS), file)
     content = read_packed(file)
     text = re.sub(rf"^{change.split()[0]} = .*$", change, content.experiment, flags=re.MULTILINE)
     assert change in text
