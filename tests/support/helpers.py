@@ -96,3 +96,24 @@ def once(tmp_path_factory, name, make):
             make(folder)
             done.touch()
     return folder
+
+
+EXPORTED = {
+    "packed": "model.safetensors",
+    "tflite": "model.tflite",
+    "openvino": "model.xml",
+    "saved_model": "model",
+    "onnx": "model.onnx",
+}
+
+
+def export_trained(tmp_path_factory, trained, data_dir):
+    """Return a folder with the run `trained` in every format, named as in `EXPORTED`. Exported once; read it only."""
+
+    def export(folder):
+        from bnn_keras import export_run
+
+        for to, name in EXPORTED.items():
+            export_run(trained, to, folder / name, data_dir=data_dir)
+
+    return once(tmp_path_factory, "exported", export)
