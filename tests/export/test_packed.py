@@ -93,19 +93,17 @@ def test_float16_files_are_smaller_and_close(job, lenet5, digits, tmp_path):
 
 
 def _networks():
-    for name, options in [
-        ("lenet5", {}),
-        ("resnet20", {}),
-        ("vgg_small", {}),
-        ("nin", {}),
-        ("wrn_20_10", {"dataset": "cifar100"}),
-        ("binarynet", {}),
-        *(("lenet5", {"scheme": name, "optimizer": "adam"}) for name in catalog.SCHEMES if name != "zoo"),
-    ]:
-        yield pytest.param(name, options, id="-".join([name, *options.values()]))
+    """Yield all networks: quick ones, slow ones, and networks of Larq Zoo, most of them nightly."""
+    for scheme in catalog.SCHEMES:
+        if scheme != "zoo":
+            yield pytest.param("lenet5", {"scheme": scheme, "optimizer": "adam"}, id=f"lenet5-{scheme}")
+    yield pytest.param("wrn_20_10", {"dataset": "cifar100"}, id="wrn_20_10-cifar100", marks=pytest.mark.slow)
     for name in catalog.NETWORKS:
-        nightly = [pytest.mark.nightly] if name.startswith("zoo/") and name != "zoo/quicknet" else []
-        yield pytest.param(name, {}, marks=nightly or [pytest.mark.slow])
+        nightly = name.startswith("zoo/") and name != "zoo/quicknet"
+        quick = name in ("lenet5", "resnet20")
+        yield pytest.param(
+            name, {}, id=name, marks=[] if quick else pytest.mark.nightly if nightly else pytest.mark.slow
+        )
 
 
 @pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize:UserWarning")  # of what Larq Zoo's have
