@@ -132,7 +132,8 @@ def freeze(
     Example:
         >>> import larq, numpy as np, tensorflow as tf
         >>> from bnn_keras.export.freeze import freeze
-        >>> dense = larq.layers.QuantDense(2, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+        >>> binary = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
+        >>> dense = larq.layers.QuantDense(2, input_quantizer="ste_sign", **binary)
         >>> model = tf.keras.Sequential([tf.keras.Input((3,)), dense])
         >>> frozen = freeze(model)
         >>> np.unique(np.abs(frozen.get_weights()[0])).tolist()
