@@ -145,10 +145,10 @@ def _export(directory: str | Path, row: catalog.FormatRow, path: Path, options: 
 
 
 def _check_options(row: catalog.FormatRow, options: ExportOptions) -> None:
-    """Refuse options that the format does not have.
+    """Check the options against the format.
 
     Raises:
-        BnnError: The format has no such floats, softmax or batch size.
+        BnnError: The format does not support the floats, probabilities or a fixed batch size.
     """
     if options.floats not in (None, *row.floats):
         raise BnnError(f"format {row.name!r} has no floats {options.floats!r}; expected one of {', '.join(row.floats)}")
@@ -159,10 +159,10 @@ def _check_options(row: catalog.FormatRow, options: ExportOptions) -> None:
 
 
 def _check_path(row: catalog.FormatRow, path: Path) -> None:
-    """Refuse a file name of another format.
+    """Check the file name against the format.
 
     Raises:
-        BnnError: The suffix is not the format's, or a folder is in the place of a file, or a file in that of a folder.
+        BnnError: The suffix is that of another format, or a folder exists under the name of a file, or vice versa.
     """
     if row.suffix and path.suffix != row.suffix:
         expected = path.with_suffix(row.suffix).name
@@ -177,6 +177,7 @@ def _check_path(row: catalog.FormatRow, path: Path) -> None:
 
 
 def _job(run: Run, row: catalog.FormatRow, options: ExportOptions) -> ExportJob:
+    """Load the run's network; return its export job."""
     experiment, model = load_run(run.directory, options.best)
     return ExportJob(
         model,
@@ -202,6 +203,11 @@ def _convert(row: catalog.FormatRow, job: ExportJob, file: Path) -> dict[str, st
 
 
 def _check_float_layers(row: catalog.FormatRow, float_layers: dict[str, str], allowed: bool) -> None:
+    """Check that a format with binary layers holds all of them in one bit per weight.
+
+    Raises:
+        BnnError: Some are float and that is not allowed.
+    """
     if float_layers and not allowed and row.packs != "none":
         named = ", ".join(f"{name} ({reason})" for name, reason in list(float_layers.items())[:3])
         more = f" and {len(float_layers) - 3} more" if len(float_layers) > 3 else ""
@@ -214,9 +220,9 @@ def _check_float_layers(row: catalog.FormatRow, float_layers: dict[str, str], al
 
 @contextlib.contextmanager
 def _staged(path: Path) -> Iterator[Path]:
-    """Give the name of `path` in a temporary folder beside it; on success, move what was written there.
+    """Yield a path with the same name in a temporary folder beside `path`; on success, move its files to `path`.
 
-    The sidecar moves last. After an error, nothing has changed.
+    The sidecar moves last. After an error, `path` is unchanged.
     """
     with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
     content = read_packed("model.safetensors")
     content.kernels["conv1"].signs       # ±1 as int8, (height, width, inputs, filters) or (inputs, units)
-    content.kernels["conv1"].scales      # float32: none (all 1), one for the layer, or one for each filter
+    content.kernels["conv1"].scales      # float32: empty (all are 1), one for the layer, or one per filter
     content.tensors["bn1/gamma"]         # float32
 
 A file is validated before its content is used: its size, all sizes stored in it, and a SHA-256 checksum.

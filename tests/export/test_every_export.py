@@ -26,12 +26,12 @@ SHALLOW = {"wrn_20_1": ["network.depth=8"]}
 
 
 def _mark(network, scheme):
-    """Return the marks of a case: large networks and other schemes than a network's own are slow or nightly."""
+    """Return the marks of a case: most networks are slow with the scheme of their paper and nightly with others."""
     if (network, scheme) in QUICK:
         return ()
-    own = scheme == catalog.NETWORKS[network].scheme
-    small = network in EVERY_SCHEME or (own and network not in NIGHTLY and not network.startswith("zoo/"))
-    return pytest.mark.slow if small or network in ZOO else pytest.mark.nightly
+    row = catalog.NETWORKS[network]
+    published = scheme == row.scheme and network not in NIGHTLY and scheme != "zoo"
+    return pytest.mark.slow if published or network in (*EVERY_SCHEME, *ZOO) else pytest.mark.nightly
 
 
 def _cases():

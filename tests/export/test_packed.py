@@ -87,9 +87,9 @@ def test_float16_files_are_smaller_and_close(job, lenet5, digits, tmp_path):
     for name, values in full.tensors.items():
         assert np.array_equal(half.tensors[name], values.astype(np.float16).astype(np.float32))
     _, _, loaded = load_packed(file)
-    expected, found = (model(digits[1], training=False).numpy() for model in (job.model, loaded))
-    assert np.median(np.abs(found - expected)) < 0.01 * np.abs(expected).max()
-    assert np.mean(found.argmax(-1) == expected.argmax(-1)) >= 0.97
+    expected, actual = (model(digits[1], training=False).numpy() for model in (job.model, loaded))
+    assert np.median(np.abs(actual - expected)) < 0.01 * np.abs(expected).max()
+    assert np.mean(actual.argmax(-1) == expected.argmax(-1)) >= 0.97
 
 
 def _networks():
