@@ -18,20 +18,18 @@ SMALLEST = {
     **{"alexnet": 67, "binary_alexnet": 64, "xnornet": 217, "zoo/xnornet": 217, "resnet18_cifar": 32},
     **{"birealnet": 96, "resnet18": 96, "resnet34": 96, "zoo/": 96},
 }
-QUICK = [("lenet5", "xnor"), ("lenet5", "mcdonnell"), ("wrn_20_1", "bireal")]
-EVERY_SCHEME = ("lenet5", "wrn_20_1")
+QUICK = ("lenet5", "wrn_20_1")  # with every scheme
+SLOW = ("nin", "resnet20", "zoo/quicknet", "zoo/real_to_binary_net")  # with every scheme
 NIGHTLY = ("birealnet34", "resnet34", "wrn_20_2")  # blocks of birealnet18, resnet18 and wrn_20_10
-ZOO = ("zoo/quicknet", "zoo/real_to_binary_net")
 SHALLOW = {"wrn_20_1": ["network.depth=8"]}
 
 
 def _mark(network, scheme):
     """Return the marks of a case: most networks are slow with the scheme of their paper and nightly with others."""
-    if (network, scheme) in QUICK:
+    if network in QUICK or (network, scheme) == ("resnet20", "irnet"):
         return ()
-    row = catalog.NETWORKS[network]
-    published = scheme == row.scheme and network not in NIGHTLY and scheme != "zoo"
-    return pytest.mark.slow if published or network in (*EVERY_SCHEME, *ZOO) else pytest.mark.nightly
+    published = scheme == catalog.NETWORKS[network].scheme and network not in NIGHTLY and scheme != "zoo"
+    return pytest.mark.slow if published or network in SLOW else pytest.mark.nightly
 
 
 def _cases():
