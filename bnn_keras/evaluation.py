@@ -18,7 +18,8 @@ from bnn_keras.data import evaluation_batches, open_data, open_test_data, read_i
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
-from bnn_keras.export.graphs import Predictor, limit_threads, with_keras
+from bnn_keras.export.predictors import Predictor, with_keras
+from bnn_keras.export.threads import limit_threads
 from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run

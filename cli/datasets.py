@@ -93,7 +93,9 @@ def show(
         from bnn_keras.data import open_data, open_dataset
         from bnn_keras.data.grid import draw_grid
     if experiment:
-        resolution = resolve(experiment=experiment, dataset=options.resolve_dataset(name, location), overrides=overrides)
+        resolution = resolve(
+            experiment=experiment, dataset=options.resolve_dataset(name, location), overrides=overrides
+        )
         options.print_note(resolution)
         draw_grid(open_data(resolution.experiment, location), output, resolution.experiment)
     else:

@@ -24,7 +24,7 @@ from bnn_keras.benchmark import (
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError
 from bnn_keras.export import export_run
-from bnn_keras.export.graphs import Source
+from bnn_keras.export.job import ExportJob
 from bnn_keras.models import load_run
 
 QUICK = {"threads": [1], "rounds": 2, "seconds": 0.0}
@@ -198,4 +198,4 @@ def test_missing_package_is_one_clear_error(trained, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "bnn_keras.export.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BnnError, match=r"needs 'openvino', which is not installed.*bnn-keras\[openvino\]"):
-        comparing._write_entrants(Source(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")
+        comparing._write_entrants(ExportJob(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")

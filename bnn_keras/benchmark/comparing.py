@@ -19,10 +19,10 @@ from bnn_keras.counts import count
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import resolve
 from bnn_keras.export import open_export, worker
-from bnn_keras.export.exporting import files_of, installed
-from bnn_keras.export.graphs import Source
-from bnn_keras.export.opening import read_sidecar
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export.formats import files_of, installed
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.random_weights import randomize_weights
+from bnn_keras.export.sidecar import read_sidecar
 from bnn_keras.models import build_empty, load_run
 from bnn_keras.runs import Run
 
@@ -118,17 +118,17 @@ def _file_writer(source: str, best: bool) -> Callable[[Sequence[str], Path], lis
     raise BnnError(f"no run or file {source!r}, and {unknown('network', source, catalog.NETWORKS)}")
 
 
-def _source_of_run(source: str, best: bool) -> Source:
+def _source_of_run(source: str, best: bool) -> ExportJob:
     experiment, model = load_run(source, best)
-    return Source(model, experiment, Run.read(source).environment["dataset"]["labels"])
+    return ExportJob(model, experiment, Run.read(source).environment["dataset"]["labels"])
 
 
-def _source_of_network(name: str) -> Source:
+def _source_of_network(name: str) -> ExportJob:
     """Return a network with random weights, whose binary kernels have both signs."""
     experiment = resolve(name).experiment
     model = build_empty(experiment)
-    look_trained(model)
-    return Source(model, experiment, list(map(str, range(model.output_shape[-1]))))
+    randomize_weights(model)
+    return ExportJob(model, experiment, list(map(str, range(model.output_shape[-1]))))
 
 
 def _entrant_of_file(source: str) -> Entrant:
@@ -156,7 +156,7 @@ def _entrant_of_file(source: str) -> Entrant:
 
 
 def _write_entrants(
-    source: Source, name: str, best: bool | None, engines: Sequence[str], folder: Path
+    source: ExportJob, name: str, best: bool | None, engines: Sequence[str], folder: Path
 ) -> list[Entrant]:
     """Write the files of a network for the engines; `best` is None for random weights."""
     folder.mkdir(parents=True)

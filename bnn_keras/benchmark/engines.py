@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from bnn_keras import catalog
 from bnn_keras.export import tflite, worker
-from bnn_keras.export.graphs import Source, save_graph
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.saved_graph import save_graph
 
 # Number of profiled inferences. OpenVINO reports whole microseconds, so a single inference is too short.
 _PROFILED_INFERENCES = 20
@@ -134,27 +135,27 @@ class Engine:
 
     runtime: str
     file: str
-    write: Callable[[Source, Path], Collection[str]]
+    write: Callable[[ExportJob, Path], Collection[str]]
     format: str
     float32_size: bool = False
 
 
-def _write_keras(source: Source, file: Path) -> Collection[str]:
+def _write_keras(source: ExportJob, file: Path) -> Collection[str]:
     save_graph(source.model, file)
     return list(source.kernels)
 
 
-def _write_tflite_float(source: Source, file: Path) -> Collection[str]:
+def _write_tflite_float(source: ExportJob, file: Path) -> Collection[str]:
     worker.call("bnn_keras.export.tflite:convert_float", source.graph, file)
     return list(source.kernels)
 
 
-def _write_openvino_float(source: Source, file: Path) -> Collection[str]:
+def _write_openvino_float(source: ExportJob, file: Path) -> Collection[str]:
     worker.call("bnn_keras.export.openvino:write", str(source.graph), str(file), 1, None, False)
     return list(source.kernels)
 
 
-def _write_openvino(source: Source, file: Path) -> Collection[str]:
+def _write_openvino(source: ExportJob, file: Path) -> Collection[str]:
     return importlib.import_module(catalog.FORMATS["openvino"].module).convert(source, file)
 
 

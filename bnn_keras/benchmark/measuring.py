@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnn_keras.benchmark.engines import RUNTIMES, Entrant, Infer
-from bnn_keras.export.graphs import limit_threads
+from bnn_keras.export.threads import limit_threads
 
 _PROFILED_BATCH = 16  # images per profiled inference
 

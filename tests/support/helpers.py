@@ -130,3 +130,24 @@ def small_network(name, scheme, classes=10, input_shape=None, **options):
         **{f"wrn_20_{width}": ((16, 16, 3), {"depth": 8, "width": width / 2}) for width in (1, 2, 10)},
     }[name]
     return build_network(name, scheme, input_shape or smallest, classes, **{**options, **sizes})
+
+
+EXPORTED = {
+    "packed": "model.safetensors",
+    "tflite": "model.tflite",
+    "openvino": "model.xml",
+    "saved_model": "model",
+    "onnx": "model.onnx",
+}
+
+
+def export_trained(tmp_path_factory, trained, data_dir):
+    """Return a folder with the run `trained` in every format, named as in `EXPORTED`. Exported once; read it only."""
+
+    def export(folder):
+        from bnn_keras import export_run
+
+        for to, name in EXPORTED.items():
+            export_run(trained, to, folder / name, data_dir=data_dir)
+
+    return once(tmp_path_factory, "exported", export)
