@@ -83,7 +83,8 @@ def _version(package: str) -> str | None:
 
 def _package(name: str) -> Finding:
     version = _version(name)
-    return Finding(name, version or "absent", bool(version), cure="" if version else f"pip install {name}")
+    cure = "" if version else f"pip install {name}"
+    return Finding(name, version or "absent", bool(version), optional=name == "larq-zoo", cure=cure)
 
 
 def _keras() -> Finding:
