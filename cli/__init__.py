@@ -1,4 +1,4 @@
-"""The command `bnnk`: options, one call of the library, a print. Importing it imports no TensorFlow."""
+"""The command `bnnk`. Each command parses options, calls the library once and prints. Importing imports no TensorFlow."""
 
 from bnn_keras.cli.main import main
 
