@@ -46,6 +46,7 @@ setup(
     },
     install_requires=[
         "click>=8.1",
+        "importlib-resources>=6",  # TFDS 4.9 imports it and does not require it
         "larq>=0.14,<0.15",
         "larq-zoo>=2.4,<3",
         "matplotlib>=3.8",
