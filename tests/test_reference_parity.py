@@ -122,6 +122,16 @@ def test_unrotated_network_differs():
     assert set(interop.to_reference(evaluation.model)) <= set(weights)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("temperatures", [EVALUATION, EVERYTHING])
+def test_nan_is_a_difference(temperatures):
+    path = FOLDER / "xnor_lenet5.npz"
+    golden, meta, _, weights, images, labels = procedural.load(path)
+    weights["ip2.bias"] = weights["ip2.bias"] * np.nan
+    differences = parity.Comparison(path, golden, meta, weights, images, labels, temperatures).differences
+    assert all(np.isnan(differences[kind]) for kind in differences.keys() - {"statistics"})
+
+
 def test_differences_from_zero_are_absolute():
     assert parity.distance([0.25, 0.0], np.zeros(2)) == 0.25
     assert parity.distance([3.0, 0.0], np.array([2.0, 0.0])) == 0.5

@@ -185,7 +185,8 @@ class Comparison(Evaluation):
             self.train(self.flip if "binary" in meta else self.descend)
 
     def note(self, kind, difference):
-        self.differences[kind] = max(self.differences.get(kind, 0.0), float(difference))
+        # Python's max ignores NaN, NumPy's returns it.
+        self.differences[kind] = float(np.maximum(self.differences.get(kind, 0.0), difference))
 
     def field(self, name):
         """Return the full name of a field: with the prefix of (k, t), or of ties that go to the last maximum."""
@@ -281,11 +282,12 @@ class Comparison(Evaluation):
         norms = self.field("grad_norm/")
         expected = {key.removeprefix(norms): self.golden[key] for key in self.fields if key.startswith(norms)}
         if set(expected) - {"__input__"} != set(ours) - {"__input__"}:
-            raise AssertionError(f"gradients of other tensors: {set(expected) ^ set(ours)}")
+            raise AssertionError(f"gradients differ in their names: {sorted(set(expected) ^ set(ours))}")
         # Biases in front of a batch norm have gradients that are only rounding errors: they need the slack.
         slack = 1e-12 * max(expected.values())
         for name, norm in expected.items():
-            self.note("gradient", max(0, abs(np.linalg.norm(ours[name]) - norm) - slack) / magnitude(max(norm, slack)))
+            error = np.maximum(0, abs(np.linalg.norm(ours[name]) - norm) - slack)
+            self.note("gradient", error / magnitude(max(norm, slack)))
         for name, gradient in ours.items():
             flat = gradient.ravel()
             for field, part, kind in (
@@ -296,5 +298,5 @@ class Comparison(Evaluation):
                 key = self.field(f"{field}/{name}")
                 if key in self.fields:
                     reference = self.golden[key]
-                    error = max(0, np.max(np.abs(part - reference)) - slack)
+                    error = np.maximum(0, np.max(np.abs(part - reference)) - slack)
                     self.note(kind, error / magnitude(max(np.max(np.abs(reference)), slack)))
