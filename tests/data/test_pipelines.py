@@ -165,7 +165,7 @@ def test_evaluation_is_not_augmented(dataset, augmented, experiment):
         (12, {"drop_last": True}, 1, False, 3, 12),
         (12, {}, 1, True, 3, 12),
         (12, {}, 2, False, 4, 4),
-        (39, {}, 3, False, 1, 39),  # 40 = 39 + 1, which three replicas cannot share
+        (3, {}, 3, False, 13, 3),  # 40 = 13 · 3 + 1, and three replicas cannot share one image
         (32, {}, 2, False, 2, 8),
         (20, {"drop_last": True}, 2, False, 2, 20),
     ],
@@ -176,7 +176,7 @@ def test_last_batch(dataset, experiment, batch_size, keys, replicas, static, ste
     context = tf.distribute.InputContext(1, 0, replicas)
     batches = labels_of(training_batches(dataset, experiment, stage, 0, 1, context, static))
     assert len(batches) == steps * replicas
-    assert {len(batch) for batch in batches[:-replicas]} <= {batch_size // replicas}
+    assert {len(batch) for batch in batches[:-replicas]} == {batch_size // replicas}
     assert [len(batch) for batch in batches[-replicas:]] == [last // replicas] * replicas
 
 
