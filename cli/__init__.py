@@ -1,4 +1,4 @@
-"""The command `bnnk`: each command reads options, calls the library once and prints. Imports no TensorFlow."""
+"""The command `bnnk`. Each command parses options, calls the library once and prints. Imports no TensorFlow."""
 
 from bnn_keras.cli.main import main
 

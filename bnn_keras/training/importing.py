@@ -1,4 +1,4 @@
-"""From a checkpoint of a reference to a run directory that evaluates, trains on and exports."""
+"""Convert a checkpoint of a reference implementation into a run, for evaluation, further training and export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import save_weights
-from bnn_keras.training.environment import environment
+from bnn_keras.training.environment import collect_environment
 
 
 def import_checkpoint(
@@ -30,64 +30,77 @@ def import_checkpoint(
     command: Sequence[str] = (),
     **choices: Any,
 ) -> Resolution:
-    """Makes a run of a reference's checkpoint: as if it had been trained here, for no epoch yet.
+    """Create a run, with no trained epochs, from a checkpoint of a reference implementation.
 
-    The experiment is the one that `resolve` finds; where nothing chooses the dataset, it is one with as many classes
-    as the checkpoint has. Where the network is the reference's turned by 180°, `network.rotated` is set: the run takes
-    images as they are.
+    The experiment is the one that `resolve` finds. If neither `dataset` nor `experiment` is given, the dataset is one
+    with the number of classes of the checkpoint. For networks that match their reference after a rotation by 180°,
+    `network.rotated` is set to true, so that the run takes upright images.
 
     Args:
-        file: The checkpoint (`interop.read_checkpoint`).
-        directory: The run directory to make.
-        network: The network that the checkpoint is of.
+        file: Path of the checkpoint; `interop.read_checkpoint` lists the formats.
+        directory: Path of the run directory to create.
+        network: Name of the network that the checkpoint belongs to.
         overrides: "dotted.key=value" strings, applied last.
-        data_dir: Where prepared datasets are, or the folder of "image_folder".
-        command: The command line, for the record.
-        **choices: `dataset`, `scheme`, `bits`, `optimizer`, `experiment`, as in `resolve`.
+        data_dir: Folder of prepared datasets; for "image_folder", the folder of images.
+        command: Command line to record in environment.json.
+        **choices: `dataset`, `scheme`, `bits`, `optimizer` and `experiment`, as for `resolve`.
 
     Returns:
-        The experiment of the run, and a line where it is not a recipe as it stands.
+        The experiment of the run, with a note if it is not a recipe without changes.
 
     Raises:
-        BnnError: The file cannot be read or is refused, tensors are missing, unknown or misshapen, no dataset has as
-            many classes, or the directory holds files already.
+        BnnError: The file cannot be read or is unsafe to read; tensors are missing, unknown or of the wrong shape; no
+            dataset has the checkpoint's number of classes; or the directory is not empty.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from bnn_keras import build_model, import_checkpoint, interop, resolve
+    >>> model = build_model(resolve("lenet5").experiment)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/lenet5.npz", **interop.to_reference(model))
+    ...     resolution = import_checkpoint(f"{folder}/lenet5.npz", f"{folder}/run", "lenet5")
+    >>> resolution.experiment.name
+    'xnor_net/lenet5_mnist_5k'
     """
     row = catalog.find("network", network)
     if row.reference is None:
         known = ", ".join(other.name for other in catalog.NETWORKS.values() if other.reference)
-        raise BnnError(f"network {network!r} has no reference in PyTorch to import from; those that have one: {known}")
+        raise BnnError(
+            f"network {network!r} has no reference in PyTorch to import from; networks that have one: {known}"
+        )
     tensors = interop.read_checkpoint(file)
     overrides = [f"network.rotated={str(row.reference.rotated).lower()}", *overrides]
     if not choices.get("experiment"):
-        own = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
-        choices |= {name: choices.get(name) or value for name, value in own.items()}
+        defaults = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
+        choices |= {name: choices.get(name) or value for name, value in defaults.items()}
     resolution = resolve_for_weights(network, overrides=overrides, **choices)
     model = build_model(resolution.experiment)
     classes = interop.classes_of(model, tensors)
     if classes not in (None, model.output_shape[-1]) and not (choices.get("dataset") or choices.get("experiment")):
-        dataset = _dataset_with(classes, resolution.experiment)
-        resolution = resolve_for_weights(network, overrides=overrides, **{**choices, "dataset": dataset})
+        choices["dataset"] = _dataset_with_classes(classes, resolution.experiment)
+        resolution = resolve_for_weights(network, overrides=overrides, **choices)
         model = build_model(resolution.experiment)
     interop.load_reference(model, tensors)
-    images = find_data(resolution.experiment, DataLocation(data_dir))
-    _write(Run(directory), resolution.experiment, model, environment(resolution.experiment, images, command))
+    dataset = find_data(resolution.experiment, DataLocation(data_dir))
+    environment = collect_environment(resolution.experiment, dataset, command)
+    _write_run(Run(directory), resolution.experiment, model, environment)
     return resolution
 
 
-def _dataset_with(classes: int, experiment: Experiment) -> str:
+def _dataset_with_classes(classes: int, experiment: Experiment) -> str:
     shape = experiment.data.row.input_shape
     for row in catalog.DATASETS.values():
         if (row.classes, row.input_shape) == (classes, shape):
             return row.name
     raise BnnError(
-        f"the checkpoint has {classes} classes, and no dataset with images like those of {experiment.data.name!r} has "
-        "as many; choose one with --dataset"
+        f"the checkpoint has {classes} classes, but no dataset with images of the shape of {experiment.data.name!r} "
+        "does; choose a dataset with --dataset"
     )
 
 
-def _write(run: Run, experiment: Experiment, model: tf.keras.Model, found: dict[str, Any]) -> None:
+def _write_run(run: Run, experiment: Experiment, model: tf.keras.Model, environment: dict[str, Any]) -> None:
     with run.owned():
-        run.refuse_strangers()
+        run.refuse_other_files()
         if run.begun:
             raise BnnError(f"{str(run.directory)!r} holds a run already; give another --run DIR")
         stage = experiment.stages[0]
@@ -95,7 +108,7 @@ def _write(run: Run, experiment: Experiment, model: tf.keras.Model, found: dict[
             save_weights(model, run, runs.WEIGHTS)
             save_weights(model, run, runs.BEST_WEIGHTS)
             checkpoints.save(run, checkpoints.State(), model, build_optimizer(stage.optimizer, stage.epochs))
-            files.write_json(run / runs.ENVIRONMENT, found)
+            files.write_json(run / runs.ENVIRONMENT, environment)
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         except BaseException:
             run.clear()
