@@ -1,4 +1,4 @@
-"""Packaging. `cli` and `experiments` stand at the top of the checkout and are installed below `bnn_keras`."""
+"""Packaging. The folders `cli` and `experiments` of the checkout are installed as subpackages of `bnn_keras`."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,10 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bnn_keras" / "__init__.py").read_text()).group(1)
 
+TENSORFLOW = ">=2.19,<2.22"
+
 EXTRAS = {
+    "cuda": [f"tensorflow[and-cuda]{TENSORFLOW}"],
     "tflite": ["larq-compute-engine>=0.16,<0.17"],
     "openvino": ["openvino>=2026.1"],
     "int8": ["nncf>=3,<4", "openvino>=2026.1"],
@@ -16,14 +19,14 @@ EXTRAS = {
     "torch": ["torch>=2.6"],
 }
 EXTRAS["test"] = [
-    *("hypothesis>=6", "pytest>=8", "pytest-xdist>=3", "ruff>=0.9"),
+    *("hypothesis>=6", "mypy>=1.15", "pytest>=8", "pytest-cov>=7", "pytest-xdist>=3", "ruff>=0.9"),
     *(need for name in ("tflite", "int8", "onnx", "torch") for need in EXTRAS[name]),
 ]
 
 setup(
     name="bnn-keras",
     version=VERSION,
-    description="Train, prove and deploy binarized neural networks in Keras, on top of Larq",
+    description="Train, verify and deploy binarized neural networks in Keras, on top of Larq",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -36,9 +39,14 @@ setup(
         "bnn_keras.experiments",
         *(f"bnn_keras.experiments.{name}" for name in find_packages("experiments")),
     ],
-    package_data={"bnn_keras.experiments": ["*/*.toml"], "bnn_keras.data.mnist_5k": ["*.npz", "*.md"]},
+    package_data={
+        "bnn_keras": ["py.typed"],
+        "bnn_keras.data.mnist_5k": ["*.npz", "*.md"],
+        "bnn_keras.experiments": ["*/*.toml"],
+    },
     install_requires=[
         "click>=8.1",
+        "importlib-resources>=6",  # TFDS 4.9 imports it and does not require it
         "larq>=0.14,<0.15",
         "larq-zoo>=2.4,<3",
         "matplotlib>=3.8",
@@ -47,13 +55,16 @@ setup(
         "rich>=13",
         "safetensors>=0.5",
         "setuptools>=70.1,<81",  # TensorBoard 2.19 imports pkg_resources
-        "tensorflow>=2.19,<2.20",
+        f"tensorflow{TENSORFLOW}",
         "tensorflow-datasets>=4.8",
-        "tf-keras>=2.19,<2.20",
+        f"tf-keras{TENSORFLOW}",
         "tomli>=2; python_version < '3.11'",
         "tomli-w>=1",
     ],
-    extras_require={**EXTRAS, "all": sorted({need for needs in EXTRAS.values() for need in needs})},
+    extras_require={
+        **EXTRAS,
+        "all": sorted({need for name, needs in EXTRAS.items() if name != "cuda" for need in needs}),
+    },
     entry_points={"console_scripts": ["bnnk = bnn_keras.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.10",

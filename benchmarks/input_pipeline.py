@@ -1,8 +1,8 @@
-"""Images per second of the input pipeline, beside a plain `tf.data` map: `python benchmarks/input_pipeline.py`.
+"""Compare the input pipeline with a plain `tf.data` map: `python benchmarks/input_pipeline.py`.
 
-The plain one decodes whole JPEGs (`tf.io.decode_jpeg`), resizes them (`tf.image.resize`, not antialiased) and
-normalises them; ours does what an experiment says. Both take turns in one process, with the same images, batches and
-threads; the ratio is the median over the rounds. No network trains beside it.
+The plain pipeline decodes whole JPEGs (`tf.io.decode_jpeg`), resizes them (`tf.image.resize`, not antialiased) and
+normalises them. Ours preprocesses and augments as an experiment configures it. Both are measured alternately in one
+process, with the same images, batches and threads. The ratio is the median over the rounds. No network is trained.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
-import bnn_keras  # noqa: F401  (before TensorFlow: it chooses Keras 2)
+import bnn_keras  # noqa: F401  (import before TensorFlow: selects Keras 2)
 from bnn_keras.data import Dataset, evaluation_batches, normalise, open_data, training_batches
 from bnn_keras.experiment import Experiment, resolve
 from bnn_keras.experiment.schema import AugmentationConfig
@@ -24,9 +24,9 @@ from bnn_keras.experiment.schema import AugmentationConfig
 BATCH = 64
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
 
-# Network, augmentation (None: evaluation), by the name of the row.
+# Row of the table → network and augmentation (None: evaluation).
 CASES: dict[str, tuple[str, dict[str, Any] | None]] = {
-    "32 × 32, moved and mirrored": ("resnet20", {"pad": 4, "flip": True}),
+    "32 × 32, padding and flip": ("resnet20", {"pad": 4, "flip": True}),
     "500 × 375, evaluation": ("resnet18", None),
     "500 × 375, random crop": ("resnet18", {"crop": "random", "flip": True}),
     "500 × 375, random area": ("resnet18", {"crop": "random_area", "flip": True}),
@@ -34,35 +34,35 @@ CASES: dict[str, tuple[str, dict[str, Any] | None]] = {
 }
 
 
-def experiment_of(network: str, augmentation: dict[str, Any] | None, examples: int) -> Experiment:
-    """The network's recipe with made-up images and another augmentation."""
+def make_experiment(network: str, augmentation: dict[str, Any] | None, examples: int) -> Experiment:
+    """Return the network's experiment with generated images and the given augmentation."""
     experiment = resolve(network, dataset="fake", overrides=[f"data.examples={examples}"], batch_size=BATCH).experiment
-    changed = {"augmentation": AugmentationConfig(**augmentation) if augmentation else None, "resize": None}
-    return experiment.model_copy(update={"data": experiment.data.model_copy(update=changed)})
+    data = {"augmentation": AugmentationConfig(**augmentation) if augmentation else None, "resize": None}
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update=data)})
 
 
-def ours(images: Dataset, experiment: Experiment) -> tf.data.Dataset:
-    """Batches of one epoch after the other; test images again and again without an augmentation."""
+def ours(dataset: Dataset, experiment: Experiment) -> tf.data.Dataset:
+    """Return training batches of many epochs, or repeated evaluation batches if there is no augmentation."""
     if experiment.data.augmentation is None:
-        return evaluation_batches(images, experiment, BATCH).repeat()
-    return training_batches(images, experiment, experiment.stages[0], 0, 1_000_000)
+        return evaluation_batches(dataset, experiment, BATCH).repeat()
+    return training_batches(dataset, experiment, experiment.stages[0], 0, 1_000_000)
 
 
-def plain(images: Dataset, experiment: Experiment) -> tf.data.Dataset:
-    """The same images as JPEGs: decoded, resized, normalised, batched."""
+def plain(dataset: Dataset, experiment: Experiment) -> tf.data.Dataset:
+    """Return batches of the same images as JPEGs: decoded, resized, normalised."""
     prepare = normalise(experiment)
     size = experiment.input_shape[:2]
-    encode = (lambda image: image) if images.encoded else tf.io.encode_jpeg
-    files = images.pairs(images.info.train).map(lambda image, label: (encode(image), label)).cache()
+    encode = (lambda image: image) if dataset.encoded else tf.io.encode_jpeg
+    files = dataset.pairs(dataset.info.train).map(lambda image, label: (encode(image), label)).cache()
 
-    def decoded(data: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def decode(data: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return prepare(tf.image.resize(tf.io.decode_jpeg(data, channels=3), size)), label
 
-    return files.repeat().map(decoded, tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE)
+    return files.repeat().map(decode, tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE)
 
 
-def rate(batches: tf.data.Dataset, number: int) -> float:
-    """Images per second, over so many images after the first batches, which fill buffers and caches."""
+def images_per_second(batches: tf.data.Dataset, number: int) -> float:
+    """Measure images per second over `number` images. The first batches fill buffers and are not measured."""
     iterator = iter(batches)
     for _ in range(4):
         next(iterator)
@@ -74,32 +74,32 @@ def rate(batches: tf.data.Dataset, number: int) -> float:
 
 
 def measure(name: str, rounds: int, number: int) -> dict[str, Any]:
-    """A row of the table: medians over the rounds."""
+    """Return a row of the table: medians over the rounds."""
     network, augmentation = CASES[name]
-    experiment = experiment_of(network, augmentation, examples=4 * BATCH)
-    images = open_data(experiment)
-    number = number if images.encoded else 20 * number
+    experiment = make_experiment(network, augmentation, examples=4 * BATCH)
+    dataset = open_data(experiment)
+    number = number if dataset.encoded else 20 * number
     pipelines: tuple[Callable[..., tf.data.Dataset], ...] = (ours, plain)
-    made = [pipeline(images, experiment) for pipeline in pipelines]
-    for batches in made:
-        rate(batches, number // 4)
-    pairs = [[rate(batches, number) for batches in made] for _ in range(rounds)]
+    batches_of_pipelines = [pipeline(dataset, experiment) for pipeline in pipelines]
+    for batches in batches_of_pipelines:
+        images_per_second(batches, number // 4)
+    rates = [[images_per_second(batches, number) for batches in batches_of_pipelines] for _ in range(rounds)]
     return {
         "images": name,
-        "ours": statistics.median(mine for mine, _ in pairs),
-        "plain": statistics.median(other for _, other in pairs),
-        "ratio": statistics.median(mine / other for mine, other in pairs),
+        "ours": statistics.median(ours_ for ours_, _ in rates),
+        "plain": statistics.median(plain_ for _, plain_ in rates),
+        "ratio": statistics.median(ours_ / plain_ for ours_, plain_ in rates),
     }
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each pipeline (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each pipeline (5)")
     parser.add_argument(
-        "--images", type=int, default=512, help="large images per turn; 20 times as many small ones (512)"
+        "--images", type=int, default=512, help="large images per measurement; small images: 20 times as many (512)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON value and nothing else")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
     options = parser.parse_args()
     rows = [measure(name, options.rounds, options.images) for name in CASES]
     if options.json:

@@ -1,9 +1,8 @@
-"""Does training wait for its images? `python benchmarks/training.py [NETWORK...]`.
+"""Measure whether training waits for its input pipeline: `python benchmarks/training.py [NETWORK...]`.
 
-For the default experiment of each network, with made-up images of its dataset's size: images per second that the
-network trains on when they are there already, images per second that the input pipeline of the recipe makes, and their
-ratio. Both take turns in one process; rates are medians over the rounds, the ratio is that of each round. Batches are
-smaller than the recipe's where those do not fit a small machine.
+Uses the default experiment of each network with generated images of its dataset's size. Measures images per second of
+training on a batch in memory, images per second of the input pipeline, and their ratio. Both are measured alternately
+in one process. Values are medians over the rounds. Batches are smaller than the experiment's, to fit small machines.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from typing import Any
 
 import tensorflow as tf
 
-import bnn_keras  # noqa: F401  (before TensorFlow: it chooses Keras 2)
+import bnn_keras  # noqa: F401  (import before TensorFlow: selects Keras 2)
 from bnn_keras import catalog
 from bnn_keras.build import build_loss, build_model, build_optimizer
 from bnn_keras.data import open_data, training_batches
 from bnn_keras.experiment import resolve
 
 NETWORKS = [name for name in catalog.NETWORKS if not name.startswith("zoo/")]
-BATCH = {32: 128, 28: 128}  # by the height of the images; larger ones:
-LARGE_BATCH = 16
+BATCH_BY_HEIGHT = {32: 128, 28: 128}
+LARGE_IMAGE_BATCH = 16
 
 
 def images_per_second(step: Callable[[], Any], batch_size: int, seconds: float) -> float:
-    """How fast a step goes that takes a batch, measured over so many seconds and two steps at least."""
+    """Measure images per second of a step on one batch, over at least `seconds` and two steps."""
     start, steps = time.perf_counter(), 0
     while steps < 2 or time.perf_counter() - start < seconds:
         step()
@@ -38,11 +37,11 @@ def images_per_second(step: Callable[[], Any], batch_size: int, seconds: float) 
 
 
 def measure(network: str, rounds: int, seconds: float) -> dict[str, Any]:
-    """A row of the table."""
+    """Return a row of the table."""
     height = catalog.NETWORKS[network].input_shape[0]
-    batch_size = BATCH.get(height, LARGE_BATCH)
-    fake = resolve(network, dataset="fake", batch_size=batch_size, overrides=[f"data.examples={8 * batch_size}"])
-    experiment = fake.experiment
+    batch_size = BATCH_BY_HEIGHT.get(height, LARGE_IMAGE_BATCH)
+    overrides = [f"data.examples={8 * batch_size}"]
+    experiment = resolve(network, dataset="fake", batch_size=batch_size, overrides=overrides).experiment
     stage = experiment.stages[-1]
     model = build_model(experiment, stage)
     model.compile(build_optimizer(stage.optimizer, stage.epochs), build_loss(stage))
@@ -56,26 +55,26 @@ def measure(network: str, rounds: int, seconds: float) -> dict[str, Any]:
     def load() -> None:
         next(pipeline)
 
-    for turn in (train, load):
-        images_per_second(turn, batch_size, seconds / 4)  # compiles, and fills buffers
-    rates = [[images_per_second(turn, batch_size, seconds) for turn in (train, load)] for _ in range(rounds)]
+    for function in (train, load):
+        images_per_second(function, batch_size, seconds / 4)  # compile and fill buffers
+    rates = [[images_per_second(function, batch_size, seconds) for function in (train, load)] for _ in range(rounds)]
     return {
         "network": network,
         "images": " × ".join(map(str, experiment.input_shape)),
         "batch": batch_size,
-        "training": statistics.median(trained for trained, _ in rates),
-        "pipeline": statistics.median(loaded for _, loaded in rates),
-        "ratio": statistics.median(loaded / trained for trained, loaded in rates),
+        "training": statistics.median(training for training, _ in rates),
+        "pipeline": statistics.median(loading for _, loading in rates),
+        "ratio": statistics.median(loading / training for training, loading in rates),
     }
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", default=NETWORKS, help="networks; all of the papers' where left out")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (3)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a turn (4)")
-    parser.add_argument("--json", action="store_true", help="print one JSON value and nothing else")
+    parser.add_argument("networks", nargs="*", default=NETWORKS, help="networks; default: all but Larq Zoo's")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (3)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="duration of a measurement (4)")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
     options = parser.parse_args()
     rows = []
     if not options.json:

@@ -1,7 +1,12 @@
-"""Training, proving and deploying binarized neural networks in Keras, on top of Larq.
+"""Train, verify and deploy binarized neural networks in Keras, on top of Larq.
 
-Importing this package is cheap: TensorFlow is imported with the first function that needs it.
-Larq needs Keras 2, so the package makes TensorFlow use `tf-keras`.
+Importing this package does not import TensorFlow. The public names and subpackages below are imported on first use.
+Larq needs Keras 2, so the import sets `TF_USE_LEGACY_KERAS=1`, which makes TensorFlow use `tf-keras`.
+
+>>> import bnn_keras
+>>> experiment = bnn_keras.resolve("lenet5", epochs=2).experiment
+>>> experiment.name
+'xnor_net/lenet5_mnist_5k'
 """
 
 from __future__ import annotations
@@ -9,12 +14,45 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnn_keras.errors import BnnError
 
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:  # The names of _PUBLIC and _SUBPACKAGES for editors and type checkers.
+    from bnn_keras import constraints, interop, layers, optimizers, quantizers, schemes
+    from bnn_keras.build import build_model
+    from bnn_keras.evaluation import evaluate, predict
+    from bnn_keras.experiment import Experiment, load_experiment, resolve
+    from bnn_keras.export import export_run
+    from bnn_keras.models import load_run
+    from bnn_keras.training import import_checkpoint, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BnnError",
+    "Experiment",
+    "__version__",
+    "build_model",
+    "constraints",
+    "evaluate",
+    "export_run",
+    "import_checkpoint",
+    "interop",
+    "layers",
+    "load_experiment",
+    "load_run",
+    "optimizers",
+    "predict",
+    "quantizers",
+    "resolve",
+    "schemes",
+    "train",
+]
+
+# Public names and their modules, imported on first use.
 _PUBLIC = {
     "Experiment": "bnn_keras.experiment",
     "load_experiment": "bnn_keras.experiment",
@@ -27,8 +65,7 @@ _PUBLIC = {
     "load_run": "bnn_keras.models",
     "export_run": "bnn_keras.export",
 }
-
-__all__ = ["BnnError", "__version__", *_PUBLIC]
+_SUBPACKAGES = ("constraints", "interop", "layers", "optimizers", "quantizers", "schemes")
 
 
 def _use_keras_2() -> None:
@@ -43,7 +80,7 @@ def _use_keras_2() -> None:
             "(tf-keras); import bnn_keras before the first use of tf.keras, or set TF_USE_LEGACY_KERAS=1 in the "
             "environment"
         )
-    # `tf.keras` is Keras 2 now, but TensorFlow settled where `import tensorflow.keras` looks when it was loaded.
+    # `tf.keras` is Keras 2 now, but `import tensorflow.keras` still uses the path set when TensorFlow was loaded.
     keras_2 = os.path.join(os.path.dirname(sys.modules["tf_keras"].__file__ or ""), "api", "_v2")
     if keras_2 not in tensorflow.__path__:
         tensorflow.__path__.insert(0, keras_2)
@@ -53,10 +90,12 @@ _use_keras_2()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted({*globals(), *__all__})

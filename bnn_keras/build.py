@@ -1,4 +1,7 @@
-"""Names to objects: the only place where the catalog's builder strings are resolved."""
+"""Build models, optimizers, schedules, losses and metrics from an experiment.
+
+This module alone resolves the builder strings of the catalog.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog, constraints, losses, schedules
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, OptimizerConfig, ScheduleConfig, Stage
+from bnn_keras.experiment import Experiment, OptimizerConfig, ScheduleConfig, Stage, schedule_config
 from bnn_keras.layers import Rotate180
 from bnn_keras.schemes import Scheme
 
@@ -22,9 +25,18 @@ def _builder(reference: str) -> Callable[..., Any]:
 
 
 def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
-    """The scheme of a stage at its bits, without latent weights where its optimizer flips binary ones.
+    """Return the scheme of a stage at its bit widths.
 
-    The last stage's where none is given: what a training ends with.
+    If the optimizers of the experiment flip binary weights (Bop), the scheme has no latent weights.
+
+    Args:
+        experiment: The experiment.
+        stage: The stage. Default: the last one, whose scheme the trained network has.
+
+    Example:
+        >>> from bnn_keras import resolve
+        >>> build_scheme(resolve("lenet5", bits="1/32").experiment).bits
+        '1/32'
     """
     chosen = experiment.scheme_of(stage or experiment.stages[-1])
     row = catalog.SCHEMES[chosen.name]
@@ -42,32 +54,45 @@ def build_network(
     rotated: bool = False,
     **options: Any,
 ) -> tf.keras.Model:
-    """A network of the catalog with fresh weights.
+    """Build a network of the catalog with fresh weights.
 
     Args:
-        name: Its name.
-        scheme: Gives its binary layers.
-        input_shape: Height, width, channels of the images.
-        classes: Number of logits.
-        rotated: Turn the images by 180° first (`layers.Rotate180`).
-        **options: Its own options (`catalog.NetworkRow.options`), and `structure` where it has several.
+        name: The name of the network.
+        scheme: The scheme, which makes the binary layers.
+        input_shape: Height, width and channels of the images.
+        classes: The number of logits.
+        rotated: Rotate the images by 180° first (`layers.Rotate180`).
+        **options: Options of the network (`catalog.NetworkRow.options`), and `structure` if it has several.
 
     Returns:
         A model from normalised images (batch, height, width, channels) to logits (batch, classes).
 
     Raises:
-        BnnError: The images are too small for the network, or an option is.
+        BnnError: The images are too small for the network, an option has a wrong value, or the package of the network
+            is not installed.
+
+    Example:
+        >>> from bnn_keras import schemes
+        >>> model = build_network("lenet5", schemes.xnor(), (28, 28, 1), classes=10)
+        >>> model.output_shape
+        (None, 10)
     """
     images = tf.keras.layers.Input(input_shape)
     try:
         logits = _builder(catalog.NETWORKS[name].builder)(
             scheme, Rotate180(name="rotate180")(images) if rotated else images, classes, **options
         )
-    except ValueError as error:
-        own = " × ".join(map(str, catalog.NETWORKS[name].input_shape))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "larq_zoo":
+            raise
         raise BnnError(
-            f"cannot build network {name!r} for images {' × '.join(map(str, input_shape))} ({error}); it is made for "
-            f"{own}: choose a dataset with such images"
+            f"network {name!r} needs Larq Zoo, which is not installed; install it with pip install larq-zoo"
+        ) from error
+    except ValueError as error:
+        expected = " × ".join(map(str, catalog.NETWORKS[name].input_shape))
+        raise BnnError(
+            f"cannot build network {name!r} for images {' × '.join(map(str, input_shape))} ({error}); the network is "
+            f"made for {expected}: choose a dataset with images of that size"
         ) from error
     if tf.keras.mixed_precision.global_policy().compute_dtype != tf.keras.backend.floatx():
         logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
@@ -75,16 +100,26 @@ def build_network(
 
 
 def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.Model:
-    """The experiment's network, with fresh weights drawn with its seed and constrained once.
+    """Build the network of an experiment with fresh weights.
 
-    Where the images of the dataset differ in size, the network has its own input shape.
+    The weights are drawn with the seed of the experiment, and constraints are applied once. If the images of the
+    dataset differ in size, the model has the input shape of the network.
 
     Args:
-        experiment: Says network, scheme, classes.
-        stage: The stage that it shall train in; the last one where absent.
+        experiment: The experiment.
+        stage: The stage whose scheme the network has. Default: the last one.
 
     Returns:
         A model from normalised images (batch, height, width, channels) to logits (batch, classes).
+
+    Raises:
+        BnnError: The network cannot be built for the images of the dataset, or its package is not installed.
+
+    Example:
+        >>> from bnn_keras import resolve
+        >>> model = build_model(resolve("lenet5").experiment)
+        >>> model.input_shape, model.output_shape
+        ((None, 28, 28, 1), (None, 10))
     """
     tf.keras.utils.set_random_seed(experiment.seed)
     network = experiment.network
@@ -101,47 +136,78 @@ def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
     return model
 
 
-# What a schedule's table is made from: its function, and whether that needs to know how long the stage is.
-_SCHEDULES: dict[str, tuple[Callable[..., schedules.Schedule], bool]] = {
-    "step": (functools.partial(schedules.exponential, staircase=True), False),
-    "multi_step": (schedules.multi_step, False),
-    "exponential": (schedules.exponential, False),
-    "geometric": (schedules.geometric, True),
-    "linear": (schedules.polynomial, True),
-    "polynomial": (schedules.polynomial, True),
-    "cosine": (schedules.cosine, True),
-    "cosine_restarts": (schedules.cosine_restarts, True),
+# For each table of a schedule: its function, and whether the function needs the number of epochs of the stage.
+_SCHEDULES: dict[type[ScheduleConfig], tuple[Callable[..., schedules.Schedule], bool]] = {
+    schedule_config.Step: (functools.partial(schedules.exponential, staircase=True), False),
+    schedule_config.MultiStep: (schedules.multi_step, False),
+    schedule_config.Exponential: (schedules.exponential, False),
+    schedule_config.Geometric: (schedules.geometric, True),
+    schedule_config.Linear: (schedules.polynomial, True),
+    schedule_config.Polynomial: (schedules.polynomial, True),
+    schedule_config.Cosine: (schedules.cosine, True),
+    schedule_config.CosineRestarts: (schedules.cosine_restarts, True),
 }
 
 
 def build_schedule(value: float | ScheduleConfig, epochs: int) -> schedules.Schedule:
-    """A hyper-parameter as a function of the epochs since its stage, of so many epochs, began.
+    """Return a hyper-parameter as a function of the epochs since the start of its stage.
 
-    Fractions of an epoch count where the schedule changes with every step; else it stands still within each epoch.
+    The function accepts fractions of an epoch. It is constant within each epoch unless `every = "step"`.
+
+    Args:
+        value: A number or the table of a schedule.
+        epochs: The number of epochs of the stage.
+
+    Example:
+        >>> from bnn_keras import resolve
+        >>> rate = "stages.0.optimizer.learning_rate={schedule = 'linear', initial = 1.0, final = 0.0}"
+        >>> (stage,) = resolve("lenet5", epochs=4, overrides=[rate]).experiment.stages
+        >>> schedule = build_schedule(stage.optimizer.learning_rate, stage.epochs)
+        >>> [schedule(epoch) for epoch in (0, 1, 1.5, 2)]
+        [1.0, 0.75, 0.75, 0.5]
     """
     if not isinstance(value, ScheduleConfig):
         return schedules.constant(value)
-    function, needs_length = _SCHEDULES[value.schedule]
-    found = function(**value.arguments, **({"epochs": epochs} if needs_length else {}))
+    function, needs_epochs = _SCHEDULES[type(value)]
+    schedule = function(**value.arguments, **({"epochs": epochs} if needs_epochs else {}))
     if value.lead:
-        found = schedules.ahead(found, value.lead)
+        schedule = schedules.ahead(schedule, value.lead)
     if value.warm_up:
-        found = schedules.warmed_up(found, value.warm_up.initial, value.warm_up.epochs)
-    return found if value.every == "step" else schedules.by_epoch(found)
+        schedule = schedules.warmed_up(schedule, value.warm_up.initial, value.warm_up.epochs)
+    return schedule if value.every == "step" else schedules.by_epoch(schedule)
 
 
 def build_annealing(experiment: Experiment, stage: Stage) -> dict[str, schedules.Schedule]:
-    """What anneals in a stage's scheme, as functions of the epoch over all stages."""
+    """Return the annealed parameters of a stage's scheme as functions of the epoch, counted over all stages.
+
+    Example:
+        >>> from bnn_keras import resolve
+        >>> experiment = resolve("resnet20").experiment
+        >>> annealing = build_annealing(experiment, experiment.stages[0])
+        >>> annealing["t"](0), annealing["k"](0)
+        (0.001, 1000.0)
+    """
     scheme = experiment.scheme_of(stage)
     values = {name: getattr(scheme, name) for name in catalog.SCHEMES[scheme.name].anneals}
-    found = {name: build_schedule(value, experiment.epochs) for name, value in values.items() if value is not None}
-    if "t" in found and "k" not in found:
-        found["k"] = schedules.error_decay_scale(found["t"])
-    return found
+    annealing = {name: build_schedule(value, experiment.epochs) for name, value in values.items() if value is not None}
+    if "t" in annealing and "k" not in annealing:
+        annealing["k"] = schedules.error_decay_scale(annealing["t"])
+    return annealing
 
 
 def build_schedules(optimizer: OptimizerConfig, epochs: int) -> dict[str, schedules.Schedule]:
-    """Learning rate, and what else changes in a stage of so many epochs, as functions of the epochs since it began."""
+    """Return the learning rate and the scheduled hyper-parameters of an optimizer as functions of the epoch.
+
+    Args:
+        optimizer: The optimizer of a stage.
+        epochs: The number of epochs of the stage. The functions count epochs from the start of the stage.
+
+    Example:
+        >>> from bnn_keras import resolve
+        >>> (stage,) = resolve("lenet5").experiment.stages
+        >>> list(build_schedules(stage.optimizer, stage.epochs))
+        ['learning_rate']
+    """
     values = {"learning_rate": optimizer.learning_rate, **optimizer.choices}
     return {
         name: build_schedule(value, epochs)
@@ -151,14 +217,33 @@ def build_schedules(optimizer: OptimizerConfig, epochs: int) -> dict[str, schedu
 
 
 def build_optimizer(optimizer: OptimizerConfig, epochs: int) -> tf.keras.optimizers.legacy.Optimizer:
-    """The optimizer, with the hyper-parameters of the first step of a stage of so many epochs."""
+    """Build an optimizer with the hyper-parameters of the first step of its stage.
+
+    Args:
+        optimizer: The optimizer of a stage.
+        epochs: The number of epochs of the stage.
+
+    Example:
+        >>> from bnn_keras import resolve
+        >>> (stage,) = resolve("lenet5").experiment.stages
+        >>> type(build_optimizer(stage.optimizer, stage.epochs)).__name__
+        'TorchAdam'
+    """
     first = {name: schedule(0) for name, schedule in build_schedules(optimizer, epochs).items()}
     decay = {"weight_decay": optimizer.weight_decay, "weight_decay_of": optimizer.weight_decay_of}
     return _builder(catalog.OPTIMIZERS[optimizer.name].builder)(**{**decay, **optimizer.choices, **first})
 
 
 def build_loss(stage: Stage | None = None) -> tf.keras.losses.Loss:
-    """The loss of a stage on logits and labels, or cross-entropy as it is, which evaluation measures."""
+    """Return the loss of a stage on labels and logits.
+
+    Args:
+        stage: The stage. Default: none, which gives cross-entropy without label smoothing, as evaluation reports it.
+
+    Example:
+        >>> print(f"{build_loss()(tf.constant([0]), tf.constant([[0.0, 0.0]])).numpy():.4f}")
+        0.6931
+    """
     smoothing = stage.label_smoothing if stage else 0.0
     if not smoothing:
         return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -166,7 +251,14 @@ def build_loss(stage: Stage | None = None) -> tf.keras.losses.Loss:
 
 
 def build_metrics(classes: int) -> list[tf.keras.metrics.Metric]:
-    """Top-1 and top-5 accuracy (of as many classes as there are, where there are fewer), and cross-entropy as it is."""
+    """Return the metrics of training and evaluation: cross-entropy without label smoothing, top-1 and top-5 accuracy.
+
+    With fewer than five classes, top-5 accuracy counts the labels among all of them.
+
+    Example:
+        >>> [metric.name for metric in build_metrics(10)]
+        ['cross_entropy', 'top1', 'top5']
+    """
     return [
         tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
         tf.keras.metrics.SparseCategoricalAccuracy(name="top1"),
@@ -175,5 +267,10 @@ def build_metrics(classes: int) -> list[tf.keras.metrics.Metric]:
 
 
 def percent(fraction: float) -> float:
-    """A metric of `build_metrics` in percent, without the rounding noise of its float32."""
+    """Return a metric of `build_metrics` in percent, without the rounding error of its float32.
+
+    Example:
+        >>> percent(0.98699998)
+        98.7
+    """
     return round(100 * float(fraction), 4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bnn_keras.errors import BnnError, unknown
 
@@ -148,24 +148,41 @@ class DatasetRow:
 
 @dataclasses.dataclass(frozen=True)
 class FormatRow:
-    """A file that a trained network leaves in. `module` has `convert` and `load`.
+    """A file format of exported models. The module implements `bnn_keras.export.formats.Format`.
 
     Attributes:
-        suffix: How the file's name ends; None for a folder, or for any name.
-        floats: What its numbers that are not binary may be, the default first.
-        packs: Which binary layers it holds in one bit: "all", "binary inputs" (those at 1/1), or "none".
-        extra: What to install with bnn-keras for it.
-        fixed_batch: Whether the size of a batch is settled when it is written.
+        name: Name on the command line.
+        module: Module that writes and reads the format.
+        description: One line for help texts.
+        floats: Types of all numbers that are not binary weights; the first is the default.
+        packs: Which binary layers are stored in one bit per weight: "all", "binary inputs" (those whose inputs are
+            binary too), or "none".
+        suffix: Suffix of the file name; None for a folder, or for any name.
+        folder: Whether an exported model is a folder.
+        companions: Suffixes of further files beside the file, with the same stem. They hold the weights.
+        batch: Batch size that an exported model accepts: "any", "one" (single images), or "fixed" (chosen on export).
+        softmax: Whether an exported model can return probabilities.
+        self_contained: Whether the file holds experiment and labels, so that it opens without its sidecar. Its module
+            implements `bnn_keras.export.formats.SelfContainedFormat`.
+        extra: Extra of bnn-keras that the format needs.
+        float_extras: Extras that single types of `floats` need, by type.
+        packages: Packages whose versions are recorded in the sidecar.
     """
 
     name: str
     module: str
     description: str
-    suffix: str | None
     floats: tuple[str, ...]
-    packs: str
+    packs: Literal["all", "binary inputs", "none"]
+    suffix: str | None = None
+    folder: bool = False
+    companions: tuple[str, ...] = ()
+    batch: Literal["any", "one", "fixed"] = "any"
+    softmax: bool = True
+    self_contained: bool = False
     extra: str | None = None
-    fixed_batch: bool = False
+    float_extras: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    packages: tuple[str, ...] = ()
 
 
 AnyRow = TypeVar("AnyRow", NetworkRow, SchemeRow, OptimizerRow, DatasetRow, FormatRow)
@@ -564,41 +581,56 @@ DATASETS = _table(
 
 FORMATS = _table(
     FormatRow(
-        "packed",
-        "bnn_keras.export.packed",
-        "every binary weight in one bit, for Keras and for readers of your own (safetensors)",
-        None,
-        ("float32", "float16"),
-        "all",
+        name="packed",
+        module="bnn_keras.export.packed",
+        description="one bit per binary weight, for Keras and for your own runtime (safetensors)",
+        floats=("float32", "float16"),
+        packs="all",
+        softmax=False,
+        self_contained=True,
     ),
     FormatRow(
-        "tflite",
-        "bnn_keras.export.tflite",
-        "Larq Compute Engine, for ARM: Raspberry Pi, Android",
-        ".tflite",
-        ("float32", "int8"),
-        "binary inputs",
-        "tflite",
+        name="tflite",
+        module="bnn_keras.export.tflite",
+        description="Larq Compute Engine, for ARM: Raspberry Pi, Android",
+        floats=("float32", "int8"),
+        packs="binary inputs",
+        suffix=".tflite",
+        batch="one",
+        extra="tflite",
+        packages=("larq-compute-engine",),
     ),
     FormatRow(
-        "openvino",
-        "bnn_keras.export.openvino",
-        "OpenVINO, for x86",
-        ".xml",
-        ("float32", "bfloat16", "int8"),
-        "binary inputs",
-        "openvino",
-        fixed_batch=True,
+        name="openvino",
+        module="bnn_keras.export.openvino",
+        description="OpenVINO, for x86",
+        floats=("float32", "bfloat16", "int8"),
+        packs="binary inputs",
+        suffix=".xml",
+        companions=(".bin",),
+        batch="fixed",
+        extra="openvino",
+        float_extras={"int8": "int8"},
+        packages=("openvino", "nncf"),
     ),
     FormatRow(
-        "saved_model",
-        "bnn_keras.export.saved_model",
-        "TensorFlow's SavedModel, for TensorFlow Serving; float",
-        None,
-        ("float32",),
-        "none",
+        name="saved_model",
+        module="bnn_keras.export.saved_model",
+        description="TensorFlow's SavedModel, for TensorFlow Serving; float kernels",
+        floats=("float32",),
+        packs="none",
+        folder=True,
     ),
-    FormatRow("onnx", "bnn_keras.export.onnx", "ONNX; float", ".onnx", ("float32",), "none", "onnx"),
+    FormatRow(
+        name="onnx",
+        module="bnn_keras.export.onnx",
+        description="ONNX; float kernels",
+        floats=("float32",),
+        packs="none",
+        suffix=".onnx",
+        extra="onnx",
+        packages=("tf2onnx",),
+    ),
 )
 
 TABLES: dict[str, Mapping[str, Any]] = {

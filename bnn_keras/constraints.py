@@ -1,4 +1,4 @@
-"""What holds for latent weights after every update."""
+"""Constraints on latent weights, applied after every update."""
 
 from __future__ import annotations
 
@@ -11,60 +11,72 @@ import tensorflow as tf
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("centre_and_clip")
 class CentreAndClip(tf.keras.constraints.Constraint):
-    """XNOR-Net's constraint on latent kernels: centre over the input channels, then clip.
+    """Centre latent kernels over the input channels, then clip them, as XNOR-Net does.
 
-    w ← clip(w − mean_c(w), −limit, limit), the mean over the input channels c at each position of each filter.
+    w ← clip(w − mean_c(w), −limit, limit), with the mean over the input channels c at each position of each filter.
 
-    The reference does this before every forward pass, those of evaluation included, which therefore change its latent
-    weights where the clip is active. Here it is done once after each update (and once before the first forward pass):
-    the same in training, and evaluation changes nothing.
+    The reference applies this before every forward pass, including those of evaluation, which therefore change latent
+    weights if the clip is active. As a constraint it runs after each update and once before the first forward pass:
+    training is the same, and evaluation does not change weights.
 
     Args:
-        limit: The largest magnitude of a latent weight.
+        limit: Largest magnitude of a latent weight.
 
     Source: XNOR-Net-PyTorch, MNIST/util.py (`meancenterConvParams`, `clampConvParams`).
+
+    >>> CentreAndClip()(tf.constant([[1.0, 5.0], [0.0, 1.0]])).numpy().tolist()
+    [[0.5, 1.0], [-0.5, -1.0]]
     """
 
     def __init__(self, limit: float = 1.0):
         self.limit = limit
 
     def __call__(self, kernel: tf.Tensor) -> tf.Tensor:
-        """The constrained kernel, HWIO or IO."""
+        """Return the constrained kernel, HWIO or IO."""
         centred = kernel - tf.reduce_mean(kernel, axis=-2, keepdims=True)
         return tf.clip_by_value(centred, -self.limit, self.limit)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for serialization."""
+        """Return the arguments, for serialization."""
         return {"limit": self.limit}
 
 
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("at_least")
 class AtLeast(tf.keras.constraints.Constraint):
-    """Keeps a weight from falling below a bound: w ← max(w, minimum).
+    """Keep weights at or above a minimum: w ← max(w, minimum).
 
-    XNOR-Net-PyTorch holds batch norm's scales at 0.01 or above so (LeNet-5 and NIN, in `forward`).
+    XNOR-Net-PyTorch keeps the scales of batch norms at 0.01 or above (LeNet-5 and NIN, in `forward`).
 
     Args:
-        minimum: The bound.
+        minimum: Smallest value of a weight.
+
+    >>> AtLeast(0.25)(tf.constant([-1.0, 0.5])).numpy().tolist()
+    [0.25, 0.5]
     """
 
     def __init__(self, minimum: float):
         self.minimum = minimum
 
     def __call__(self, weight: tf.Tensor) -> tf.Tensor:
-        """The bounded weight, of any shape."""
+        """Return the constrained weight, of any shape."""
         return tf.maximum(weight, tf.constant(self.minimum, weight.dtype))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for serialization."""
+        """Return the arguments, for serialization."""
         return {"minimum": self.minimum}
 
 
 def apply_constraints(model: tf.keras.Model) -> None:
-    """Applies every constraint of a model once, as after an update.
+    """Apply every constraint of a model once, as after an update.
 
-    Fresh and imported latent weights need it before the first forward pass.
+    Call this for fresh or imported latent weights, before the first forward pass.
+
+    >>> layer = tf.keras.layers.Dense(2, bias_constraint=AtLeast(1.0))
+    >>> model = tf.keras.Sequential([tf.keras.layers.Input((4,)), layer])
+    >>> apply_constraints(model)
+    >>> layer.bias.numpy().tolist()
+    [1.0, 1.0]
     """
     for variable in model.trainable_variables:
         if variable.constraint is not None:

@@ -1,7 +1,7 @@
-"""How many weights, and how much work, a network has.
+"""Counts of a network: parameters, binary parameters, multiply-accumulates and bytes.
 
-`parameters` are the trainable ones, `binary_parameters` those of them with a 1-bit quantizer. A multiply-accumulate is
-one of a convolution or a dense layer, per image; biases, batch norm and pooling do not count.
+`parameters` are the trainable weights, `binary_parameters` those with a 1-bit quantizer. Multiply-accumulates are those
+of convolutions and dense layers for one image; biases, batch norm and pooling do not count.
 """
 
 from __future__ import annotations
@@ -16,36 +16,48 @@ _PLAIN_SIGNS = (larq.quantizers.SteSign, larq.quantizers.ApproxSign, larq.quanti
 
 
 def binary_variables(model: tf.keras.Model) -> list[tf.Variable]:
-    """The variables whose quantizer has precision 1; facts, not names, tell them.
+    """Return the trainable variables whose quantizer has precision 1, including those of frozen layers.
 
-    Those of layers that stand still are among them. Statistics are not asked: where they differ between processes, any
-    question to one adds them up over all.
+    Batch-norm statistics are not read: reading a sync-on-read variable triggers a reduction that every replica must
+    join.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> model = build_model(resolve("lenet5").experiment)
+        >>> [tuple(variable.shape) for variable in binary_variables(model)]
+        [(5, 5, 20, 50), (800, 500)]
     """
-    learnt = [variable for variable in model.variables if variable.trainable]
-    return [variable for variable in learnt if getattr(variable, "precision", None) == 1]
+    trainable = [variable for variable in model.variables if variable.trainable]
+    return [variable for variable in trainable if getattr(variable, "precision", None) == 1]
 
 
 def count(model: tf.keras.Model) -> dict[str, Any]:
-    """Counts of a model.
+    """Return the counts of a model.
 
     Returns:
         `parameters`, `binary_parameters`; `macs` (all), `binary_macs` (1-bit kernel and 1-bit input),
-        `binary_weight_macs` (1-bit kernel, real input); `bytes_float32` of all variables, and `bytes_minimum`: one bit
-        for each binary weight and four bytes for each other number, scales of binary kernels included.
+        `binary_weight_macs` (1-bit kernel, real input); `bytes_float32` of all variables; `bytes_minimum`: one bit for
+        each binary weight and four bytes for each other number, including the scales of binary kernels.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> counts = count(build_model(resolve("lenet5").experiment))
+        >>> counts["parameters"], counts["binary_parameters"], counts["macs"]
+        (431220, 425000, 2293000)
     """
-    binary = {id(variable) for variable in binary_variables(model)}
-    parameters = sum(_size(variable) for variable in model.trainable_variables)
-    binary_parameters = sum(_size(variable) for variable in binary_variables(model))
+    binary = binary_variables(model)
+    parameters = sum(map(_size, model.trainable_variables))
+    binary_parameters = sum(map(_size, binary))
     numbers = sum(_size(variable) for variable in model.variables if variable.dtype.is_floating)
-    scales = sum(_scales(variable) for variable in binary_variables(model))
+    scales = sum(map(_scales, binary))
 
     macs = {"macs": 0, "binary_macs": 0, "binary_weight_macs": 0}
     for layer in model.layers:
-        for variable, work in _work(layer):
-            macs["macs"] += work
-            if id(variable) in binary:
+        for variable, number in _kernel_macs(layer):
+            macs["macs"] += number
+            if any(variable is kernel for kernel in binary):
                 quantizer = getattr(layer, "input_quantizer", None)
-                macs["binary_macs" if getattr(quantizer, "precision", None) == 1 else "binary_weight_macs"] += work
+                macs["binary_macs" if getattr(quantizer, "precision", None) == 1 else "binary_weight_macs"] += number
     return {
         "parameters": parameters,
         "binary_parameters": binary_parameters,
@@ -56,7 +68,7 @@ def count(model: tf.keras.Model) -> dict[str, Any]:
 
 
 def _scales(variable: tf.Variable) -> int:
-    """Magnitudes of a binary kernel: none where its values are ±1, one for the layer, or one for each filter."""
+    """Return the number of scales of a binary kernel: 0 for ±1, 1 for a scale per layer, else one per filter."""
     if isinstance(variable.quantizer, _PLAIN_SIGNS):
         return 0
     return 1 if getattr(variable.quantizer, "one_scale", False) else int(variable.shape[-1])
@@ -66,8 +78,8 @@ def _size(variable: tf.Variable) -> int:
     return int(variable.shape.num_elements())
 
 
-def _work(layer: tf.keras.layers.Layer) -> Iterator[tuple[tf.Variable, int]]:
-    """Kernels of a convolution (depthwise and separable ones too) or a dense layer, and their multiply-accumulates."""
+def _kernel_macs(layer: tf.keras.layers.Layer) -> Iterator[tuple[tf.Variable, int]]:
+    """Yield each kernel of a convolution or dense layer with its multiply-accumulates."""
     if hasattr(layer, "kernel_size"):
         height, width = layer.output_shape[1:3]
         yield from ((kernel, _size(kernel) * height * width) for kernel in layer.weights if len(kernel.shape) == 4)

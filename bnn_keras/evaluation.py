@@ -1,4 +1,7 @@
-"""From a run directory or an exported file to accuracy and predictions. It alone says what to do."""
+"""Accuracy and predictions of a run directory or an exported file.
+
+Everything that evaluation needs is read from the run directory or the file.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from bnn_keras.data import evaluation_batches, open_data, open_test_data, read_i
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
-from bnn_keras.export.graphs import Predictor, limit_threads, with_keras
+from bnn_keras.export.predictors import Predictor, with_keras
+from bnn_keras.export.threads import limit_threads
 from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
@@ -25,13 +29,13 @@ BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A network that is trained, wherever it is.
+    """A trained network, from a run directory or an exported file.
 
     Attributes:
-        experiment: What it is.
-        labels: Names of its classes.
-        logits: Images as it takes them → logits.
-        weights: "best" or "last" of a run; the format of a file.
+        experiment: The experiment that it was trained with.
+        labels: The names of the classes.
+        logits: A function from normalised images (batch, height, width, channels) to logits (batch, classes).
+        weights: "best" or "last" for a run, the name of the format for a file.
     """
 
     experiment: Experiment
@@ -43,16 +47,16 @@ class Classifier:
 def open_classifier(
     source: str | Path, best: bool = False, batch_size: int | None = None, threads: int | None = None
 ) -> Classifier:
-    """A run directory, or a file or folder that `bnnk export` wrote.
+    """Open a run directory, or a file or folder that `bnnk export` wrote.
 
     Args:
-        source: The directory or file.
-        best: Take the best weights of a run instead of the last.
-        batch_size: Images of a batch, where a file settles that.
-        threads: Threads to compute with; what the library thinks best where absent.
+        source: The run directory or the exported file.
+        best: Use the best weights of a run instead of the last.
+        batch_size: The batch size, for files whose batch size is fixed when they are opened.
+        threads: The number of threads. Default: the library's choice.
 
     Raises:
-        BnnError: It cannot be read, or takes other batches.
+        BnnError: The source does not exist, cannot be read, or has another fixed batch size.
     """
     if not Path(source).exists():
         raise BnnError(
@@ -67,8 +71,8 @@ def open_classifier(
         return Classifier(experiment, labels, logits, "best" if best else "last")
     if best:
         raise BnnError(f"{str(source)!r} is an exported file, which has one set of weights; leave --best out")
-    found = open_export(source, batch_size, threads)
-    return Classifier(found.experiment, found.labels, found.logits, found.format)
+    exported = open_export(source, batch_size, threads)
+    return Classifier(exported.experiment, exported.labels, exported.logits, exported.format)
 
 
 def evaluate(
@@ -81,32 +85,46 @@ def evaluate(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of a run, or of an exported file, on a test split.
+    """Measure the accuracy of a run, or of an exported file, on the test split of a dataset.
 
     Args:
-        source: The run directory, or the file.
-        dataset: Another dataset than its own, with images and classes of the same shape.
-        best: Take the best weights of a run instead of the last.
-        batch_size: Images of a batch.
-        threads: Threads to compute with; what the library thinks best where absent.
-        data_dir: Where prepared datasets are; TFDS's own folder where absent.
+        source: The run directory or the exported file.
+        dataset: The name of another dataset, with images and classes of the same shape. Default: the dataset of the
+            run.
+        best: Use the best weights of a run instead of the last.
+        batch_size: The batch size. Default: 128.
+        threads: The number of threads. Default: the library's choice.
+        data_dir: The folder of prepared datasets. Default: that of TFDS.
         manual_dir: A folder with the files that TFDS would download.
 
     Returns:
         `top1` and `top5` in percent, `loss`, `images`, `dataset`, `run` (the source), `weights`.
 
     Raises:
-        BnnError: The run, the file or the data cannot be had, or they do not fit.
+        BnnError: The run or the file cannot be read, the dataset is not available, or they do not match.
+
+    Example:
+        `source` is a run that `train` wrote, a file that `export_run` wrote, or an imported checkpoint:
+
+        >>> import tempfile
+        >>> from bnn_keras import build_model, import_checkpoint, interop, resolve
+        >>> tensors = interop.to_reference(build_model(resolve("lenet5").experiment))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/checkpoint.npz", **tensors)
+        ...     _ = import_checkpoint(f"{folder}/checkpoint.npz", f"{folder}/run", "lenet5", dataset="fake")
+        ...     result = evaluate(f"{folder}/run")
+        >>> result["dataset"], result["weights"], 0 <= result["top1"] <= 100
+        ('fake', 'last', True)
     """
     classifier = open_classifier(source, best, batch_size, threads)
     experiment, location = classifier.experiment, DataLocation(data_dir, manual_dir)
     images = open_test_data(experiment, dataset, location) if dataset else open_data(experiment, location)
-    metrics = [tf.keras.metrics.Mean("loss"), *build_metrics(len(classifier.labels))]
+    mean_loss, metrics = tf.keras.metrics.Mean(), build_metrics(len(classifier.labels))
     loss = build_loss()
     for batch, labels in evaluation_batches(images, experiment, batch_size or BATCH):
         logits = tf.constant(classifier.logits(batch.numpy()))
-        metrics[0].update_state(loss(labels, logits), sample_weight=len(logits))
-        for metric in metrics[1:]:
+        mean_loss.update_state(loss(labels, logits), sample_weight=len(logits))
+        for metric in metrics:
             metric.update_state(labels, logits)
     measured = {metric.name: float(metric.result()) for metric in metrics}
     return {
@@ -114,7 +132,7 @@ def evaluate(
         "weights": classifier.weights,
         "dataset": dataset or experiment.data.name,
         "images": images.examples(images.info.test),
-        "loss": measured["loss"],
+        "loss": float(mean_loss.result()),
         "top1": percent(measured["top1"]),
         "top5": percent(measured["top5"]),
     }
@@ -122,12 +140,19 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Predictions of a run.
+    """Predictions for a list of images.
 
     Attributes:
-        inputs: Names of the images.
-        labels: Names of the classes.
-        logits: The network's outputs, (images, classes).
+        inputs: The names of the images.
+        labels: The names of the classes.
+        logits: The outputs of the network, (images, classes).
+
+    Example:
+        >>> predictions = Predictions(["digit.png"], ["zero", "one"], np.array([[0.0, 2.0]], np.float32))
+        >>> predictions.probabilities.round(4)
+        array([[0.1192, 0.8808]], dtype=float32)
+        >>> [(name, ranking[0][0]) for name, ranking in predictions.ranked(top=1)]
+        [('digit.png', 'one')]
     """
 
     inputs: list[str]
@@ -136,24 +161,31 @@ class Predictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Softmax of the logits."""
+        """The softmax of the logits, (images, classes)."""
         return tf.nn.softmax(self.logits).numpy()
 
     def ranked(self, top: int) -> list[tuple[str, list[tuple[str, float]]]]:
-        """For each image its name and the `top` likeliest classes, (label, probability), likeliest first."""
+        """Return for each image its name and its `top` most probable classes as (label, probability), in that order."""
         probabilities = self.probabilities
         order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
         return [
-            (name, [(self.labels[index], float(row[index])) for index in likeliest])
-            for name, row, likeliest in zip(self.inputs, probabilities, order, strict=True)
+            (name, [(self.labels[index], float(values[index])) for index in indices])
+            for name, values, indices in zip(self.inputs, probabilities, order, strict=True)
         ]
 
 
 def write_logits(predictions: Predictions, file: str | Path) -> None:
-    """Writes the logits as a `.npy` of float32, (images, classes).
+    """Write the logits to a `.npy` file as float32, (images, classes).
 
     Raises:
         BnnError: The file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_logits(Predictions(["x"], ["zero", "one"], np.zeros((1, 2), np.float32)), f"{folder}/logits.npy")
+        ...     np.load(f"{folder}/logits.npy")
+        array([[0., 0.]], dtype=float32)
     """
     path = Path(file)
     with files.replacing(path) as temporary, temporary.open("wb") as stream:
@@ -168,20 +200,38 @@ def predict(
     batch_size: int | None = None,
     threads: int | None = None,
 ) -> Predictions:
-    """What a run, or an exported file, makes of images.
+    """Predict the classes of images with a run, or with an exported file.
 
     Args:
-        source: The run directory, or the file.
-        images: An image file, a folder of them, or a `.npy` (`data.read_images`).
-        best: Take the best weights of a run instead of the last.
-        batch_size: Images of a batch.
-        threads: Threads to compute with; what the library thinks best where absent.
+        source: The run directory or the exported file.
+        images: An image file, a folder of image files, or a `.npy` file (see `data.read_images`).
+        best: Use the best weights of a run instead of the last.
+        batch_size: The batch size. Default: 128.
+        threads: The number of threads. Default: the library's choice.
+
+    Returns:
+        The names of the images and of the classes, and the logits.
 
     Raises:
-        BnnError: The run, the file or the images cannot be read, or have another shape than the network takes.
+        BnnError: The run, the file or the images cannot be read, or the images have another shape than the network
+            expects.
+
+    Example:
+        `source` is a run that `train` wrote, a file that `export_run` wrote, or an imported checkpoint:
+
+        >>> import tempfile
+        >>> from bnn_keras import build_model, import_checkpoint, interop, resolve
+        >>> tensors = interop.to_reference(build_model(resolve("lenet5").experiment))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/checkpoint.npz", **tensors)
+        ...     _ = import_checkpoint(f"{folder}/checkpoint.npz", f"{folder}/run", "lenet5", dataset="fake")
+        ...     np.save(f"{folder}/digits.npy", np.zeros((2, 28, 28, 1), np.uint8))
+        ...     predictions = predict(f"{folder}/run", f"{folder}/digits.npy")
+        >>> predictions.logits.shape
+        (2, 10)
     """
     classifier = open_classifier(source, best, batch_size, threads)
     names, batch = read_images(images, classifier.experiment)
     size = batch_size or BATCH
-    parts = [classifier.logits(batch[place : place + size]) for place in range(0, len(batch), size)]
+    parts = [classifier.logits(batch[start : start + size]) for start in range(0, len(batch), size)]
     return Predictions(names, classifier.labels, np.concatenate(parts))

@@ -1,4 +1,4 @@
-"""Write files whole or not at all: under a temporary name first, then renamed. Needs no TensorFlow."""
+"""Write files atomically: under a temporary name first, then renamed. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnn_keras.errors import BnnError
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusal to write into an error with a cure."""
+    """Convert an `OSError` raised in the context into a `BnnError` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -24,18 +24,21 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def cannot_write(path: Path, reason: str) -> str:
-    """The message for a place that takes no data."""
-    inner = re.search("error message = '(.+?)'", reason)  # h5py wraps the operating system's word in a page of its own
+    """Return the error message for a path that cannot be written."""
+    inner = re.search("error message = '(.+?)'", reason)  # h5py embeds the system's message in a long text
     reason = inner[1] if inner else reason
-    return f"cannot write {str(path)!r} ({reason}); make room or allow it there, or choose another place"
+    return f"cannot write {str(path)!r} ({reason}); free disk space, fix the permissions, or choose another location"
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`: what stands there at the end takes its place, at once and whole.
+    """Yield a temporary path in the same folder, then rename it to `path` if the context ends without an error.
+
+    The context writes a file or a folder. `path` is never partly written: it is unchanged until the rename, and
+    remains unchanged if an error is raised.
 
     Raises:
-        BnnError: The operating system refuses to write; `path` is then as it was.
+        BnnError: The operating system refuses to write.
     """
     temporary = temporary_name(path)
     with writing(path):
@@ -51,30 +54,30 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return the name that `replacing` writes `path` under."""
+    """Return the temporary path that `replacing(path)` uses."""
     return path.with_name(f".{path.stem}.new{path.suffix}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole text file, or nothing."""
+    """Write a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a whole JSON file, or nothing."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def _sync(path: Path) -> None:
-    """Makes the operating system put a file, or the files of a folder, on the disk."""
+    """Flush a file, or the files of a folder, to the disk."""
     for file in [path] if path.is_file() else path.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder; one that is not there is no error."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

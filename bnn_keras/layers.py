@@ -1,4 +1,4 @@
-"""Layers that Larq lacks."""
+"""Layers that Larq and Keras do not have, and Larq's quantized scope made safe for exceptions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from typing import Any
 import larq
 import tensorflow as tf
 
-_scope_of_larq = larq.context.quantized_scope
+_larq_quantized_scope = larq.context.quantized_scope
 
 
 @contextlib.contextmanager
 def quantized_scope(quantize: bool) -> Iterator[bool]:
-    """Larq's scope in which kernels read as quantized, left also by an error.
+    """Read kernels as quantized (True) or latent (False) inside a `with` block, and restore the old state at its end.
 
-    Larq's own stays on when a layer raises: from then on, latent weights would be read, and saved, as ±1. So this one
-    takes its place.
+    This replaces Larq's own scope, which stays active if a layer raises: all later reads of latent weights, including
+    those of a checkpoint, would then give ±1.
+
+    >>> with quantized_scope(True):
+    ...     larq.context.should_quantize()
+    True
+    >>> larq.context.should_quantize()
+    False
     """
-    scope = _scope_of_larq(quantize)
+    scope = _larq_quantized_scope(quantize)
     value = scope.__enter__()
     try:
         yield value
@@ -32,21 +38,28 @@ larq.context.quantized_scope = quantized_scope
 
 @larq.utils.register_keras_custom_object
 class ScaledConv2D(larq.layers.QuantConv2D):
-    """A convolution with a kernel of one magnitude per filter, computed with the ±1 kernel.
+    """Convolve with a binary kernel that has one magnitude per filter, using its ±1 values.
 
-    For a quantized kernel b = α · s with s = ±1 and one α for each filter: y = α · conv(x, s), not conv(x, α · s).
-    The two are equal but for rounding. With ±1 inputs the first convolves integers, exactly, so that equal values stay
-    equal: a max pool behind it sees true ties, as a binary kernel on a device does.
+    For a quantized kernel b = α · s with s = ±1 and one α per filter, y = α · conv(x, s) instead of conv(x, α · s). The
+    two differ by rounding only. If x is ±1, the convolution sums integers, which is exact: equal sums stay equal. A max
+    pool behind the layer then has the same ties as on a device with binary kernels.
 
-    Gradient: that of conv(x, b) with respect to b and x; there is none through the division by α. The quantizer alone
-    says how it reaches the latent weights. Without a kernel quantizer, and with `NoOp` for Bop's kernels, which have no
-    scale, this is `larq.layers.QuantConv2D`.
+    The gradients are those of conv(x, b) with respect to b and x; no gradient passes through the division by α. The
+    kernel quantizer alone defines the gradient of the latent weights. Without a kernel quantizer, or with `NoOp`
+    (kernels of Bop, which have no scale), the layer is a `larq.layers.QuantConv2D`.
 
     Arguments and shapes are those of `larq.layers.QuantConv2D`.
+
+    >>> from bnn_keras.quantizers import DetachedScaledSign
+    >>> layer = ScaledConv2D(
+    ...     1, 2, kernel_quantizer=DetachedScaledSign(), kernel_constraint="weight_clip", kernel_initializer="ones"
+    ... )
+    >>> layer(tf.ones((1, 2, 2, 1))).numpy().tolist()
+    [[[[4.0]]]]
     """
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves the ±1 kernel and scales the result for each filter."""
+        """Convolve with the ±1 kernel and scale the result of each filter."""
         kernel = tf.convert_to_tensor(kernel)
         if self.kernel_quantizer is None or isinstance(self.kernel_quantizer, larq.quantizers.NoOp):
             return super().convolution_op(inputs, kernel)
@@ -57,22 +70,29 @@ class ScaledConv2D(larq.layers.QuantConv2D):
 
 @larq.utils.register_keras_custom_object
 class TorchBatchNormalization(tf.keras.layers.BatchNormalization):
-    """Batch norm with PyTorch's defaults and PyTorch's running variance.
+    """Normalise batches with PyTorch's defaults and PyTorch's running variance.
 
-    y = γ · (x − μ) / √(σ² + ε) + β. Running averages move by 1 − momentum towards the batch's; that of the variance
-    towards σ² · n / (n − 1), n = values per channel. Keras does the same for float32 maps (its fused kernel), but takes
-    σ² itself for vectors and in float64: after one step 9 % off for a batch of 4 vectors.
+    y = γ · (x − μ) / √(σ² + ε) + β. Each step moves the running averages by a fraction of 1 − momentum towards the
+    statistics of the batch: the variance towards σ² · n / (n − 1), n = values per channel. Keras does the same for
+    float32 feature maps (its fused kernel), but uses σ² itself for vectors and in float64. For a batch of 4 vectors
+    that differs by 9 % after one step.
 
     Arguments and shapes are those of `tf.keras.layers.BatchNormalization`.
 
     Source: torch.nn.BatchNorm2d, torch.nn.BatchNorm1d.
+
+    >>> layer = TorchBatchNormalization()
+    >>> layer(tf.constant([[-1.0], [1.0]]), training=True).numpy().round(4).tolist()
+    [[-1.0], [1.0]]
+    >>> round(float(layer.moving_variance[0]), 4)  # 0.9 · 1 + 0.1 · 2
+    1.1
     """
 
     def __init__(self, axis: int = -1, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any):
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: Any = None, mask: Any = None) -> tf.Tensor:
-        """The normalised inputs, in their shape."""
+        """Return the normalised inputs, in their shape."""
         values = tf.size(inputs) // tf.shape(inputs)[-1]
         self._correction = values / tf.maximum(values - 1, 1)
         return super().call(inputs, training=training, mask=mask)
@@ -82,33 +102,41 @@ class TorchBatchNormalization(tf.keras.layers.BatchNormalization):
             return super()._assign_moving_average(variable, value, momentum, inputs_size)
         if variable is self.moving_variance:
             value = value * tf.cast(self._correction, value.dtype)
-        # Keras's own has 1 − momentum as float32, whatever the variable is.
+        # Keras computes 1 − momentum in float32 for variables of any type.
         return variable.assign_sub((variable - value) * tf.constant(1 - momentum, variable.dtype))
 
 
 @larq.utils.register_keras_custom_object
 class Subsample(tf.keras.layers.Layer):
-    """Every other row and column: the second of each two where there is an even number of them, else the first.
+    """Keep every other row and column: the second of each two if their number is even, else the first.
 
     (batch, height, width, channels) → (batch, ⌈height / 2⌉, ⌈width / 2⌉, channels).
 
-    It stands before a pointwise convolution of a shortcut. A 3×3 convolution with stride 2 and Keras's 'same' padding
-    has its centre on just these pixels.
+    Use this in front of the pointwise convolution of a shortcut. A 3×3 convolution with stride 2 and Keras's 'same'
+    padding is centred on the same pixels.
+
+    >>> Subsample()(tf.reshape(tf.range(16), (1, 4, 4, 1))).numpy().ravel().tolist()
+    [5, 7, 13, 15]
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Half of the rows and columns."""
+        """Return every other row and column."""
         top, left = (1 - size % 2 for size in inputs.shape[1:3])
         return inputs[:, top::2, left::2, :]
 
 
 @larq.utils.register_keras_custom_object
 class PadChannels(tf.keras.layers.Layer):
-    """Adds channels of zeros, as parameter-free shortcuts do where the number of channels grows.
+    """Add channels of zeros, as shortcuts without weights do if the number of channels grows.
+
+    (…, channels) → (…, before + channels + after).
 
     Args:
-        before: Channels in front.
-        after: Channels behind.
+        before: Number of channels in front.
+        after: Number of channels behind.
+
+    >>> PadChannels(1, 2)(tf.ones((1, 3))).numpy().tolist()
+    [[0.0, 1.0, 1.0, 1.0, 0.0, 0.0]]
     """
 
     def __init__(self, before: int, after: int, **kwargs: Any):
@@ -117,45 +145,52 @@ class PadChannels(tf.keras.layers.Layer):
         self.after = after
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """(…, channels) → (…, before + channels + after)."""
+        """Return the padded inputs."""
         return tf.pad(inputs, [[0, 0]] * (len(inputs.shape) - 1) + [[self.before, self.after]])
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for serialization."""
+        """Return the arguments, for serialization."""
         return {**super().get_config(), "before": self.before, "after": self.after}
 
 
 @larq.utils.register_keras_custom_object
 class PaddedAveragePooling2D(tf.keras.layers.AveragePooling2D):
-    """Average pooling 3×3 with stride 2 that counts the zeros of its padding, as PyTorch's does.
+    """Average over 3×3 windows with stride 2, counting the zeros of the padding, as PyTorch does.
 
-    Padded to give what a convolution with 'same' padding gives: one row below and one column to the right where their
-    number is even, else all round. (batch, height, width, channels) → (batch, ⌈height / 2⌉, ⌈width / 2⌉, channels).
+    The padding gives the output shape of a convolution with 'same' padding: one row below if the height is even, else
+    one row above and one below; columns accordingly. (batch, height, width, channels) →
+    (batch, ⌈height / 2⌉, ⌈width / 2⌉, channels).
+
+    >>> PaddedAveragePooling2D()(9 * tf.ones((1, 4, 4, 1))).numpy().ravel().tolist()
+    [9.0, 6.0, 6.0, 4.0]
     """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**{"pool_size": 3, "strides": 2, "padding": "valid", **kwargs})
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Means of nine values each."""
+        """Return the means of nine values each."""
         margins = [[size % 2, 1] for size in inputs.shape[1:3]]
         return super().call(tf.pad(inputs, [[0, 0], *margins, [0, 0]]))
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Half of the rows and columns."""
+        """Return (batch, ⌈height / 2⌉, ⌈width / 2⌉, channels)."""
         batch, height, width, channels = tf.TensorShape(input_shape)
         return tf.TensorShape([batch, -(-height // 2), -(-width // 2), channels])
 
 
 @larq.utils.register_keras_custom_object
 class Rotate180(tf.keras.layers.Layer):
-    """Turns images by 180°.
+    """Rotate images by 180°. The shape stays (batch, height, width, channels).
 
-    Keras pads at the bottom and on the right where PyTorch pads all round, so that a network computes what PyTorch's
-    does once its images and kernels are turned. This layer stands in front of a network with a reference's weights: it
-    then takes the image as it is.
+    Keras pads at the bottom and on the right where PyTorch pads on all sides. A network in Keras therefore computes the
+    same as in PyTorch if its images and kernels are rotated. Networks with the weights of a PyTorch reference start
+    with this layer, so that they take images as they are.
+
+    >>> Rotate180()(tf.reshape(tf.range(4), (1, 2, 2, 1))).numpy().ravel().tolist()
+    [3, 2, 1, 0]
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """(batch, height, width, channels), rows and columns backwards."""
+        """Return the rotated images."""
         return inputs[:, ::-1, ::-1, :]

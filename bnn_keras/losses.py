@@ -1,4 +1,4 @@
-"""What training minimises beside Keras's own cross-entropy, on logits."""
+"""Losses on logits beside Keras's own cross-entropy: smoothed labels, and distillation from a teacher."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import tensorflow as tf
 
 
 class SmoothedCrossEntropy(tf.keras.losses.Loss):
-    """Cross-entropy with smoothed labels: −Σ q log p, q = 1 − ε + ε / C for the label and ε / C for each other class.
+    """Cross-entropy with smoothed labels.
+
+    −Σ q log p with q = 1 − ε + ε / C for the label and q = ε / C for each of the other classes. The labels are class
+    indices (batch,) or (batch, 1), the predictions are logits (batch, C).
 
     Args:
         smoothing: ε.
-        **kwargs: As `tf.keras.losses.Loss`.
+        **kwargs: Keyword arguments of `tf.keras.losses.Loss`.
 
-    Labels are numbers (batch,), logits (batch, C).
+    Example:
+        >>> loss = SmoothedCrossEntropy(0.1)
+        >>> labels, logits = tf.constant([0, 1]), tf.constant([[2.0, 0.0], [2.0, 0.0]])
+        >>> print(f"{loss(labels, logits).numpy():.4f}")
+        1.1269
 
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7; Bi-Real-net, pytorch_implementation/BiReal18_34/utils.py.
     """
@@ -25,44 +32,51 @@ class SmoothedCrossEntropy(tf.keras.losses.Loss):
         self.smoothing = smoothing
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """The loss of each example."""
+        """Return the loss of each example, (batch,)."""
         labels = tf.one_hot(tf.cast(tf.reshape(y_true, [-1]), tf.int32), y_pred.shape[-1], dtype=y_pred.dtype)
         return tf.keras.losses.categorical_crossentropy(
             labels, y_pred, from_logits=True, label_smoothing=self.smoothing
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Its arguments."""
+        """Return the arguments of the loss."""
         return {**super().get_config(), "smoothing": self.smoothing}
 
 
 class Distillation(tf.keras.layers.Layer):
-    """Adds what a teacher says to the loss: weight · T² · KL(softmax(teacher / T) ‖ softmax(logits / T)).
+    """Add the divergence from a teacher to the loss: weight · T² · KL(softmax(teacher / T) ‖ softmax(logits / T)).
 
-    Takes (images, logits) and gives the logits back; the mean over the batch is added with `add_loss`. No gradient
-    reaches the teacher, and its weights are none of this layer's.
+    The layer takes (images, logits) and returns the logits unchanged. It adds the mean over the batch with `add_loss`.
+    No gradient reaches the teacher, and the weights of the teacher are not weights of this layer.
 
     Args:
-        teacher: From images to logits; a model runs as in evaluation, whatever the student does.
+        teacher: A function from images to logits. A Keras model runs in inference mode, also during training.
         temperature: T.
-        weight: What the divergence is multiplied by.
+        weight: The factor of the divergence.
+
+    Example:
+        >>> layer = Distillation(lambda images: tf.constant([[2.0, 0.0]]), temperature=2.0, weight=0.5)
+        >>> layer((tf.zeros((1, 4)), tf.constant([[0.0, 2.0]]))).numpy()
+        array([[0., 2.]], dtype=float32)
+        >>> print(f"{layer.losses[0].numpy():.4f}")
+        0.9242
 
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
     """
 
     def __init__(self, teacher: Callable[[tf.Tensor], tf.Tensor], temperature: float, weight: float, **kwargs: Any):
         super().__init__(**kwargs)
-        # Keras would take over the weights of a model, but looks into no function; a model called in here would train.
+        # A lambda hides the teacher from Keras, which would track its weights and run it in training mode.
         mode = {"training": False} if isinstance(teacher, tf.keras.layers.Layer) else {}
-        self.teach = lambda images: tf.stop_gradient(teacher(images, **mode))
+        self.teacher_logits = lambda images: tf.stop_gradient(teacher(images, **mode))
         self.temperature = temperature
         self.weight = weight
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """The logits, as they are."""
+        """Add the loss and return the logits unchanged, (batch, classes)."""
         images, logits = inputs
-        expected = tf.nn.log_softmax(tf.cast(self.teach(images), logits.dtype) / self.temperature)
-        found = tf.nn.log_softmax(logits / self.temperature)
-        divergence = tf.reduce_sum(tf.exp(expected) * (expected - found), axis=-1)
+        target = tf.nn.log_softmax(tf.cast(self.teacher_logits(images), logits.dtype) / self.temperature)
+        predicted = tf.nn.log_softmax(logits / self.temperature)
+        divergence = tf.reduce_sum(tf.exp(target) * (target - predicted), axis=-1)
         self.add_loss(self.weight * self.temperature**2 * tf.reduce_mean(divergence))
         return tf.identity(logits)

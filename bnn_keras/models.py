@@ -1,4 +1,4 @@
-"""Trained networks: from a run directory or from Larq Zoo to a model with weights."""
+"""Trained networks as Keras models: from a run directory, or pre-trained from Larq Zoo."""
 
 from __future__ import annotations
 
@@ -15,10 +15,32 @@ from bnn_keras.runs import Run
 
 
 def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.keras.Model]:
-    """A run's experiment, and its network with the weights of the last epoch, or of the best one.
+    """Load the experiment and the trained network of a run.
+
+    Args:
+        directory: The run directory.
+        best: Load the weights of the best epoch instead of the last.
+
+    Returns:
+        The experiment, and a model from normalised images (batch, height, width, channels) to logits (batch, classes).
+        Its kernels are the latent weights; the layers binarize them in the forward pass.
 
     Raises:
-        BnnError: There is no run, it has finished no epoch, or its weights are damaged.
+        BnnError: The directory has no run, the run has not finished an epoch, or its weights are damaged.
+
+    Example:
+        A training writes a run (`train`), and so does the import of a checkpoint:
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from bnn_keras import import_checkpoint, interop, resolve
+        >>> tensors = interop.to_reference(build_model(resolve("lenet5").experiment))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/checkpoint.npz", **tensors)
+        ...     _ = import_checkpoint(f"{folder}/checkpoint.npz", f"{folder}/run", "lenet5", dataset="fake")
+        ...     experiment, model = load_run(f"{folder}/run")
+        >>> experiment.network.name, model.output_shape
+        ('lenet5', (None, 10))
     """
     run = Run.read(directory)
     path = run / (runs.BEST_WEIGHTS if best else runs.WEIGHTS)
@@ -36,7 +58,10 @@ def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.
 
 
 def build_empty(experiment: Experiment) -> tf.keras.Model:
-    """An experiment's network, for weights that are there already: pre-trained ones are not downloaded for it."""
+    """Build the network of an experiment for weights that are loaded later.
+
+    Pre-trained weights of Larq Zoo are not downloaded.
+    """
     network = experiment.network
     if network.weights:
         network = network.model_copy(update={"weights": "none"})
@@ -44,31 +69,32 @@ def build_empty(experiment: Experiment) -> tf.keras.Model:
 
 
 def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
-    """What a teacher says of the images that a student sees.
+    """Load a teacher for distillation.
 
     Args:
-        name: A run directory, or a network of Larq Zoo ("zoo/quicknet"), which comes with its weights for ImageNet.
-        student: The experiment whose images, normalised as it says, the teacher is given; they are normalised anew as
-            the teacher's own.
+        name: A run directory, or a network of Larq Zoo ("zoo/quicknet"), which is loaded with its ImageNet weights.
+        student: The experiment of the student, whose images the teacher receives. The images are converted from the
+            student's normalisation to the teacher's.
 
     Returns:
-        A function from images to logits, in inference mode.
+        A function from the student's images to the teacher's logits, in inference mode.
 
     Raises:
-        BnnError: There is no such run or network, or it takes images or knows classes of another number.
+        BnnError: The run or the network does not exist, it expects other images or classes than the student, or Larq
+            Zoo is not installed.
     """
     if name.startswith("zoo/"):
         experiment = resolve(name, overrides=["network.weights=imagenet"]).experiment
         model = build_model(experiment)
     else:
         experiment, model = load_run(name)
-    theirs, ours = ((*one.input_shape, one.data.row.classes) for one in (experiment, student))
-    if theirs != ours:
+    expected, received = ((*item.input_shape, item.data.row.classes) for item in (experiment, student))
+    if expected != received:
         raise BnnError(
-            f"teacher {name!r} takes images {_shape(theirs)} in {theirs[-1]} classes; the student has {_shape(ours)} "
-            f"in {ours[-1]}: choose a teacher for the same data"
+            f"teacher {name!r} takes images {_shape(expected)} in {expected[-1]} classes; the student has "
+            f"{_shape(received)} in {received[-1]}: choose a teacher for the same data"
         )
-    scale, shift = _renormalised(student, experiment)
+    scale, shift = _normalisation_change(student, experiment)
     return lambda images: model(images * tf.cast(scale, images.dtype) + tf.cast(shift, images.dtype), training=False)
 
 
@@ -76,8 +102,8 @@ def _shape(shape_and_classes: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape_and_classes[:-1]))
 
 
-def _renormalised(student: Experiment, teacher: Experiment) -> tuple[tf.Tensor, tf.Tensor]:
-    """Factor and summand that turn the student's normalisation into the teacher's."""
+def _normalisation_change(student: Experiment, teacher: Experiment) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the scale and shift that convert the student's normalised images to the teacher's normalisation."""
     mean, std = (tf.constant(values) for values in (student.data.mean, student.data.std))
     teacher_mean, teacher_std = (tf.constant(values) for values in (teacher.data.mean, teacher.data.std))
     return std / teacher_std, (mean - teacher_mean) / teacher_std

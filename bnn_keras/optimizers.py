@@ -1,8 +1,10 @@
-"""Optimizers, all of `tf.keras.optimizers.legacy`, which Larq's `CaseOptimizer` needs.
+"""Optimizers for binarized networks: SGD, Adam, AdamW and Bop.
 
-Weight decay here is coupled, as PyTorch's argument `weight_decay`: g ← g + λ·w, before the optimizer sees the gradient;
-only AdamW's is decoupled. Gradients that are too long are scaled down before that: g ← g · min(1, clip_norm / ‖g‖),
-with the norm of all gradients together.
+All are subclasses of `tf.keras.optimizers.legacy.Optimizer`, which Larq's `CaseOptimizer` requires.
+
+Weight decay is coupled, as PyTorch's argument `weight_decay`: g ← g + λ · w before the optimizer's own update. Only
+AdamW decouples it. Gradients are clipped before weight decay is added: g ← g · min(1, clip_norm / ‖g‖), where ‖g‖ is
+the norm of all gradients together.
 """
 
 from __future__ import annotations
@@ -12,39 +14,41 @@ from typing import Any, Literal
 import larq
 import tensorflow as tf
 
-legacy = tf.keras.optimizers.legacy
-Decayed = Literal["everything", "kernels"]
+WeightDecayOf = Literal["everything", "kernels"]
 GradsAndVars = list[tuple[tf.Tensor, tf.Variable]]
 
 
-class _WeightDecay:
-    """The arguments of an optimizer with weight decay; kernels are variables with two axes or more.
+class _WeightDecay(tf.keras.optimizers.legacy.Optimizer):
+    """Store the weight decay of an optimizer and which variables it applies to.
 
     Args:
-        *args: As the optimizer.
+        *args: Positional arguments of the optimizer.
         weight_decay: λ.
-        weight_decay_of: What it falls on.
-        **kwargs: As the optimizer.
+        weight_decay_of: "everything", or "kernels": the variables with two or more axes.
+        **kwargs: Keyword arguments of the optimizer.
     """
 
     def __init__(
-        self, *args: Any, weight_decay: float = 0.0, weight_decay_of: Decayed = "everything", **kwargs: Any
+        self, *args: Any, weight_decay: float = 0.0, weight_decay_of: WeightDecayOf = "everything", **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.weight_decay = weight_decay
         self.weight_decay_of = weight_decay_of
 
     def decays(self, variable: tf.Variable) -> bool:
-        """Whether weight decay falls on a variable."""
+        """Return whether weight decay applies to a variable."""
         return self.weight_decay > 0 and (self.weight_decay_of == "everything" or variable.shape.rank >= 2)
 
     def get_config(self) -> dict[str, Any]:
-        """Its arguments."""
+        """Return the arguments of the optimizer."""
         return {**super().get_config(), "weight_decay": self.weight_decay, "weight_decay_of": self.weight_decay_of}
 
 
 class _CoupledWeightDecay(_WeightDecay):
-    """g ← g + λ·w, after clipping: Keras refuses to clip where it is given transformers of gradients."""
+    """Add λ · w to each gradient, after clipping.
+
+    Keras's argument `gradient_transformers` cannot do this: it excludes clipping.
+    """
 
     def _transform_gradients(self, grads_and_vars: GradsAndVars) -> GradsAndVars:
         return [
@@ -55,15 +59,21 @@ class _CoupledWeightDecay(_WeightDecay):
         ]
 
 
-class Adam(_CoupledWeightDecay, legacy.Adam):
-    """Adam as Keras has it, with weight decay."""
+class Adam(_CoupledWeightDecay, tf.keras.optimizers.legacy.Adam):
+    """Adam with Keras's epsilon and coupled weight decay. See the function `adam`.
+
+    Example:
+        >>> optimizer = Adam(0.1, weight_decay=1e-4)
+        >>> optimizer.get_config()["weight_decay"]
+        0.0001
+    """
 
 
-class _TorchEpsilon(legacy.Adam):
-    """Adam whose ε is added to √v̂.
+class _TorchEpsilon(tf.keras.optimizers.legacy.Adam):
+    """Adam that adds ε to √v̂, as PyTorch does.
 
-    Keras's Adam adds ε to √v before the correction of v, so that its ε is larger by 1 / √(1 − β₂ᵗ): 32 times in the
-    first step.
+    Keras adds ε to √v before the bias correction of v. This makes its ε larger by the factor 1 / √(1 − β₂ᵗ), which is
+    32 in the first step.
     """
 
     def _prepare_local(self, var_device: str, var_dtype: tf.DType, apply_state: Any) -> None:
@@ -73,16 +83,29 @@ class _TorchEpsilon(legacy.Adam):
 
 
 class TorchAdam(_CoupledWeightDecay, _TorchEpsilon):
-    """Adam with PyTorch's epsilon.
+    """Adam with PyTorch's epsilon and coupled weight decay. See the function `adam_torch`.
 
     m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w − η · m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ).
+
+    Example:
+        >>> optimizer = TorchAdam(0.1, weight_decay=1e-4, weight_decay_of="kernels")
+        >>> [optimizer.decays(tf.Variable(tf.zeros(shape))) for shape in [(3, 4), (4,)]]
+        [True, False]
 
     Source: torch.optim.Adam; Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
     """
 
 
 class TorchAdamW(_WeightDecay, _TorchEpsilon):
-    """AdamW: w ← w − η · λ · w, then Adam's step with PyTorch's epsilon.
+    """Adam with PyTorch's epsilon and decoupled weight decay. See the function `adamw`.
+
+    w ← w − η · λ · w, then the step of `TorchAdam` without weight decay.
+
+    Example:
+        >>> weight = tf.Variable([1.0])
+        >>> _ = TorchAdamW(0.5, weight_decay=0.1).apply_gradients([(tf.constant([0.0]), weight)])
+        >>> weight.numpy()
+        array([0.95], dtype=float32)
 
     Source: torch.optim.AdamW; Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
     """
@@ -95,11 +118,22 @@ class TorchAdamW(_WeightDecay, _TorchEpsilon):
             return super()._resource_apply_dense(grad, var, apply_state)
 
 
-class TorchSGD(_CoupledWeightDecay, legacy.SGD):
-    """Gradient descent as PyTorch has it: v ← μ v + g, w ← w − η v; with Nesterov's momentum w ← w − η (g + μ v).
+class TorchSGD(_CoupledWeightDecay, tf.keras.optimizers.legacy.SGD):
+    """Gradient descent with PyTorch's momentum and coupled weight decay. See the function `sgd`.
 
-    Keras's v ← μ v − η g, w ← w + v is the same while η stands still; where it falls, Keras's velocity still has the
-    larger steps of before.
+    v ← μ v + g, w ← w − η v; with Nesterov momentum w ← w − η (g + μ v).
+
+    Keras computes v ← μ v − η g, w ← w + v, which is the same while η is constant. After η falls, Keras's velocity
+    still contains steps of the larger η.
+
+    Example:
+        >>> weight = tf.Variable([1.0])
+        >>> optimizer = TorchSGD(0.5, momentum=0.5)
+        >>> for learning_rate in (0.5, 0.25):
+        ...     optimizer.learning_rate = learning_rate
+        ...     _ = optimizer.apply_gradients([(tf.constant([1.0]), weight)])
+        >>> weight.numpy()  # 1 − 0.5 · 1 − 0.25 · (0.5 · 1 + 1)
+        array([0.125], dtype=float32)
 
     Source: torch.optim.SGD; Sutskever et al. 2013, eq. 3 and 4.
     """
@@ -116,50 +150,140 @@ class TorchSGD(_CoupledWeightDecay, legacy.SGD):
         return var.assign_sub(coefficients["lr_t"] * step, use_locking=self._use_locking).op
 
 
-def sgd(learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any) -> legacy.Optimizer:
-    """Gradient descent as PyTorch has it. Hyper-parameters: `momentum`, `nesterov`, and those of weight decay."""
+def sgd(
+    learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any
+) -> tf.keras.optimizers.legacy.Optimizer:
+    """Return gradient descent with PyTorch's momentum (`TorchSGD`).
+
+    Args:
+        learning_rate: η.
+        clip_norm: Largest norm of all gradients together. None: no clipping.
+        **hyperparameters: `momentum`, `nesterov`, `weight_decay`, `weight_decay_of`.
+
+    Example:
+        >>> weight = tf.Variable([1.0])
+        >>> _ = sgd(0.25, momentum=0.9).apply_gradients([(tf.constant([2.0]), weight)])
+        >>> weight.numpy()
+        array([0.5], dtype=float32)
+    """
     return TorchSGD(learning_rate, global_clipnorm=clip_norm, **hyperparameters)
 
 
-def adam(learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any) -> legacy.Optimizer:
-    """Adam as Keras has it. Hyper-parameters: `beta_1`, `beta_2`, `epsilon`, and those of weight decay."""
+def adam(
+    learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any
+) -> tf.keras.optimizers.legacy.Optimizer:
+    """Return Adam with Keras's epsilon (`Adam`): epsilon is added before bias correction.
+
+    Args:
+        learning_rate: η.
+        clip_norm: Largest norm of all gradients together. None: no clipping.
+        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`.
+
+    Example:
+        >>> weight = tf.Variable([1.0])
+        >>> _ = adam(0.25).apply_gradients([(tf.constant([3.0]), weight)])
+        >>> print(f"{weight.numpy()[0]:.4f}")
+        0.7500
+    """
     return Adam(learning_rate, global_clipnorm=clip_norm, **hyperparameters)
 
 
-def adam_torch(learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any) -> legacy.Optimizer:
-    """Adam as PyTorch has it. Hyper-parameters as those of `adam`."""
+def adam_torch(
+    learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any
+) -> tf.keras.optimizers.legacy.Optimizer:
+    """Return Adam with PyTorch's epsilon (`TorchAdam`): epsilon is added after bias correction.
+
+    Args:
+        learning_rate: η.
+        clip_norm: Largest norm of all gradients together. None: no clipping.
+        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`.
+
+    Example:
+        In the first step m̂ = g and √v̂ = |g|, so the step is η · g / (|g| + ε).
+
+        >>> weight = tf.Variable([1.0])
+        >>> _ = adam_torch(0.25, epsilon=1.0).apply_gradients([(tf.constant([1.0]), weight)])
+        >>> print(f"{weight.numpy()[0]:.4f}")
+        0.8750
+    """
     return TorchAdam(learning_rate, global_clipnorm=clip_norm, **hyperparameters)
 
 
-def adamw(learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any) -> legacy.Optimizer:
-    """Adam as PyTorch has it, with decoupled weight decay. Hyper-parameters as those of `adam`."""
+def adamw(
+    learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any
+) -> tf.keras.optimizers.legacy.Optimizer:
+    """Return Adam with PyTorch's epsilon and decoupled weight decay (`TorchAdamW`).
+
+    Args:
+        learning_rate: η.
+        clip_norm: Largest norm of all gradients together. None: no clipping.
+        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`.
+
+    Example:
+        >>> weight = tf.Variable([1.0])
+        >>> _ = adamw(0.25, weight_decay=0.5).apply_gradients([(tf.constant([3.0]), weight)])
+        >>> print(f"{weight.numpy()[0]:.4f}")  # 1 − 0.25 · 0.5 · 1 − 0.25
+        0.6250
+    """
     return TorchAdamW(learning_rate, global_clipnorm=clip_norm, **hyperparameters)
 
 
-def bop(learning_rate: float, *, threshold: float, gamma: float, **hyperparameters: Any) -> legacy.Optimizer:
-    """Bop for the binary weights, Keras's Adam, with coupled weight decay, for all others.
+def bop(
+    learning_rate: float, *, threshold: float, gamma: float, **hyperparameters: Any
+) -> tf.keras.optimizers.legacy.Optimizer:
+    """Return Bop for the binary weights and `adam` for all others.
 
-    m ← (1 − γ) m + γ g; w ← −w where w · m > threshold, else w (a weight that is no ±1 yet takes its sign).
+    m ← (1 − γ) m + γ g; w ← −w if w · m > threshold, else w. A weight that is not ±1 yet takes its sign.
 
-    Variables are told apart by their precision. Hyper-parameters: `threshold`, `gamma`, and those of `adam`.
+    A variable is binary if its precision is 1.
+
+    Args:
+        learning_rate: η of Adam.
+        threshold: Smallest w · m that flips a weight.
+        gamma: Adaptivity rate γ.
+        **hyperparameters: Those of `adam`, which has coupled weight decay.
+
+    Example:
+        >>> layer = larq.layers.QuantDense(1, kernel_quantizer=larq.quantizers.NoOp(precision=1), use_bias=False)
+        >>> layer.build((None, 2))
+        >>> _ = layer.kernel.assign([[1.0], [1.0]])
+        >>> optimizer = bop(0.01, threshold=0.1, gamma=0.5)
+        >>> _ = optimizer.apply_gradients([(tf.constant([[1.0], [-1.0]]), layer.kernel)])
+        >>> layer.get_weights()[0].ravel()
+        array([-1.,  1.], dtype=float32)
 
     Source: Helwegen et al. 2019, arXiv:1906.02107, algorithm 1; larq.optimizers.
     """
-    flips = larq.optimizers.Bop(threshold=threshold, gamma=gamma)
+    binary = larq.optimizers.Bop(threshold=threshold, gamma=gamma)
     others = adam(learning_rate, **hyperparameters)
-    return larq.optimizers.CaseOptimizer((larq.optimizers.Bop.is_binary_variable, flips), default_optimizer=others)
+    return larq.optimizers.CaseOptimizer((larq.optimizers.Bop.is_binary_variable, binary), default_optimizer=others)
 
 
-def set_hyperparameter(optimizer: legacy.Optimizer, name: str, value: float) -> None:
-    """Sets a hyper-parameter of an optimizer, or of that of its parts which has it.
+def set_hyperparameter(optimizer: tf.keras.optimizers.legacy.Optimizer, name: str, value: float) -> None:
+    """Set a hyper-parameter of an optimizer.
+
+    In a compound optimizer, such as that of `bop`, the first part that has the hyper-parameter receives the value.
+
+    Args:
+        optimizer: The optimizer, which may be wrapped in a `LossScaleOptimizer`.
+        name: The name of the hyper-parameter.
+        value: Its new value.
 
     Raises:
-        AttributeError: No part has it.
+        AttributeError: No part of the optimizer has this hyper-parameter.
+
+    Example:
+        >>> optimizer = sgd(0.1)
+        >>> set_hyperparameter(optimizer, "learning_rate", 0.5)
+        >>> float(optimizer.learning_rate)
+        0.5
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales losses, for float16
-    for part in getattr(inner, "optimizers", [inner]):
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer, for float16
+    parts = getattr(inner, "optimizers", [inner])
+    for part in parts:
         if name in part._hyper:
-            # Asking for the variable makes it, with what a checkpoint has for it: assigning it comes after that.
+            # Reading the attribute creates the variable and restores it from a pending checkpoint. Assign after that.
             tf.keras.backend.set_value(getattr(part, name), value)
             return
-    raise AttributeError(f"no hyper-parameter {name!r}")
+    known = ", ".join(sorted({known for part in parts for known in part._hyper}))
+    raise AttributeError(f"unknown hyper-parameter {name!r} of {type(inner).__name__}; known: {known}")

@@ -1,4 +1,4 @@
-"""Pictures of an experiment, drawn without a display."""
+"""Plots of an experiment's schedules, drawn without a display."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from bnn_keras.build import build_annealing, build_schedules
 from bnn_keras.errors import BnnError, unknown
-from bnn_keras.experiment import Experiment, ScheduleConfig, Stage
+from bnn_keras.experiment import Experiment, OptimizerConfig, ScheduleConfig, SchemeConfig, Stage
 from bnn_keras.files import replacing
-from bnn_keras.schedules import Schedule as Function
+from bnn_keras.schedules import Schedule
 
 FORMATS = ("pdf", "png", "svg")
 _LABELS = {
@@ -22,14 +22,18 @@ _LABELS = {
     "t": "IR-Net's t",
     "k": "IR-Net's k",
 }
-_PLACES_PER_STAGE = 2000
+_POINTS_PER_STAGE = 2000
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A hyper-parameter in one stage: values at the epochs since the training began.
+    """A hyper-parameter's values in one stage.
 
-    `smooth` where it changes within an epoch; else it has one value for each epoch, and stands still to the end of it.
+    Attributes:
+        epochs: Points in time, in epochs since the training began.
+        values: Value at each of these points.
+        smooth: Whether the value changes within an epoch. Otherwise there is one point per epoch, and the value is
+            constant until the next.
     """
 
     epochs: np.ndarray
@@ -37,56 +41,69 @@ class Curve:
     smooth: bool
 
 
-def _curve(function: Function, begin: int, stage: Stage, origin: int, smooth: bool) -> Curve:
-    """A stage's curve, of a function of the epochs since `origin`."""
+def _curve(schedule: Schedule, begin: int, stage: Stage, origin: int, smooth: bool) -> Curve:
+    """Build a stage's curve from a schedule, which is a function of the epochs since `origin`."""
     end = begin + stage.epochs
-    # A smooth curve ends right before the end: what the function has there, no step sees.
-    number = max(_PLACES_PER_STAGE, 10 * stage.epochs)
-    places = np.linspace(begin, end, number, endpoint=False) if smooth else np.arange(begin, end, dtype=float)
-    return Curve(places, np.array([function(place - origin) for place in places]), smooth)
+    # A smooth curve excludes its end, because no step uses the value there.
+    number = max(_POINTS_PER_STAGE, 10 * stage.epochs)
+    epochs = np.linspace(begin, end, number, endpoint=False) if smooth else np.arange(begin, end, dtype=float)
+    return Curve(epochs, np.array([schedule(epoch - origin) for epoch in epochs]), smooth)
 
 
 def curves(experiment: Experiment) -> dict[str, list[Curve]]:
-    """Every hyper-parameter that has a schedule in some stage, and every learning rate, as one curve for each stage."""
-    found: dict[str, list[Curve]] = {}
+    """Return the curves of all learning rates and scheduled hyper-parameters, by name, with one curve per stage."""
+    curves_by_name: dict[str, list[Curve]] = {}
     begin = 0
     for stage in experiment.stages:
         scheme = experiment.scheme_of(stage)
-        groups = [
+        # Schedules of the optimizer count epochs from the beginning of the stage, annealing from that of the training.
+        groups: list[tuple[dict[str, Schedule], OptimizerConfig | SchemeConfig, int]] = [
             (build_schedules(stage.optimizer, stage.epochs), stage.optimizer, begin),
             (build_annealing(experiment, stage), scheme, 0),
         ]
-        for functions, table, origin in groups:
-            for name, function in functions.items():
+        for schedules, table, origin in groups:
+            for name, schedule in schedules.items():
                 value = getattr(table, name)
-                source = scheme.t if name == "k" and value is None else value
-                smooth = isinstance(source, ScheduleConfig) and source.every == "step"
-                found.setdefault(name, []).append(_curve(function, begin, stage, origin, smooth))
+                config = scheme.t if name == "k" and value is None else value  # IR-Net's k follows from t by default
+                smooth = isinstance(config, ScheduleConfig) and config.every == "step"
+                curves_by_name.setdefault(name, []).append(_curve(schedule, begin, stage, origin, smooth))
         begin += stage.epochs
-    return found
+    return curves_by_name
 
 
 def plot_schedules(experiment: Experiment, file: str | Path) -> None:
-    """Draws every scheduled hyper-parameter over the epochs of all stages, one panel each.
+    """Plot every scheduled hyper-parameter over the epochs of all stages, with one panel each.
 
     Args:
-        experiment: What is drawn.
-        file: Where to: a PNG, SVG or PDF by its suffix.
+        experiment: The experiment.
+        file: Path of the image to write; its suffix selects PNG, SVG or PDF.
 
     Raises:
-        BnnError: Another suffix, or a place that cannot be written.
+        BnnError: The suffix is unknown, or the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import bnn_keras
+        >>> from bnn_keras.plots import plot_schedules
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_schedules(bnn_keras.resolve("lenet5").experiment, Path(folder, "schedules.svg"))
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['schedules.svg']
     """
     from matplotlib.figure import Figure
 
     file = Path(file)
     kind = file.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
-        raise BnnError(f"cannot draw {str(file)!r}: {unknown('picture format', kind, FORMATS)}; give it such a suffix")
-    drawn = curves(experiment)
-    figure = Figure(figsize=(8, 1.2 + 2.0 * len(drawn)), layout="constrained")
-    panels = figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0]
-    for panel, (name, parts) in zip(panels, drawn.items(), strict=True):
-        _draw(panel, _LABELS.get(name, name), parts, experiment)
+        raise BnnError(
+            f"cannot draw {str(file)!r}: {unknown('picture format', kind, FORMATS)}; use one of these suffixes"
+        )
+    curves_by_name = curves(experiment)
+    figure = Figure(figsize=(8, 1.2 + 2.0 * len(curves_by_name)), layout="constrained")
+    panels = figure.subplots(len(curves_by_name), sharex=True, squeeze=False)[:, 0]
+    for panel, (name, stage_curves) in zip(panels, curves_by_name.items(), strict=True):
+        _draw(panel, _LABELS.get(name, name), stage_curves, experiment)
     panels[-1].set_xlabel("epoch")
     figure.align_ylabels()
     figure.suptitle(experiment.name)
@@ -94,13 +111,13 @@ def plot_schedules(experiment: Experiment, file: str | Path) -> None:
         figure.savefig(temporary, format=kind, dpi=150)
 
 
-def _draw(panel: Any, label: str, parts: list[Curve], experiment: Experiment) -> None:
-    for part in parts:
-        if part.smooth:
-            panel.plot(part.epochs, part.values, color="C0")
+def _draw(panel: Any, label: str, stage_curves: list[Curve], experiment: Experiment) -> None:
+    for curve in stage_curves:
+        if curve.smooth:
+            panel.plot(curve.epochs, curve.values, color="C0")
         else:
-            panel.stairs(part.values, [*part.epochs, part.epochs[-1] + 1], baseline=None, color="C0", linewidth=1.5)
-    values = np.concatenate([part.values for part in parts])
+            panel.stairs(curve.values, [*curve.epochs, curve.epochs[-1] + 1], baseline=None, color="C0", linewidth=1.5)
+    values = np.concatenate([curve.values for curve in stage_curves])
     if values.min() > 0 and values.max() > 10 * values.min():
         panel.set_yscale("log")
     boundaries = np.cumsum([stage.epochs for stage in experiment.stages])

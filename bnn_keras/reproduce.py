@@ -1,4 +1,4 @@
-"""Published against measured: trains what is missing and makes the table."""
+"""Reproduce published results: train the missing runs and compare measured with published accuracies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from bnn_keras.training import train
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """An experiment, what was published of it and what was measured.
+class ReproductionRow:
+    """An experiment with its published and measured results.
 
     Attributes:
-        experiment: What was trained.
-        finished: Its finished runs, one for each seed.
-        failures: Why others are missing.
+        experiment: The experiment.
+        finished: Its finished runs, one per seed.
+        failures: Error messages of the runs that failed.
     """
 
     experiment: Experiment
@@ -35,38 +35,38 @@ class Row:
 
     @property
     def published(self) -> float | None:
-        """Top-1 in percent."""
+        """Published top-1 accuracy in percent."""
         return self.experiment.published.top1 if self.experiment.published else None
 
     @property
     def top1(self) -> list[float]:
-        """Top-1 in percent after the last epoch, of each seed."""
+        """Top-1 accuracy of each finished run after its last epoch, in percent."""
         return [run.result["top1"] for run in self.finished if run.result]
 
     @property
     def measured(self) -> float | None:
-        """Their mean."""
+        """Mean of `top1`."""
         return statistics.fmean(self.top1) if self.top1 else None
 
     @property
     def deviation(self) -> float | None:
-        """Their standard deviation (n − 1), where there are two or more."""
+        """Sample standard deviation (n − 1) of `top1`, or None if there are fewer than two runs."""
         return statistics.stdev(self.top1) if len(self.top1) > 1 else None
 
     @property
     def difference(self) -> float | None:
-        """Measured less published."""
+        """Measured minus published accuracy, in percentage points."""
         return None if self.measured is None or self.published is None else self.measured - self.published
 
     @property
     def hours(self) -> float | None:
-        """Of one run, on average."""
+        """Mean training time of a run, in hours."""
         seconds = [run.result["seconds"] for run in self.finished if run.result]
         return statistics.fmean(seconds) / 3600 if seconds else None
 
     @property
     def hardware(self) -> str:
-        """What the runs were computed on."""
+        """Hardware that the runs were trained on."""
         return "; ".join(dict.fromkeys(run.environment.get("hardware", "unknown") for run in self.finished))
 
     @property
@@ -75,13 +75,13 @@ class Row:
         return f"bnnk train {self.experiment.network.name} --experiment {self.experiment.name}"
 
     def to_document(self) -> dict[str, Any]:
-        """The row as plain values."""
-        one = self.experiment
+        """Return the row as a JSON document."""
+        experiment = self.experiment
         return {
-            "experiment": one.name,
-            **one.chosen,
-            "epochs": one.epochs,
-            "reconstructed": one.reconstructed,
+            "experiment": experiment.name,
+            **experiment.chosen,
+            "epochs": experiment.epochs,
+            "reconstructed": experiment.reconstructed,
             "published": self.published,
             "measured": self.measured,
             "deviation": self.deviation,
@@ -102,37 +102,40 @@ def reproduce(
     directory: str | Path = "runs",
     overrides: Sequence[str] = (),
     console: Console | None = None,
-    finished: Callable[[Sequence[Row]], None] = lambda rows: None,
+    after_run: Callable[[Sequence[ReproductionRow]], object] = lambda rows: None,
     **options: Any,
-) -> list[Row]:
-    """Trains the runs of experiments that are missing, goes on with those that were cut, and leaves finished ones.
+) -> list[ReproductionRow]:
+    """Train the missing runs of experiments and resume unfinished ones. Finished runs are not trained again.
 
     Args:
-        names: Experiments (names or files) and papers ("ir_net": all of its experiments).
-        seeds: Runs of each: with its own seed, the next one, and so on.
-        directory: Where the run directories are, under their default names.
-        overrides: "dotted.key=value" strings for all of them.
-        console: Where progress is shown.
-        finished: Is given the rows so far after every run.
-        **options: As for `train`: `data_dir`, `manual_dir`, `strategy`, `plain`, `command`.
+        names: Names or files of experiments, and papers ("ir_net" stands for all of its experiments).
+        seeds: Number of runs of each experiment. The first has the experiment's seed, and each next run the next seed.
+        directory: Folder of the run directories, which have their default names.
+        overrides: "dotted.key=value" strings, applied to every experiment.
+        console: Console to show progress on; standard error if None.
+        after_run: Called with the rows after every run.
+        **options: Options of `train`: `data_dir`, `manual_dir`, `strategy`, `plain`, `command`.
 
     Returns:
-        A row for each experiment. A run that fails is noted in it, and the others are trained.
+        A row for each experiment. If a run fails, its row lists the error, and the other runs are trained.
 
     Raises:
-        BnnError: A name is unknown, or an experiment has errors; nothing is trained then.
+        BnnError: A name is unknown, or an experiment is invalid. No run is trained in that case.
     """
-    rows = [Row(resolve(experiment=name, overrides=overrides).experiment) for name in _expanded(names)]
+    rows = [ReproductionRow(resolve(experiment=name, overrides=overrides).experiment) for name in _expand_papers(names)]
     console = console or Console(stderr=True)
     for offset in range(seeds):
-        for place, row in enumerate(rows):
-            seeded = row.experiment.model_copy(update={"seed": row.experiment.seed + offset})
-            rows[place] = _with_run(row, seeded, Path(directory), console, options)
-            finished(rows)
+        for index, row in enumerate(rows):
+            experiment = row.experiment.model_copy(update={"seed": row.experiment.seed + offset})
+            rows[index] = _add_run(row, experiment, Path(directory), console, options)
+            after_run(rows)
     return rows
 
 
-def _with_run(row: Row, experiment: Experiment, directory: Path, console: Console, options: Any) -> Row:
+def _add_run(
+    row: ReproductionRow, experiment: Experiment, directory: Path, console: Console, options: Mapping[str, Any]
+) -> ReproductionRow:
+    """Train a run and return the row with the run, or with its error message."""
     run = Run(directory / default_directory(experiment).name)
     console.print(f"{experiment.name}, seed {experiment.seed} → {run.directory}", highlight=False, soft_wrap=True)
     try:
@@ -143,23 +146,23 @@ def _with_run(row: Row, experiment: Experiment, directory: Path, console: Consol
     return dataclasses.replace(row, finished=(*row.finished, run))
 
 
-def _expanded(names: Iterable[str]) -> list[str]:
-    """Experiments, with those of a paper in the place of its name."""
+def _expand_papers(names: Iterable[str]) -> list[str]:
+    """Replace the name of each paper by the names of its experiments."""
     shipped = experiment_names()
     papers = sorted({name.split("/")[0] for name in shipped})
     stems = {name.split("/")[1] for name in shipped}
-    found = []
+    expanded: list[str] = []
     for name in names:
         if name in papers:
-            found += [one for one in shipped if one.startswith(f"{name}/")]
+            expanded += [experiment for experiment in shipped if experiment.startswith(f"{name}/")]
         elif name in stems or "/" in name or name.endswith(".toml"):
-            found.append(name)  # `resolve` reads it, or says why not
+            expanded.append(name)  # `resolve` raises an error if it does not exist
         else:
             raise BnnError(unknown("experiment or paper", name, [*papers, *shipped]))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(expanded))
 
 
-_COLUMNS = (
+COLUMNS = (
     "experiment",
     "bits",
     "epochs",
@@ -173,8 +176,8 @@ _COLUMNS = (
 )
 
 
-def cells(row: Row) -> list[str]:
-    """A row for people, in the order of `columns`. Figures are top-1 in percent; * marks a reconstructed recipe."""
+def cells(row: ReproductionRow) -> list[str]:
+    """Return the formatted cells of a row, in the order of `COLUMNS`. A * marks a reconstructed recipe."""
     document = row.to_document()
     measured = "–"
     if row.measured is not None:
@@ -196,11 +199,6 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def columns() -> list[str]:
-    """The heads of `cells`."""
-    return list(_COLUMNS)
-
-
 def _published(experiment: Experiment) -> str:
     figure = experiment.published
     if figure is None:
@@ -208,11 +206,14 @@ def _published(experiment: Experiment) -> str:
     return f"{figure.top1:g}" + (f" ± {figure.top1_deviation:g}" if figure.top1_deviation else "")
 
 
-def write_table(rows: Sequence[Row], file: str | Path) -> tuple[Path, Path]:
-    """Writes the table as `file`.csv, with every value, and as `file`.md, for people.
+def write_table(rows: Sequence[ReproductionRow], file: str | Path) -> tuple[Path, Path]:
+    """Write `file`.csv with all values, and `file`.md with the cells of `COLUMNS`.
+
+    Returns:
+        The paths of the two files.
 
     Raises:
-        BnnError: They cannot be written.
+        BnnError: A file cannot be written.
     """
     path = Path(file)
     csv_path, md_path = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.md")
@@ -223,7 +224,7 @@ def write_table(rows: Sequence[Row], file: str | Path) -> tuple[Path, Path]:
     return csv_path, md_path
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[ReproductionRow]) -> str:
     documents = [row.to_document() for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(documents[0]), lineterminator="\n")
@@ -235,13 +236,13 @@ def _csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _markdown(rows: Sequence[Row]) -> str:
+def _markdown(rows: Sequence[ReproductionRow]) -> str:
     lines = [
-        "Top-1 in percent on the test images after the last epoch; hours of one run. * marks a recipe that its source",
-        "does not give, or not for these data.",
+        "Top-1 accuracy on the test images after the last epoch, in percent. Hours are those of one run. A * marks a",
+        "reconstructed recipe: its source gives no recipe, or none for this dataset.",
         "",
-        f"| {' | '.join(columns())} |",
-        f"|{'---|' * len(columns())}",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
     ]
     lines += [f"| {' | '.join(cells(row)[:-2])} | `{cells(row)[-2]}` | {cells(row)[-1]} |" for row in rows]
     return "\n".join(lines) + "\n"

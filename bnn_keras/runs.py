@@ -1,15 +1,17 @@
-"""The run directory: the only hand-over between training, evaluation, export and report. Needs no TensorFlow.
+"""The run directory, which holds everything that a training writes. Needs no TensorFlow.
 
-    experiment.toml      resolved, exactly what ran
-    environment.json     versions, device, git commit, command line, seed, dataset
+Evaluation, export and reports read a training from its run directory only:
+
+    experiment.toml      the resolved experiment
+    environment.json     versions, devices, git commit, command line, seed, dataset
     metrics.jsonl        one line per epoch
-    checkpoints/         everything needed to go on
-    tensorboard/
-    weights.h5           latent weights, last
-    weights_best.h5      latent weights, best
-    result.json          written when the training is finished
+    checkpoints/         the state that a training resumes from
+    tensorboard/         logs for TensorBoard
+    weights.h5           latent weights after the last epoch
+    weights_best.h5      latent weights after the epoch with the best test accuracy
+    result.json          accuracies and times, written when the training is finished
 
-Files are written whole or not at all (`bnn_keras.files`).
+Files are written atomically (`bnn_keras.files`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bnn_keras import files
 from bnn_keras.errors import BnnError
@@ -41,7 +43,14 @@ _CONTENTS = (EXPERIMENT, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, WEIGHTS
 
 
 def default_directory(experiment: Experiment) -> Path:
-    """runs/<experiment>-<scheme>-<bits>-<optimizer>-seed<N>, with "-" for "/" in a name and "1w1a" for 1/1 bits."""
+    """Return the default run directory of an experiment.
+
+    It is runs/<experiment>-<scheme>-<bits>-<optimizer>-seed<N>. Each "/" in a name becomes "-", and 1/1 bits "1w1a".
+
+    >>> from bnn_keras.experiment import resolve
+    >>> print(default_directory(resolve("lenet5").experiment))
+    runs/xnor_net-lenet5_mnist_5k-xnor-1w1a-adam_torch-seed1
+    """
     weights, activations = experiment.scheme.bits.split("/")
     parts = (
         experiment.name.replace("/", "-"),
@@ -54,7 +63,13 @@ def default_directory(experiment: Experiment) -> Path:
 
 
 class Run:
-    """A run directory that exists, for reading; `own` opens one for writing."""
+    """A run directory.
+
+    Properties read its files. Hold it with `owned` before writing to it.
+
+    Args:
+        directory: Path of the run directory, which may not exist yet.
+    """
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
@@ -64,10 +79,10 @@ class Run:
 
     @classmethod
     def read(cls, directory: str | Path) -> Run:
-        """A run that was begun before.
+        """Return the existing run in a directory.
 
         Raises:
-            BnnError: There is no run in the directory.
+            BnnError: The directory holds no run.
         """
         run = cls(directory)
         if not run.begun:
@@ -83,55 +98,55 @@ class Run:
 
     @property
     def experiment(self) -> Experiment:
-        """What ran, or runs.
+        """The experiment that the run trains.
 
         Raises:
-            BnnError: The file cannot be read or is no experiment.
+            BnnError: The file cannot be read or is not a valid experiment.
         """
         return parse(self._text(EXPERIMENT), str(self / EXPERIMENT))
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, device, command line and dataset of the training."""
+        """Versions, devices, command line and dataset of the training (environment.json)."""
         return self._json(ENVIRONMENT)
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What came out, None while the training is not finished."""
+        """Content of result.json, or None if the training is not finished."""
         return self._json(RESULT) if (self / RESULT).is_file() else None
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One row per epoch trained so far."""
+        """Rows of metrics.jsonl, one per finished epoch."""
         if not (self / METRICS).is_file():
             return []
         try:
             return [json.loads(line) for line in self._text(METRICS).splitlines()]
         except ValueError as error:
-            raise BnnError(_damaged(self / METRICS, error)) from error
+            raise BnnError(_cannot_read(self / METRICS, error)) from error
 
     def _text(self, name: str) -> str:
         try:
             return (self / name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BnnError(_damaged(self / name, error)) from error
+            raise BnnError(_cannot_read(self / name, error)) from error
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
             return json.loads(self._text(name))
         except ValueError as error:
-            raise BnnError(_damaged(self / name, error)) from error
+            raise BnnError(_cannot_read(self / name, error)) from error
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[Run]:
-        """Owns the directory while in the context.
+        """Hold the directory's lock file while in the context, so that no other process writes to the run.
 
-        It is made where it is missing. Where no run is begun in it, no trace of this stays.
+        A missing directory is created. It is removed at the end, with the lock file, if no run was started in it.
 
         Raises:
-            BnnError: Another process owns it, or it cannot be written.
+            BnnError: Another process holds the lock, or the directory cannot be written.
         """
-        made = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
+        created = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         with files.writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             lock = (self / LOCK).open("a+")
@@ -142,11 +157,11 @@ class Run:
             finally:
                 if not self.begun:
                     (self / LOCK).unlink(missing_ok=True)
-                    if made and not any(self.directory.iterdir()):
-                        for folder in made:
+                    if created and not any(self.directory.iterdir()):
+                        for folder in created:
                             folder.rmdir()
 
-    def _lock(self, lock: Any) -> None:
+    def _lock(self, lock: IO[str]) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -161,30 +176,30 @@ class Run:
         lock.flush()
 
     def clear(self) -> None:
-        """Removes what a run writes, and nothing else."""
+        """Remove the files that a run writes, and no others."""
         with files.writing(self.directory):
             for name in _CONTENTS:
                 files.remove(files.temporary_name(self / name))
                 if name != LOCK:
                     files.remove(self / name)
 
-    def refuse_strangers(self) -> None:
-        """Keeps a run from being written among files that are not one's own.
+    def refuse_other_files(self) -> None:
+        """Verify that the directory holds a run or nothing, so that a run is not mixed with other files.
 
         Raises:
-            BnnError: The directory holds files, and no run.
+            BnnError: The directory holds other files and no run.
         """
-        own = {path.name for name in _CONTENTS for path in (self / name, files.temporary_name(self / name))}
-        strangers = sorted({path.name for path in self.directory.iterdir()} - own)
-        if strangers and not self.begun:
-            found = ", ".join(strangers[:3])
-            raise BnnError(f"{str(self.directory)!r} holds other files ({found}) and no run; give a new --run DIR")
+        expected = {path.name for name in _CONTENTS for path in (self / name, files.temporary_name(self / name))}
+        others = sorted({path.name for path in self.directory.iterdir()} - expected)
+        if others and not self.begun:
+            names = ", ".join(others[:3])
+            raise BnnError(f"{str(self.directory)!r} holds other files ({names}) and no run; give a new --run DIR")
 
     def append_metrics(self, row: dict[str, Any]) -> int:
-        """Adds a line to metrics.jsonl.
+        """Append a line to metrics.jsonl.
 
         Returns:
-            The file's length in bytes after it.
+            The length of the file in bytes, including the new line.
         """
         with files.writing(self / METRICS), (self / METRICS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
@@ -193,11 +208,11 @@ class Run:
             return stream.tell()
 
     def truncate_metrics(self, length: int) -> None:
-        """Cuts metrics.jsonl to what it was when a checkpoint was written."""
+        """Truncate metrics.jsonl to a length in bytes, as recorded in a checkpoint."""
         if (self / METRICS).is_file():
             with files.writing(self / METRICS):
                 os.truncate(self / METRICS, length)
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return f"cannot read {str(path)!r} ({error}); restore the file, or train anew with --fresh"
+def _cannot_read(path: Path, error: Exception) -> str:
+    return f"cannot read {str(path)!r} ({error}); restore the file, or start over with --fresh"

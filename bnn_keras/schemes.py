@@ -1,4 +1,4 @@
-"""How a layer is binarized: one short entry per paper. Networks ask a scheme for their layers."""
+"""Schemes: how layers are binarized, one function per paper. Networks get their layers from a scheme."""
 
 from __future__ import annotations
 
@@ -18,90 +18,98 @@ Factory = Callable[[], Any]
 Inputs = Literal["features", "activated", "images"]
 
 
-def _nothing() -> None:
+def _none() -> None:
     return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """What binarizes a layer, as factories: an instance made early would keep the float type of that moment.
+    """Build binarized layers.
+
+    Quantizers and constraints are given as factories, because an instance keeps the float type that was set when it was
+    created.
 
     Attributes:
-        name: The scheme's name in the catalog.
-        bits: Bits of weights / activations.
-        kernel_quantizer: Makes the quantizer of a layer's kernel.
-        input_quantizer: Makes the quantizer of a layer's inputs, where activations have one bit.
-        kernel_constraint: Makes the constraint on a layer's latent kernel.
-        real_activation: What stands in the place of `input_quantizer` where activations have 32 bits
-            (`quantizers.RealActivation`).
-        latent_free: Whether kernels are ±1 themselves, for Bop, and have no quantizer, scale or constraint.
+        name: Name of the scheme in the catalog.
+        bits: Bits of weights / activations, "1/1", "1/32" or "32/32".
+        kernel_quantizer: Creates the quantizer of a layer's kernel.
+        input_quantizer: Creates the quantizer of a layer's inputs, used at 1-bit activations.
+        kernel_constraint: Creates the constraint of a layer's latent kernel.
+        real_activation: Function of the `quantizers.RealActivation` that replaces `input_quantizer` at 32-bit
+            activations.
+        latent_free: Whether kernels are ±1 themselves, for Bop, without quantizer, scale and constraint.
+
+    >>> layer = xnor().conv2d(8, 3)
+    >>> layer.kernel_quantizer.precision, layer.input_quantizer.precision
+    (1, 1)
+    >>> xnor().with_bits("1/32").conv2d(8, 3).input_quantizer.function
+    'relu'
     """
 
     name: str
     bits: str
-    kernel_quantizer: Factory = _nothing
-    input_quantizer: Factory = _nothing
-    kernel_constraint: Factory = _nothing
+    kernel_quantizer: Factory = _none
+    input_quantizer: Factory = _none
+    kernel_constraint: Factory = _none
     real_activation: str = "relu"
     latent_free: bool = False
 
     def with_bits(self, bits: str) -> Scheme:
-        """The scheme at other bits of weights / activations."""
+        """Return the scheme with other bits of weights / activations."""
         return dataclasses.replace(self, bits=bits)
 
     def without_latents(self) -> Scheme:
-        """The scheme with kernels that are ±1 themselves, as Bop keeps them; they are so after its first step."""
+        """Return the scheme for Bop: kernels without quantizer, which are ±1 from the first step of Bop on."""
         return dataclasses.replace(self, latent_free=True)
 
     @property
     def binary_activations(self) -> bool:
-        """Whether activations have one bit."""
+        """Return whether activations have one bit."""
         return self.bits.endswith("/1")
 
     def conv2d(
         self, filters: int, kernel_size: int, *, inputs: Inputs = "features", dropout: float = 0.0, **kwargs: Any
     ) -> tf.keras.layers.Layer:
-        """A binarized convolution.
+        """Build a binarized convolution.
 
         Args:
             filters: Number of filters.
             kernel_size: Height and width of the kernel.
-            inputs: What comes in. "features": binarized, or sent through the real activation. "activated": the same,
-                but they have been through an activation before: nothing is done to them where they keep 32 bits.
-                "images": nothing is ever done to them.
-            dropout: Share of the quantized inputs that training sets to 0.
-            **kwargs: As `tf.keras.layers.Conv2D`.
+            inputs: Kind of the layer's inputs. "features": quantize them at 1-bit activations, else apply the real
+                activation. "activated": an activation precedes the layer, so quantize them at 1-bit activations, else
+                leave them as they are. "images": always leave them as they are.
+            dropout: Fraction of the quantized inputs to drop during training.
+            **kwargs: Arguments of `tf.keras.layers.Conv2D`.
         """
-        with _larq_does_not_ask_for_constraints():
+        with _larq_warnings_disabled():
             return ScaledConv2D(filters, kernel_size, **self._quantization(inputs, dropout), **kwargs)
 
     def dense(
         self, units: int, *, inputs: Inputs = "features", dropout: float = 0.0, **kwargs: Any
     ) -> tf.keras.layers.Layer:
-        """A binarized dense layer; arguments as those of `conv2d` and `tf.keras.layers.Dense`."""
-        with _larq_does_not_ask_for_constraints():
+        """Build a binarized dense layer. See `conv2d`; further arguments are those of `tf.keras.layers.Dense`."""
+        with _larq_warnings_disabled():
             return larq.layers.QuantDense(units, **self._quantization(inputs, dropout), **kwargs)
 
     def activation(self, name: str) -> tf.keras.layers.Layer:
-        """What stands after a sum or a batch norm in networks that have something there.
+        """Build the activation after a sum or a batch norm, in networks that have one there.
 
-        Hardtanh where the next layer takes signs, else the real activation.
+        The activation is hardtanh at 1-bit activations, else the real activation.
         """
         return quantizers.RealActivation("clip" if self.binary_activations else self.real_activation, name=name)
 
     def _quantization(self, inputs: Inputs, dropout: float) -> dict[str, Any]:
-        quantizer = self._input_quantizer(inputs)
+        """Return quantizers and constraint as arguments of a Larq layer."""
+        quantizer = self._quantizer_of(inputs)
+        latent_free = self.latent_free and self.bits.startswith("1/")
         return {
-            "kernel_quantizer": larq.quantizers.NoOp(precision=1) if self._flips else self.kernel_quantizer(),
-            "kernel_constraint": None if self._flips else self.kernel_constraint(),
+            "kernel_quantizer": larq.quantizers.NoOp(precision=1) if latent_free else self.kernel_quantizer(),
+            "kernel_constraint": None if latent_free else self.kernel_constraint(),
             "input_quantizer": quantizers.Dropout(dropout, quantizer, name="dropout") if dropout else quantizer,
         }
 
-    @property
-    def _flips(self) -> bool:
-        return self.latent_free and self.bits.startswith("1/")
-
-    def _input_quantizer(self, inputs: Inputs) -> Any:
+    def _quantizer_of(self, inputs: Inputs) -> Any:
+        """Create the quantizer, or the real activation, for one kind of inputs."""
         if inputs == "images":
             return None
         if self.binary_activations:
@@ -110,8 +118,8 @@ class Scheme:
 
 
 @contextlib.contextmanager
-def _larq_does_not_ask_for_constraints() -> Iterator[None]:
-    """Larq warns of binary kernels without a constraint; some papers mean it so."""
+def _larq_warnings_disabled() -> Iterator[None]:
+    """Disable Larq's warning about binary kernels without a constraint: some papers use none."""
     logger = logging.getLogger("larq.layers_base")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -122,18 +130,30 @@ def _larq_does_not_ask_for_constraints() -> Iterator[None]:
 
 
 def float_(activation: str = "relu") -> Scheme:
-    """No binarization: the network with real-valued weights and activations.
+    """Create the scheme without binarization: real-valued weights and activations.
 
     Args:
         activation: "relu", or "leaky_clip" or "clip" for the pre-training of Bi-Real Net's first recipe.
+
+    >>> scheme = float_()
+    >>> scheme.bits, scheme.dense(2).kernel_quantizer
+    ('32/32', None)
     """
     return Scheme("float", "32/32", real_activation=activation)
 
 
 def binarynet(activation: str = "relu") -> Scheme:
-    """BinaryNet: signs with clipped straight-through gradients for kernels and activations, clipped latents.
+    """Create BinaryNet's scheme.
+
+    Kernels and activations are signs with a clipped straight-through estimator; latent weights are clipped to [−1, 1].
+
+    Args:
+        activation: Real activation, used at 32-bit activations.
 
     Source: Courbariaux et al. 2016, arXiv:1602.02830; rethinking-bnn-optimization, models/binarynet.py (`default`).
+
+    >>> type(binarynet().dense(2).kernel_quantizer).__name__
+    'SteSign'
     """
     return Scheme(
         "binarynet",
@@ -146,13 +166,18 @@ def binarynet(activation: str = "relu") -> Scheme:
 
 
 def xnor(activation: str = "relu", gradient_scale: float = 1.0) -> Scheme:
-    """XNOR-Net: kernels α · sign with the corrected gradient, centred and clipped latents, signs as activations.
+    """Create XNOR-Net's scheme.
+
+    Kernels are α · sign(w) with a gradient through α; latent weights are centred and clipped; activations are signs.
 
     Args:
-        activation: What stands in the place of the signs where activations have 32 bits.
-        gradient_scale: Factor of the kernels' gradients; the reference has 1e9 for ImageNet.
+        activation: Real activation, used at 32-bit activations.
+        gradient_scale: Factor of the gradients of kernels. The reference uses 1e9 for ImageNet.
 
     Source: Rastegari et al. 2016, arXiv:1603.05279; XNOR-Net-PyTorch, MNIST/util.py.
+
+    >>> xnor(gradient_scale=1e9).dense(2).kernel_quantizer.gradient_scale
+    1000000000.0
     """
     return Scheme(
         "xnor",
@@ -165,11 +190,18 @@ def xnor(activation: str = "relu", gradient_scale: float = 1.0) -> Scheme:
 
 
 def mcdonnell(activation: str = "relu") -> Scheme:
-    """McDonnell's 1-bit weights: signs with He's deviation as their scale; gradients pass, latents are free.
+    """Create McDonnell's scheme for 1-bit weights.
 
-    The paper keeps activations real; signs at 1/1 are an extension.
+    Kernels are signs times the standard deviation of He's initialisation, with an unchanged gradient; latent weights
+    have no constraint. The paper keeps activations real. 1/1, with signs as activations, is an extension.
+
+    Args:
+        activation: Real activation, used at 32-bit activations.
 
     Source: McDonnell 2018, arXiv:1802.08530; binary-wide-resnet, wrn_mcdonnell.py.
+
+    >>> mcdonnell().bits, mcdonnell().dense(2).kernel_constraint
+    ('1/32', None)
     """
     return Scheme(
         "mcdonnell",
@@ -181,13 +213,19 @@ def mcdonnell(activation: str = "relu") -> Scheme:
 
 
 def bireal(activation: str = "relu", scaled: bool = True) -> Scheme:
-    """Bi-Real Net: kernels α · sign without a gradient through α, activations with the approximate sign's gradient.
+    """Create Bi-Real Net's scheme.
+
+    Kernels are α · sign(w) without a gradient through α; activations are signs with the gradient of `approx_sign`.
 
     Args:
-        activation: What stands in the place of the signs where activations have 32 bits.
-        scaled: Without it kernels are ±1, as where the first paper retrains batch norms to take the scales over.
+        activation: Real activation, used at 32-bit activations.
+        scaled: Whether kernels are ±α. If False they are ±1, as in the paper's last step, which retrains batch norms so
+            that they include the scales.
 
     Source: Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation.
+
+    >>> [type(bireal(scaled=scaled).dense(2).kernel_quantizer).__name__ for scaled in (True, False)]
+    ['DetachedScaledSign', 'SteSign']
     """
     return Scheme(
         "bireal",
@@ -199,14 +237,21 @@ def bireal(activation: str = "relu", scaled: bool = True) -> Scheme:
 
 
 def irnet(activation: str = "relu", t: float = 0.1, k: float = 10.0) -> Scheme:
-    """IR-Net: balanced, standardised kernels with power-of-two scales; the error decay estimator for all signs.
+    """Create IR-Net's scheme.
+
+    Kernels are balanced, standardised and scaled by powers of two; all signs use the error decay estimator. All layers
+    of the scheme share one pair (t, k).
 
     Args:
-        activation: What stands in the place of the signs where activations have 32 bits.
-        t: Steepness of the estimator to begin with; one pair (t, k) for all layers made by the scheme.
-        k: Its scale to begin with.
+        activation: Real activation, used at 32-bit activations.
+        t: Initial steepness of the estimator.
+        k: Initial scale of the estimator.
 
     Source: Qin et al. 2020, arXiv:1909.10788; IR-Net, CIFAR-10/ResNet20/1w1a/modules.
+
+    >>> scheme = irnet(t=0.5)
+    >>> scheme.dense(2).kernel_quantizer.annealed is scheme.dense(2).input_quantizer.annealed
+    True
     """
     annealed = quantizers.Annealed(t=t, k=k)
     return Scheme(
@@ -219,5 +264,9 @@ def irnet(activation: str = "relu", t: float = 0.1, k: float = 10.0) -> Scheme:
 
 
 def zoo() -> Scheme:
-    """The scheme of Larq Zoo's networks, which bring their own quantizers: it makes no layers."""
+    """Create the scheme of Larq Zoo's networks. They have their own quantizers and get no layers from it.
+
+    >>> zoo().name
+    'zoo'
+    """
     return Scheme("zoo", "1/1")

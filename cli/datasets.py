@@ -1,4 +1,4 @@
-"""Commands about data: `datasets prepare`, `datasets list`, `datasets show`."""
+"""Commands `datasets prepare`, `datasets list` and `datasets show`."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ from bnn_keras.experiment import resolve
 from bnn_keras.location import DataLocation
 
 OTHERS = (
-    "Any other image classification set of TFDS works by its name, `image_folder` reads --data-dir "
-    "DIR/train/<class>/*.jpg, and `fake` makes images up."
+    "Other names: every image classification dataset of TFDS, `image_folder` for images in --data-dir "
+    "DIR/train/<class>/*.jpg, and `fake` for generated images."
 )
 
 
 @click.group()
 def datasets() -> None:
-    """Prepare, list and look at datasets."""
+    """Prepare, list and show datasets."""
 
 
 @datasets.command()
 @click.argument("name", metavar="NAME")
 @options.data_location
 def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
-    """Download and prepare dataset NAME, so that training begins at once and needs no network."""
+    """Download and prepare dataset NAME, so that training starts immediately and offline."""
     with quiet_tensorflow():
         from bnn_keras.data import open_dataset
-    images = open_dataset(name, DataLocation(data_dir, manual_dir))
-    train, test = (images.examples(split) for split in (images.info.train, images.info.test))
-    click.echo(f"{name} {images.version}: {train:,} images to train on, {test:,} to test, in {images.reader.folder}")
+    dataset = open_dataset(name, DataLocation(data_dir, manual_dir))
+    train, test = (dataset.examples(split) for split in (dataset.info.train, dataset.info.test))
+    click.echo(
+        f"{name} {dataset.version}: {train:,} training images and {test:,} test images in {dataset.reader.folder}"
+    )
 
 
 @datasets.command("list")
 @options.data_dir
 @options.as_json
 def list_(data_dir: str | None, as_json: bool) -> None:
-    """List the catalog's datasets, and whether and where each is prepared."""
+    """List the datasets of the catalog, and where each is prepared."""
     with quiet_tensorflow():
         from bnn_keras.data import find_dataset
-    found = [find_dataset(name, DataLocation(data_dir)) for name in catalog.DATASETS]
+    datasets_ = [find_dataset(name, DataLocation(data_dir)) for name in catalog.DATASETS]
     rows = [
         {
-            "name": images.info.name,
-            "classes": images.info.classes,
-            "train_examples": images.info.train_examples,
-            "test_examples": images.info.test_examples,
-            "prepared": bool(images.reader.splits),
-            "folder": images.reader.folder,
+            "name": dataset.info.name,
+            "classes": dataset.info.classes,
+            "train_examples": dataset.info.train_examples,
+            "test_examples": dataset.info.test_examples,
+            "prepared": bool(dataset.reader.splits),
+            "folder": dataset.reader.folder,
         }
-        for images in found
+        for dataset in datasets_
     ]
     if as_json:
         print_json(rows)
@@ -65,8 +67,12 @@ def list_(data_dir: str | None, as_json: bool) -> None:
 
 @datasets.command()
 @click.argument("name", metavar="NAME")
-@click.option("--experiment", metavar="NAME_OR_FILE", help="Show what its network is given; else images as they are.")
-@click.option("--output", "-o", required=True, metavar="GRID.png", help="The picture to write.")
+@click.option(
+    "--experiment",
+    metavar="NAME_OR_FILE",
+    help="Preprocess and augment images as this experiment does.",
+)
+@click.option("--output", "-o", required=True, metavar="GRID.png", help="Image file to write.")
 @options.overrides
 @options.data_location
 def show(
@@ -77,20 +83,21 @@ def show(
     data_dir: str | None,
     manual_dir: str | None,
 ) -> None:
-    """Draw images of dataset NAME, with an experiment as its network will see them.
+    """Draw images of dataset NAME, unchanged or as an experiment preprocesses them.
 
-    The first row are test images; below it the same training images stand as they are augmented in each epoch.
+    With --experiment, the first row shows test images. Each further row shows the same training images as augmented in
+    one epoch.
     """
     location = DataLocation(data_dir, manual_dir)
     with quiet_tensorflow():
         from bnn_keras.data import open_data, open_dataset
         from bnn_keras.data.grid import draw_grid
     if experiment:
-        dataset = options.resolve_dataset(name, location)
-        resolution = resolve(experiment=experiment, dataset=dataset, overrides=overrides)
-        images = open_data(resolution.experiment, location)
+        resolution = resolve(
+            experiment=experiment, dataset=options.resolve_dataset(name, location), overrides=overrides
+        )
         options.print_note(resolution)
-        draw_grid(images, output, resolution.experiment)
+        draw_grid(open_data(resolution.experiment, location), output, resolution.experiment)
     else:
         draw_grid(open_dataset(name, location), output)
     click.echo(f"{name} → {output}")

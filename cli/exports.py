@@ -1,4 +1,4 @@
-"""Commands about files for devices: `export`, `benchmark`."""
+"""Commands for exported models: `export`, `benchmark`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Examples:
 
 BENCHMARK_EPILOG = """\b
 Engines:
-  keras            the network as it is trained, as a function of TensorFlow
-  tflite_float     TensorFlow Lite, every layer in float
-  tflite_lce       TensorFlow Lite with Larq Compute Engine, which is made for ARM; one image at a time
-  openvino_float   OpenVINO, every layer in float
+  keras            the trained network, as a TensorFlow function
+  tflite_float     TensorFlow Lite, every layer float
+  tflite_lce       TensorFlow Lite with Larq Compute Engine, optimized for ARM; one image at a time
+  openvino_float   OpenVINO, every layer float
   openvino_binary  OpenVINO with binary convolutions, for x86
 
-A RUN is measured in all engines, an exported FILE in its own. Either may be the name of a network, which gets random
-weights: they do not change its speed. Files of one network take turns in one process; "times as fast" is in comparison
+A RUN is measured in all engines, an exported FILE in its own engine. The name of a network is measured like a run, with
+random weights, which do not affect its speed. Files of one network take turns in one process; "times as fast" compares
 with the first of them.
 
 \b
@@ -44,44 +44,48 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @options.run
-@click.option("--to", required=True, metavar="FORMAT", help="The format, see below.")
-@click.option("--output", "-o", "file", required=True, metavar="FILE", help="The file to write; FILE.json goes beside.")
+@click.option("--to", required=True, metavar="FORMAT", help="File format, see below.")
+@click.option("--output", "-o", "file", required=True, metavar="FILE", help="File to write; its sidecar is FILE.json.")
 @options.best
-@click.option("--floats", metavar="TYPE", help="What is not binary: float32 (default), float16, bfloat16, int8.")
-@click.option("--softmax", is_flag=True, help="Give probabilities instead of logits.")
-@options.positive("--batch-size", "Images of a batch, which OpenVINO's files settle (default 1).")
-@click.option("--allow-float", is_flag=True, help="Accept binary layers that the format has in float.")
+@click.option(
+    "--floats", metavar="TYPE", help="Type of non-binary numbers: float32 (default), float16, bfloat16, int8."
+)
+@click.option("--softmax", is_flag=True, help="Export a model that returns probabilities instead of logits.")
+@options.positive("--batch-size", "Images per batch, fixed in OpenVINO files (default 1).")
+@click.option("--allow-float", is_flag=True, help="Accept binary layers that are float in the file.")
 @click.option(
     "--verify-on",
     metavar="FOLDER|DATASET",
-    help="Images to compare on; by default the run's test images, or random ones where those are not prepared.",
+    help="Images to verify on; by default the run's test images, or random images if the dataset is not prepared.",
 )
-@click.option("--verify-images", default=1000, show_default=True, type=click.IntRange(min=1), help="At most so many.")
-@click.option("--min-agreement", type=float, metavar="PERCENT", help="Least agreement of likeliest classes (99.9).")
 @click.option(
-    "--tolerance", type=float, metavar="T", help="Largest median error of logits (0.1; on random images 0.001)."
+    "--verify-images", default=1000, show_default=True, type=click.IntRange(min=1), help="Maximum number of images."
+)
+@click.option("--min-agreement", type=float, metavar="PERCENT", help="Minimum top-1 agreement (default 99.9).")
+@click.option(
+    "--tolerance", type=float, metavar="T", help="Maximum median logit error (default 0.1; on random images 0.001)."
 )
 @options.data_location
 @options.as_json
 def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> None:
-    """Write a RUN's network as a file for a device, and check that it predicts the same."""
+    """Export a RUN's network to a file for a device, and verify that the file predicts the same."""
     catalog.find("format", to)
     with quiet_tensorflow():
         from bnn_keras.export import export_run
-    said = export_run(run, to, file, **arguments)
+    sidecar = export_run(run, to, file, **arguments)
     if as_json:
-        print_json(said)
+        print_json(sidecar)
         return
-    for name, reason in said["float_layers"].items():
+    for name, reason in sidecar["float_layers"].items():
         print_message(f"binary layer {name} is float in the file: {reason}", "Note")
-    agreement = f"{said['agreement']:.2f} % on {said['images']:,} images of {said['verified_on']}"
+    agreement = f"{sidecar['agreement']:.2f} % on {sidecar['images']:,} images of {sidecar['verified_on']}"
     print_table(
         ["export", ""],
         [
-            ["file", f"{file}, {said['bytes']:,} bytes (arithmetic minimum: {said['bytes_minimum']:,})"],
-            ["binary layers", f"{said['packed_layers']} of {said['binary_layers']} in one bit"],
+            ["file", f"{file}, {sidecar['bytes']:,} bytes (arithmetic minimum: {sidecar['bytes_minimum']:,})"],
+            ["binary layers", f"{sidecar['packed_layers']} of {sidecar['binary_layers']} in one bit per weight"],
             ["agreement", agreement],
-            ["error of logits", f"{said['logit_error']:.1e} (median), {said['largest_logit_error']:.1e} (largest)"],
+            ["logit error", f"{sidecar['logit_error']:.1e} (median), {sidecar['largest_logit_error']:.1e} (maximum)"],
         ],
     )
 
@@ -89,7 +93,11 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
 @click.command(epilog=BENCHMARK_EPILOG)
 @click.argument("sources", nargs=-1, required=True, metavar="RUN_OR_FILE…")
 @click.option(
-    "--engine", "engines", multiple=True, metavar="NAME", help="For runs and networks, see below; may be repeated."
+    "--engine",
+    "engines",
+    multiple=True,
+    metavar="NAME",
+    help="Engine for runs and networks, see below; may be repeated.",
 )
 @click.option(
     "--batch-size",
@@ -97,28 +105,28 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
     multiple=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Images of a batch, for the throughput (default 1 and 32); may be repeated.",
+    help="Images per batch for the throughput (default 1 and 32); may be repeated.",
 )
 @click.option(
     "--threads",
     multiple=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Threads to compute with (default 1 and all of the machine); may be repeated.",
+    help="Number of threads (default 1 and all CPU cores); may be repeated.",
 )
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(min=1), help="Turns of each file.")
 @click.option(
-    "--seconds", default=0.2, show_default=True, type=click.FloatRange(min=0), help="Length of a turn, at the least."
+    "--seconds", default=0.2, show_default=True, type=click.FloatRange(min=0), help="Minimum length of a turn."
 )
 @options.best
-@click.option("--output", "-o", metavar="FILE", help="A table of everything: .csv, .json or .md.")
-@click.option("--plot", metavar="FILE", help="A picture of the latencies: .png, .svg or .pdf.")
+@click.option("--output", "-o", metavar="FILE", help="Write all results as a table: .csv, .json or .md.")
+@click.option("--plot", metavar="FILE", help="Plot the latencies: .png, .svg or .pdf.")
 @options.as_json
 def benchmark(sources: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
     """Measure latency, throughput, size and memory of runs, exported files or networks on this machine's CPU."""
     with quiet_tensorflow():
         from bnn_keras import benchmark as library
-    rows = library.benchmark(sources, **arguments, said=lambda line: click.echo(line, err=True))
+    rows = library.benchmark(sources, **arguments, log=lambda line: click.echo(line, err=True))
     if as_json:
         print_json([row.to_document() for row in rows])
     else:

@@ -1,4 +1,4 @@
-"""The command `reproduce`: published against measured."""
+"""The command `reproduce`, which compares measured with published accuracies."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("names", metavar="EXPERIMENT|PAPER...", nargs=-1, required=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each experiment, with seeds in a row.")
-@click.option("--runs", "directory", default="runs", metavar="DIR", help="Where the run directories are (runs).")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each experiment, with consecutive seeds.")
 @click.option(
-    "-o", "--output", metavar="FILE", help="The table as FILE.csv and FILE.md; reproduced in the runs' folder."
+    "--runs", "directory", default="runs", metavar="DIR", help="Folder of the run directories (default: runs)."
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write the table to FILE.csv and FILE.md (default: DIR/reproduced)."
 )
 @options.overrides
 @options.data_location
@@ -40,10 +42,10 @@ def reproduce(
     as_json: bool,
     **arguments: Any,
 ) -> None:
-    """Train what is missing, then print published against measured.
+    """Train the missing runs, then print published and measured accuracies.
 
-    A PAPER stands for all of its experiments (`bnnk list experiments`). Runs that were cut go on, finished ones are
-    not trained again; the table is written anew after each run.
+    A PAPER stands for all of its experiments (see `bnnk list experiments`). Unfinished runs are resumed, finished runs
+    are not trained again. The table is updated after each run.
     """
     with quiet_tensorflow():
         from bnn_keras import reproduce as library
@@ -53,13 +55,13 @@ def reproduce(
         directory=directory,
         plain=quiet,
         command=["bnnk", *sys.argv[1:]],
-        finished=lambda rows: library.write_table(rows, file),
+        after_run=lambda rows: library.write_table(rows, file),
         **arguments,
     )
     if as_json:
         print_json([row.to_document() for row in rows])
     else:
-        print_table(library.columns(), map(library.cells, rows))
+        print_table(list(library.COLUMNS), map(library.cells, rows))
         click.echo(f"written to {file}.csv and {file}.md; * marks a reconstructed recipe", err=True)
     context.exit(1 if any(row.failures for row in rows) else 0)
 

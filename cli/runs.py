@@ -1,4 +1,4 @@
-"""Commands about runs: `train`, `evaluate`, `predict`, `import`."""
+"""The commands `train`, `evaluate`, `predict` and `import`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,15 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @options.recipe
-@click.option("--epochs", type=click.IntRange(min=1), help="Epochs, instead of the recipe's.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step, instead of the recipe's.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), help="Seed of weights, order and augmentation; the same, the same run."
-)
+@click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs (default: the recipe's).")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step (default: the recipe's).")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, shuffle order and augmentation.")
 @options.data_location
-@click.option("--run", "directory", metavar="DIR", help="The run directory; runs/<experiment>-… by default.")
+@click.option("--run", "directory", metavar="DIR", help="Run directory (default: runs/<experiment>-…).")
 @click.option(
     "--resume/--fresh",
     default=True,
-    help="Go on where an unfinished run in the directory stopped (default), or remove that run and start over.",
+    help="Resume an unfinished run in the directory (default), or remove the run and start over.",
 )
 @options.strategy
 @options.precision
@@ -48,9 +46,9 @@ def train(
     as_json: bool,
     **recipe: Any,
 ) -> None:
-    """Train NETWORK, or go on where it stopped.
+    """Train NETWORK, or resume its training.
 
-    The recipe is the experiment that fits NETWORK and the options best; --set overrides its keys.
+    The recipe is the experiment that matches NETWORK and the options best. --set overrides its keys.
     """
     from bnn_keras.runs import default_directory
 
@@ -93,12 +91,12 @@ def train(
 
 @click.command()
 @click.argument("run", nargs=-1, metavar="[RUN]")
-@click.option("--dataset", metavar="D", help="Another dataset of the same shape than its own.")
+@click.option("--dataset", metavar="D", help="Dataset to test on, of the same image shape (default: the run's).")
 @options.predicting
 @options.data_location
 @options.as_json
 def evaluate(run: tuple[str, ...], model: str | None, as_json: bool, **arguments: Any) -> None:
-    """Measure the accuracy of a RUN, or of an exported file, on the test images."""
+    """Measure the accuracy of a RUN, or of an exported model, on the test images."""
     (source,) = options.run_or_model(run, model)
     with quiet_tensorflow():
         from bnn_keras.evaluation import evaluate as evaluate_
@@ -114,8 +112,8 @@ def evaluate(run: tuple[str, ...], model: str | None, as_json: bool, **arguments
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[RUN] INPUT")
-@click.option("--logits", "logits_file", metavar="OUT.npy", help="Also write the outputs before softmax to this file.")
-@click.option("--top", type=click.IntRange(min=1), help="Classes for each image; by default 3 in a table, all in JSON.")
+@click.option("--logits", "logits_file", metavar="OUT.npy", help="Also write the logits to this file.")
+@click.option("--top", type=click.IntRange(min=1), help="Classes per image (default: 3 in the table, all in JSON).")
 @options.predicting
 @options.as_json
 def predict(
@@ -126,10 +124,10 @@ def predict(
     as_json: bool,
     **arguments: Any,
 ) -> None:
-    """Classify images with a RUN, or with an exported file.
+    """Classify images with a RUN, or with an exported model.
 
-    INPUT is an image file, a folder of images, or a .npy of NHWC images. Images and uint8 arrays get the run's
-    preprocessing, and images of another size are resized; float arrays are fed as they are.
+    INPUT is an image file, a folder of images, or a .npy array of NHWC images. Image files and uint8 arrays are
+    preprocessed like the run's test images, and resized if needed. Float arrays are not preprocessed.
     """
     source, images = options.run_or_model(words, model, "INPUT")
     with quiet_tensorflow():
@@ -143,25 +141,25 @@ def predict(
         print_json([{"input": name, "label": classes[0][0], "classes": dict(classes)} for name, classes in rows])
         return
     rows = predictions.ranked(top or 3)
-    places = range(1, 1 + max(len(classes) for _, classes in rows))
+    ranks = range(1, 1 + max(len(classes) for _, classes in rows))
     print_table(
-        ["image", *(f"{place}." for place in places)],
+        ["image", *(f"{rank}." for rank in ranks)],
         ([name, *(f"{label} {100 * share:.1f} %" for label, share in classes)] for name, classes in rows),
     )
 
 
 @click.command("import")
 @click.argument("checkpoint", metavar="CHECKPOINT")
-@click.option("--network", required=True, metavar="N", help="The network that the checkpoint is of.")
+@click.option("--network", required=True, metavar="N", help="Network that the checkpoint belongs to.")
 @options.choices
 @options.data_dir
-@click.option("--run", "directory", required=True, metavar="DIR", help="The run directory to make.")
+@click.option("--run", "directory", required=True, metavar="DIR", help="Run directory to create.")
 def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> None:
-    """Make a run of a CHECKPOINT of XNOR-Net-PyTorch, binary-wide-resnet, Bi-Real-net or IR-Net.
+    """Create a run from a CHECKPOINT of XNOR-Net-PyTorch, binary-wide-resnet, Bi-Real-net or IR-Net.
 
-    CHECKPOINT is PyTorch's file (.pth, .pth.tar, .th), or an .npz or .safetensors with the same names. The number of
-    classes is read off it. The run evaluates and predicts at once, and `bnnk train N --experiment DIR/experiment.toml
-    --run DIR` trains on from it.
+    CHECKPOINT is a PyTorch file (.pth, .pth.tar, .th), or an .npz or .safetensors file with the same tensor names. The
+    number of classes is that of the checkpoint. The run can be evaluated and exported as it is. Train it further with
+    `bnnk train N --experiment DIR/experiment.toml --run DIR`.
     """
     with quiet_tensorflow():
         from bnn_keras.training import import_checkpoint

@@ -1,3 +1,5 @@
+"""Benchmark engines: rows, comparison, tables, plots and errors."""
+
 import csv
 import json
 import sys
@@ -8,8 +10,8 @@ import pytest
 
 from bnn_keras.benchmark import (
     ENGINES,
+    BenchmarkRow,
     Entrant,
-    Row,
     benchmark,
     cells,
     columns,
@@ -19,9 +21,10 @@ from bnn_keras.benchmark import (
     measuring,
     tables,
 )
+from bnn_keras.counts import count
 from bnn_keras.errors import BnnError
 from bnn_keras.export import export_run
-from bnn_keras.export.graphs import Source
+from bnn_keras.export.job import ExportJob
 from bnn_keras.models import load_run
 
 QUICK = {"threads": [1], "rounds": 2, "seconds": 0.0}
@@ -34,104 +37,120 @@ def lines():
 
 @pytest.fixture(scope="module")
 def rows(trained, lines):
-    """All engines of a run."""
-    return benchmark([trained], batch_sizes=[1, 3], said=lines.append, **QUICK)
+    """The rows of all engines for a run."""
+    return benchmark([trained], batch_sizes=[1, 3], log=lines.append, **QUICK)
 
 
-def row(network, engine, milliseconds, threads=1, **arguments):
-    entrant = Entrant(network, "random", network, engine, "openvino", "f", "float32", 12_345, (28, 28, 1))
-    times = [[value / 1000 for value in turn] for turn in milliseconds]
-    defaults = {"faster": {"keras": 1.0}, "throughput": {1: 2000.0, 32: None}, "memory": None, "binary_share": None}
-    return Row(entrant, threads, times, **{**defaults, **arguments})
+def make_entrant(network, engine, **arguments):
+    defaults = {
+        "source": network,
+        "weights": "random",
+        "runtime": "openvino",
+        "file": "f",
+        "floats": "float32",
+        "bytes": 12_345,
+        "shape": (28, 28, 1),
+    }
+    return Entrant(network=network, engine=engine, **{**defaults, **arguments})
 
 
+def make_row(network, engine, milliseconds, threads=1, **arguments):
+    rounds = [[value / 1000 for value in turn] for turn in milliseconds]
+    defaults = {"speedups": {"keras": 1.0}, "throughput": {1: 2000.0, 32: None}, "memory": None, "binary_share": None}
+    entrant = make_entrant(network, engine)
+    return BenchmarkRow(entrant=entrant, threads=threads, rounds=rounds, **{**defaults, **arguments})
+
+
+@pytest.mark.slow
 def test_every_engine_is_measured(rows, trained, lines):
     documents = {row.entrant.engine: row.to_document() for row in rows}
     assert list(documents) == list(ENGINES)
-    for engine, one in documents.items():
-        assert (one["source"], one["network"], one["weights"], one["threads"]) == (str(trained), "lenet5", "last", 1)
-        assert 0 < one["latency_median_ms"] <= one["latency_p95_ms"]
-        assert (one["inferences"], one["rounds"]) == (2, 2)
-        assert list(one["times_as_fast_as"]) == list(ENGINES)
-        assert one["times_as_fast_as"][engine] == 1
-        assert min(one["times_as_fast_as"].values()) > 0
-        assert one["images_per_second"]["1"] > 0
-        assert one["bytes"] > 0
-        assert one["memory_bytes"] is None or one["memory_bytes"] > 0
-        assert one["binary_layers"] == 2
-    packed = {engine: one["packed_layers"] for engine, one in documents.items()}
+    for engine, row in documents.items():
+        assert (row["source"], row["network"], row["weights"], row["threads"]) == (str(trained), "lenet5", "last", 1)
+        assert 0 < row["latency_median_ms"] <= row["latency_p95_ms"]
+        assert (row["inferences"], row["rounds"]) == (2, 2)
+        assert list(row["times_as_fast_as"]) == list(ENGINES)
+        assert row["times_as_fast_as"][engine] == 1
+        assert min(row["times_as_fast_as"].values()) > 0
+        assert row["images_per_second"]["1"] > 0
+        assert row["bytes"] > 0
+        assert row["memory_bytes"] is None or row["memory_bytes"] > 0
+        assert row["binary_layers"] == 2
+    packed = {engine: row["packed_layers"] for engine, row in documents.items()}
     assert packed == {"keras": 0, "tflite_float": 0, "tflite_lce": 2, "openvino_float": 0, "openvino_binary": 2}
     assert documents["tflite_lce"]["images_per_second"]["3"] is None  # one image at a time
-    assert all(one["images_per_second"]["3"] for name, one in documents.items() if name != "tflite_lce")
-    for engine, one in documents.items():
-        assert (one["binary_share"] is not None) == engine.startswith("openvino")
-        assert one["binary_share"] is None or 0 < one["binary_share"] < 1
+    assert all(row["images_per_second"]["3"] for name, row in documents.items() if name != "tflite_lce")
+    for engine, row in documents.items():
+        assert (row["binary_share"] is not None) == engine.startswith("openvino")
+        assert row["binary_share"] is None or 0 < row["binary_share"] < 1
     assert documents["openvino_binary"]["bytes"] < documents["openvino_float"]["bytes"] / 4
-    assert lines[0] == f"{trained}: getting ready"
-    assert "lenet5: turns with 1 thread(s)" in lines
+    assert documents["keras"]["bytes"] == count(load_run(trained)[1])["bytes_float32"]
+    assert lines[0] == f"{trained}: preparing"
+    assert "lenet5: latency with 1 thread(s)" in lines
 
 
-def test_files_and_networks_are_compared_with_each_other(trained, tmp_path):
+@pytest.mark.slow
+def test_exported_file_and_network_are_compared_with_each_other(trained, tmp_path):
     file = tmp_path / "m.xml"
     export_run(trained, "openvino", file, batch_size=4, verify_images=8)
-    found = benchmark(
+    rows = benchmark(
         [file, "lenet5"], engines=["openvino_float"], output=tmp_path / "o.json", plot=tmp_path / "p.svg", **QUICK
     )
-    assert [(row.entrant.engine, row.entrant.weights) for row in found] == [
+    assert [(row.entrant.engine, row.entrant.weights) for row in rows] == [
         ("openvino", "file"),
         ("openvino_float", "random"),
     ]
-    assert set(found[0].faster) == {"openvino", "openvino_float"}
-    assert found[0].throughput.keys() == {1, 32}  # whatever batch the file has settled
-    assert found[0].entrant.bytes == file.stat().st_size + file.with_suffix(".bin").stat().st_size
-    assert json.loads((tmp_path / "o.json").read_text()) == [row.to_document() for row in found]
+    assert set(rows[0].speedups) == {"openvino", "openvino_float"}
+    assert rows[0].throughput.keys() == {1, 32}  # although the file has a fixed batch size of 4
+    assert rows[0].entrant.bytes == file.stat().st_size + file.with_suffix(".bin").stat().st_size
+    assert json.loads((tmp_path / "o.json").read_text()) == [row.to_document() for row in rows]
     assert "openvino_float" in (tmp_path / "p.svg").read_text()
 
 
-@pytest.mark.parametrize("name", ["lenet5", "birealnet18"])
-def test_a_network_without_a_run_has_kernels_of_both_signs(name):
-    source = comparing._of_network(name)
+@pytest.mark.parametrize("name", ["lenet5", pytest.param("birealnet18", marks=pytest.mark.slow)])
+def test_network_without_a_run_has_kernels_of_both_signs(name):
+    source = comparing._source_of_network(name)
     for kernel in source.kernels.values():
         assert 0.1 < np.mean(kernel.signs > 0) < 0.9
     assert len(source.labels) == source.model.output_shape[-1]
 
 
-def test_a_ratio_is_the_median_over_the_rounds():
-    ours, theirs = [[1.0, 1.0], [2.0], [1.0, 9.0, 1.0]], [[3.0], [8.0, 8.0], [10.0]]
-    assert comparing._ratio(ours, theirs) == 4
-    assert comparing._rate([[0.1, 0.2], [0.4]], 8) == pytest.approx(40)
-    assert comparing._rate(None, 8) is None
+def test_speedup_is_the_median_over_the_rounds():
+    fast, slow = [[1.0, 1.0], [2.0], [1.0, 9.0, 1.0]], [[3.0], [8.0, 8.0], [10.0]]
+    assert comparing._speedup(fast, slow) == 4
+    assert comparing._throughput([[0.1, 0.2], [0.4]], 8) == pytest.approx(40)
+    assert comparing._throughput(None, 8) is None
 
 
-def test_turns_alternate(monkeypatch):
+def test_files_take_turns(monkeypatch):
     order = []
 
-    def opened(file, floats, threads, batch_size):
+    def open_file(file, floats, threads, batch_size):
         return lambda images: order.append((file, images.shape))
 
-    monkeypatch.setitem(engines.RUNTIMES, "one", engines.Runtime("json", opened))
-    monkeypatch.setitem(engines.RUNTIMES, "two", engines.Runtime("json", opened, batches=False))
-    monkeypatch.setattr(measuring, "_begin", lambda threads: None)
-    group = [Entrant("s", "file", "n", name, name, name, "float32", 1, (4, 4, 1)) for name in ("one", "two")]
-    times = measuring.take_turns(group, 1, 1, 3, 0.0)
-    assert [[len(turn) for turn in one] for one in times] == [[1, 1, 1], [1, 1, 1]]
+    monkeypatch.setitem(engines.RUNTIMES, "one", engines.Runtime("json", open_file))
+    monkeypatch.setitem(engines.RUNTIMES, "two", engines.Runtime("json", open_file, batches=False))
+    monkeypatch.setattr(measuring, "_prepare", lambda threads: None)
+    group = [make_entrant("n", name, runtime=name, file=name, shape=(4, 4, 1)) for name in ("one", "two")]
+    times = measuring.measure_in_turns(group, 1, 1, 3, 0.0)
+    assert [[len(turn) for turn in rounds] for rounds in times] == [[1, 1, 1], [1, 1, 1]]
     assert [name for name, _ in order] == ["one", "one", "two", "two", *["one", "two"] * 3]
     order.clear()
-    times = measuring.take_turns(group, 1, 5, 2, 0.0)
+    times = measuring.measure_in_turns(group, 1, 5, 2, 0.0)
     assert ([len(turn) for turn in times[0]], times[1]) == ([1, 1], None)
     assert set(order) == {("one", (5, 4, 4, 1))}
 
 
-def test_memory_is_none_where_the_system_does_not_tell(monkeypatch):
+def test_memory_is_none_if_the_system_does_not_report_it(monkeypatch):
     assert measuring._kilobytes("VmRSS") > 1000
     monkeypatch.setattr(measuring, "Path", lambda name: Path(f"/nowhere{name}"))
     assert measuring._kilobytes("VmRSS") is None
 
 
-def test_tables(tmp_path):
+def test_tables_hold_every_measurement(tmp_path):
     rows = [
-        row("lenet5", "keras", [[1.0, 3.0], [2.0]], memory=2_000_000, binary_share=0.256),
-        row("lenet5", "tflite_lce", [[0.25]], faster={"keras": 8.0, "tflite_lce": 1.0}),
+        make_row("lenet5", "keras", [[1.0, 3.0], [2.0]], memory=2_000_000, binary_share=0.256),
+        make_row("lenet5", "tflite_lce", [[0.25]], speedups={"keras": 8.0, "tflite_lce": 1.0}),
     ]
     first, second = cells(rows)
     assert first == [
@@ -149,9 +168,9 @@ def test_tables(tmp_path):
 
 
 @pytest.mark.parametrize(("networks", "threads"), [(1, (1,)), (5, (1, 2))])
-def test_picture(tmp_path, networks, threads):
+def test_plot_is_a_png(tmp_path, networks, threads):
     rows = [
-        row(f"n{number}", engine, [[1.0 + number, 4.0]], count)
+        make_row(f"n{number}", engine, [[1.0 + number, 4.0]], count)
         for number in range(networks)
         for count in threads
         for engine in (ENGINES if networks > 1 else ["keras"])
@@ -160,7 +179,7 @@ def test_picture(tmp_path, networks, threads):
     assert (tmp_path / "p.PNG").read_bytes().startswith(b"\x89PNG")
 
 
-def test_errors_come_before_the_work(trained, tmp_path):
+def test_invalid_arguments_are_refused_before_measuring(trained, tmp_path):
     for match, sources, options in (
         ("unknown engine 'openvino_binry'; did you mean 'openvino_binary'", [trained], {"engines": ["openvino_binry"]}),
         ("no run or file 'lenet6', and unknown network 'lenet6'; did you mean 'lenet5'", ["lenet6"], {}),
@@ -179,4 +198,4 @@ def test_missing_package_is_one_clear_error(trained, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "bnn_keras.export.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BnnError, match=r"needs 'openvino', which is not installed.*bnn-keras\[openvino\]"):
-        comparing._converted(Source(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")
+        comparing._write_entrants(ExportJob(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")

@@ -1,4 +1,4 @@
-"""Tables of hyper-parameters: from TOML to what an experiment is built from, and the errors of bad ones."""
+"""Build optimizers, schedules and schemes from TOML tables, and verify the errors of invalid tables."""
 
 import re
 import sys
@@ -11,7 +11,8 @@ import tomli_w
 from helpers import ROOT
 
 from bnn_keras import catalog
-from bnn_keras.build import build_optimizer, build_schedule, build_schedules, build_scheme
+from bnn_keras.build import build_model, build_optimizer, build_schedule, build_schedules, build_scheme
+from bnn_keras.errors import BnnError
 from bnn_keras.experiment import ExperimentError, parse, resolve
 from bnn_keras.experiment.schedule_config import SCHEDULES
 
@@ -22,8 +23,8 @@ else:
 
 EPOCHS = 10
 ENDS = "initial = 0.1, final = 0.01"
-# A schedule as TOML has it, and its values at the start and after six and a half epochs.
-ROWS = [
+# A schedule in TOML, its value at epoch 0 and its value at epoch 6.5.
+SCHEDULES_IN_TOML = [
     ("0.25", 0.25, 0.25),
     ("{schedule = 'step', initial = 0.1, factor = 0.5, period = 3}", 0.1, 0.025),
     ("{schedule = 'multi_step', initial = 0.1, factor = 0.5, boundaries = [2, 6.5]}", 0.1, 0.05),
@@ -44,10 +45,10 @@ def with_rate(rate):
     return resolve("lenet5", epochs=EPOCHS, overrides=[f"{RATE}={rate}"]).experiment
 
 
-@pytest.mark.parametrize(("rate", "first", "later"), ROWS)
-def test_a_schedule_in_toml(rate, first, later):
+@pytest.mark.parametrize(("rate", "first", "later"), SCHEDULES_IN_TOML)
+def test_schedule_from_toml_has_the_expected_values(rate, first, later):
     experiment = with_rate(rate)
-    assert parse(experiment.to_toml(), "again") == experiment
+    assert parse(experiment.to_toml(), "copy") == experiment
     (stage,) = experiment.stages
     schedule = build_schedule(stage.optimizer.learning_rate, stage.epochs)
     assert [schedule(0), schedule(6.5)] == pytest.approx([first, later], rel=1e-12)
@@ -55,8 +56,8 @@ def test_a_schedule_in_toml(rate, first, later):
     assert float(build_optimizer(stage.optimizer, stage.epochs).learning_rate) == pytest.approx(first, rel=1e-7)
 
 
-def test_every_schedule_is_in_the_table():
-    assert all(any(f"'{name}'" in rate for rate, _, _ in ROWS) for name in SCHEDULES)
+def test_every_schedule_has_a_test_case():
+    assert all(any(f"'{name}'" in rate for rate, _, _ in SCHEDULES_IN_TOML) for name in SCHEDULES)
 
 
 COSINE = f"{{schedule = 'cosine', {ENDS}, warm_up = {{initial = 0, epochs = 5}}}}"
@@ -133,7 +134,7 @@ COSINE = f"{{schedule = 'cosine', {ENDS}, warm_up = {{initial = 0, epochs = 5}}}
         ),
     ],
 )
-def test_one_error(overrides, expected):
+def test_invalid_value_is_one_clear_error(overrides, expected):
     with pytest.raises(ExperimentError) as error:
         resolve("lenet5", overrides=overrides)
     (problem,) = error.value.problems
@@ -143,7 +144,7 @@ def test_one_error(overrides, expected):
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_bireal_kernels_have_scales_or_none(scaled):
+def test_bireal_kernels_are_scaled_only_if_the_option_is_set(scaled):
     experiment = resolve("lenet5", scheme="bireal", overrides=[f"scheme.scaled={str(scaled).lower()}"]).experiment
     layer = build_scheme(experiment).conv2d(3, 5)
     layer.build((None, 9, 9, 4))
@@ -154,12 +155,31 @@ def test_bireal_kernels_have_scales_or_none(scaled):
     np.testing.assert_allclose(quantized, np.sign(latent) * scale, rtol=1e-6)
 
 
+# --- optional packages ---
+
+
+def test_missing_larq_zoo_is_one_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "larq_zoo", None)  # makes `import larq_zoo` fail
+    monkeypatch.delitem(sys.modules, "bnn_keras.networks.zoo", raising=False)
+    with pytest.raises(BnnError) as error:
+        build_model(resolve("zoo/quicknet").experiment)
+    assert str(error.value) == (
+        "network 'zoo/quicknet' needs Larq Zoo, which is not installed; install it with pip install larq-zoo"
+    )
+
+
+def test_other_missing_modules_are_not_hidden(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bnn_keras.networks.xnor_net", None)
+    with pytest.raises(ModuleNotFoundError, match=r"bnn_keras\.networks\.xnor_net"):
+        build_model(resolve("lenet5").experiment)
+
+
 # --- docs/experiments.md ---
 
 
 @pytest.fixture(scope="module")
 def documented():
-    """The examples of the document as experiments: what they leave out is LeNet-5's."""
+    """Return the document, and its examples as experiments. LeNet-5 provides the missing tables."""
     text = (ROOT / "docs" / "experiments.md").read_text()
     base = resolve("lenet5").experiment.to_document()
     examples = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -170,7 +190,7 @@ def test_documented_examples_build(documented):
     _, experiments = documented
     assert len(experiments) == 4
     for experiment in experiments:
-        assert parse(experiment.to_toml(), "again") == experiment
+        assert parse(experiment.to_toml(), "copy") == experiment
         for stage in experiment.stages:
             build_optimizer(stage.optimizer, stage.epochs)
 
@@ -179,8 +199,8 @@ def test_every_schedule_and_its_keys_are_documented(documented):
     text, _ = documented
     rows = {row.split("`")[1]: row for row in text.splitlines() if row.startswith("| `")}
     for name, model in SCHEDULES.items():
-        own = set(model.model_fields) - {"schedule", "every", "ahead", "warm_up"}
-        assert set(re.findall(r"`(\w+)`", rows[name].split("|")[3])) == own
+        keys = set(model.model_fields) - {"schedule", "every", "ahead", "warm_up"}
+        assert set(re.findall(r"`(\w+)`", rows[name].split("|")[3])) == keys
 
 
 def test_every_optimizer_is_documented(documented):

@@ -1,3 +1,5 @@
+"""Constraints on latent weights."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,12 +14,12 @@ def test_centre_and_clip_equals_formula(shape):
     np.testing.assert_allclose(CentreAndClip(0.5)(tf.constant(kernel)).numpy(), expected, rtol=1e-12)
 
 
-def test_at_least():
+def test_at_least_raises_smaller_weights():
     assert AtLeast(0.01)(tf.constant([-1.0, 0.01, 2.0])).numpy() == pytest.approx([0.01, 0.01, 2])
 
 
 @pytest.mark.parametrize("constraint", [CentreAndClip(0.5), AtLeast(0.25)])
-def test_survives_serialization(constraint):
+def test_serialization_keeps_arguments(constraint):
     copy = tf.keras.constraints.deserialize(tf.keras.constraints.serialize(constraint))
     assert copy.get_config() == constraint.get_config()
 

@@ -1,3 +1,5 @@
+"""Evaluate and predict with a trained run, and verify the errors of invalid inputs."""
+
 import dataclasses
 import shutil
 
@@ -20,7 +22,7 @@ def digits():
 
 
 @pytest.fixture
-def copy(trained, tmp_path):
+def copied_run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
@@ -29,7 +31,7 @@ def png(path, image):
     return path
 
 
-def test_evaluate_gives_what_training_measured(trained, data_dir):
+def test_evaluate_equals_the_metrics_of_training(trained, data_dir):
     measured, result = evaluate(trained, data_dir=data_dir), Run(trained).result
     assert (measured["top1"], measured["top5"]) == (result["top1"], result["top5"])
     assert (measured["dataset"], measured["images"], measured["weights"]) == ("mnist_5k", 1000, "last")
@@ -37,19 +39,19 @@ def test_evaluate_gives_what_training_measured(trained, data_dir):
     assert evaluate(trained, best=True, data_dir=data_dir)["top1"] == result["best_top1"]
 
 
-def test_evaluate_reads_the_run_alone(copy, data_dir):
-    (copy / "result.json").unlink()
-    assert evaluate(copy, data_dir=data_dir)["top1"] == Run(copy).metrics[-1]["val_top1"]
+def test_evaluate_needs_no_result_file(copied_run, data_dir):
+    (copied_run / "result.json").unlink()
+    assert evaluate(copied_run, data_dir=data_dir)["top1"] == Run(copied_run).metrics[-1]["val_top1"]
 
 
-def test_evaluate_on_data_of_another_shape(trained, monkeypatch):
+def test_evaluate_refuses_a_dataset_of_another_shape(trained, monkeypatch):
     wide = dataclasses.replace(catalog.DATASETS["mnist"], input_shape=(32, 32, 3))
     monkeypatch.setitem(catalog.DATASETS, "mnist", wide)
     with pytest.raises(BnnError, match="dataset 'mnist' has images 32 × 32 × 3 in 10 classes; the network expects"):
         evaluate(trained, "mnist")
 
 
-def test_predict_arrays_and_images_alike(trained, digits, tmp_path):
+def test_predictions_of_an_array_equal_those_of_image_files(trained, digits, tmp_path):
     images, _ = digits
     np.save(tmp_path / "digits.npy", images)
     folder = tmp_path / "images"
@@ -64,7 +66,7 @@ def test_predict_arrays_and_images_alike(trained, digits, tmp_path):
     assert from_folder.inputs == [str(folder / f"{index}.png") for index in range(len(images))]
 
 
-def test_predict_is_mostly_right(trained, digits, tmp_path):
+def test_predictions_are_mostly_correct(trained, digits, tmp_path):
     images, labels = digits
     np.save(tmp_path / "digits.npy", images)
     predictions = predict(trained, tmp_path / "digits.npy")
@@ -76,20 +78,20 @@ def test_predict_is_mostly_right(trained, digits, tmp_path):
     assert classes[0][1] >= classes[1][1]
 
 
-def test_float_arrays_are_fed_as_they_are(trained, digits, tmp_path):
+def test_float_arrays_are_not_normalised(trained, digits, tmp_path):
     images, _ = digits
-    fed = ((images / 255 - 0.1307) / 0.3081).astype(np.float32)
-    np.save(tmp_path / "fed.npy", fed)
+    normalised = ((images / 255 - 0.1307) / 0.3081).astype(np.float32)
+    np.save(tmp_path / "normalised.npy", normalised)
     np.save(tmp_path / "pixels.npy", images)
-    predictions = predict(trained, tmp_path / "fed.npy")
+    predictions = predict(trained, tmp_path / "normalised.npy")
     _, model = load_run(trained)
-    np.testing.assert_allclose(predictions.logits, model(fed, training=False), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(predictions.logits, model(normalised, training=False), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(
         predictions.logits, predict(trained, tmp_path / "pixels.npy").logits, rtol=1e-3, atol=1e-3
     )
 
 
-def test_an_image_of_another_size_and_in_colour(trained, digits, tmp_path):
+def test_image_is_resized_and_converted_to_grey(trained, digits, tmp_path):
     big = np.repeat(np.repeat(np.repeat(digits[0][0], 10, 0), 10, 1), 3, 2)
     tf.io.write_file(str(tmp_path / "big.jpg"), tf.io.encode_jpeg(big, quality=100))
     png(tmp_path / "small.png", digits[0][0])
@@ -99,7 +101,7 @@ def test_an_image_of_another_size_and_in_colour(trained, digits, tmp_path):
     )
 
 
-def test_write_logits(trained, digits, tmp_path):
+def test_logits_are_written_as_npy(trained, digits, tmp_path):
     np.save(tmp_path / "one.npy", digits[0][0])
     predictions = predict(trained, tmp_path / "one.npy")
     write_logits(predictions, tmp_path / "logits.npy")
@@ -108,7 +110,7 @@ def test_write_logits(trained, digits, tmp_path):
         write_logits(predictions, tmp_path / "nowhere" / "logits.npy")
 
 
-def test_inputs_that_are_none(trained, tmp_path):
+def test_invalid_images_are_one_clear_error(trained, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "text.npy").write_text("no array")
     (tmp_path / "empty").mkdir()
@@ -131,15 +133,15 @@ def test_inputs_that_are_none(trained, tmp_path):
             predict(trained, tmp_path / name)
 
 
-def test_runs_that_are_none(copy, tmp_path):
+def test_invalid_runs_are_one_clear_error(copied_run, tmp_path):
     with pytest.raises(BnnError, match=r"no run in .*; give the folder that `bnnk train` wrote"):
         evaluate(tmp_path / "nowhere")
-    (copy / "weights.h5").write_bytes((copy / "weights.h5").read_bytes()[:1000])
+    (copied_run / "weights.h5").write_bytes((copied_run / "weights.h5").read_bytes()[:1000])
     with pytest.raises(BnnError, match=r"cannot read .*weights.h5' as the weights of lenet5 \(.*\); train again"):
-        evaluate(copy)
-    (copy / "weights.h5").unlink()
+        evaluate(copied_run)
+    (copied_run / "weights.h5").unlink()
     with pytest.raises(BnnError, match=r"has no weights.h5: no epoch is finished; train it first"):
-        predict(copy, "x.png")
-    (copy / "experiment.toml").write_text("x = [")
+        predict(copied_run, "x.png")
+    (copied_run / "experiment.toml").write_text("x = [")
     with pytest.raises(BnnError, match="not TOML"):
-        evaluate(copy, best=True)
+        evaluate(copied_run, best=True)

@@ -1,3 +1,5 @@
+"""Layers, and Larq's quantized scope."""
+
 import larq
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ def outputs_and_gradients(layer, kernel, images):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("arguments", [{}, {"padding": "same", "strides": 2}, {"use_bias": False}])
-def test_equals_larqs_convolution_but_for_rounding(arguments):
+def test_scaled_convolution_equals_larq_up_to_rounding(arguments):
     random = np.random.default_rng(1)
     kernel, images = random.normal(0, 0.5, (3, 3, 4, 6)), np.sign(random.normal(0, 1, (2, 8, 8, 4)))
     results = [
@@ -30,14 +32,14 @@ def test_equals_larqs_convolution_but_for_rounding(arguments):
         )
         for layer in (ScaledConv2D, larq.layers.QuantConv2D)
     ]
-    (ours, our_gradients), (theirs, their_gradients) = results
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
-    for mine, other in zip(our_gradients, their_gradients, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-10, atol=1e-10)
+    (ours, our_gradients), (larqs, larq_gradients) = results
+    np.testing.assert_allclose(ours, larqs, rtol=1e-12, atol=1e-12)
+    for gradient, larq_gradient in zip(our_gradients, larq_gradients, strict=True):
+        np.testing.assert_allclose(gradient, larq_gradient, rtol=1e-10, atol=1e-10)
 
 
-def test_equal_sums_are_exactly_equal():
-    """With ±1 inputs the output is the magnitude times an integer, so that a max pool sees true ties."""
+def test_outputs_are_exact_multiples_of_the_magnitude():
+    """With ±1 inputs, equal sums give equal outputs, so that max pools have exact ties."""
     random = np.random.default_rng(2)
     layer = ScaledConv2D(16, 5, kernel_quantizer=XnorScaledSign(), kernel_constraint="weight_clip", use_bias=False)
     images = np.sign(random.normal(0, 1, (4, 12, 12, 20))).astype(np.float32)
@@ -48,14 +50,14 @@ def test_equal_sums_are_exactly_equal():
     assert np.array_equal(y, sums * magnitude)
 
 
-def test_zero_kernel_gives_zero_and_no_nan():
+def test_zero_kernel_gives_zero():
     layer = ScaledConv2D(2, 3, kernel_quantizer=XnorScaledSign(), kernel_constraint="weight_clip")
     layer.build((None, 5, 5, 3))
     layer.kernel.assign(np.zeros((3, 3, 3, 2), np.float32))
     assert np.all(layer(np.ones((1, 5, 5, 3), np.float32)).numpy() == 0)
 
 
-def test_without_kernel_quantizer_is_a_plain_convolution():
+def test_convolution_without_quantizer_equals_keras():
     layer, plain = ScaledConv2D(2, 3), tf.keras.layers.Conv2D(2, 3)
     images = np.random.default_rng(3).normal(0, 1, (1, 5, 5, 3)).astype(np.float32)
     layer.build(images.shape)
@@ -64,7 +66,7 @@ def test_without_kernel_quantizer_is_a_plain_convolution():
     assert np.array_equal(layer(images), plain(images))
 
 
-def test_survives_serialization():
+def test_serialization_keeps_arguments():
     layer = ScaledConv2D(
         2, 3, kernel_quantizer="xnor_scaled_sign", input_quantizer="xnor_sign", kernel_constraint=CentreAndClip()
     )
@@ -73,7 +75,7 @@ def test_survives_serialization():
     assert copy.get_config() == layer.get_config()
 
 
-def test_an_error_in_a_layer_leaves_latent_weights_latent():
+def test_exception_in_a_layer_ends_the_quantized_scope():
     layer = larq.layers.QuantConv2D(2, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")
     layer.build((None, 5, 5, 3))
     latent = layer.kernel.numpy()
@@ -84,14 +86,14 @@ def test_an_error_in_a_layer_leaves_latent_weights_latent():
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_the_scope_is_what_it_was(before):
-    def fails():
+def test_exception_restores_the_outer_scope(before):
+    def raise_in_scope():
         with larq.context.quantized_scope(not before) as inside:
             assert inside is larq.context.should_quantize() is (not before)
             raise KeyError
 
     with larq.context.quantized_scope(before):
         with pytest.raises(KeyError):
-            fails()
+            raise_in_scope()
         assert larq.context.should_quantize() is before
     assert not larq.context.should_quantize()

@@ -1,4 +1,4 @@
-"""Losses against NumPy and PyTorch."""
+"""Compare losses with their formulas in NumPy and with PyTorch."""
 
 import numpy as np
 import pytest
@@ -35,35 +35,35 @@ def cross_entropy(logits, labels, smoothing):
 def test_smoothed_cross_entropy_equals_the_formula(smoothing, column, random, float64):
     logits, labels = random.normal(0, 3, (BATCH, CLASSES)), random.integers(0, CLASSES, BATCH)
     given = tf.constant(labels[:, None] if column else labels)
-    found = SmoothedCrossEntropy(smoothing)(given, tf.constant(logits)).numpy()
-    assert found == pytest.approx(cross_entropy(logits, labels, smoothing).mean(), rel=1e-12)
+    loss = SmoothedCrossEntropy(smoothing)(given, tf.constant(logits)).numpy()
+    assert loss == pytest.approx(cross_entropy(logits, labels, smoothing).mean(), rel=1e-12)
     weights = np.arange(BATCH) / 3
     weighted = SmoothedCrossEntropy(smoothing)(given, tf.constant(logits), sample_weight=weights).numpy()
     assert weighted == pytest.approx((weights * cross_entropy(logits, labels, smoothing)).mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_smoothed_cross_entropy_and_its_gradient_equal_those_of_torch(smoothing, random, float64):
+def test_smoothed_cross_entropy_and_its_gradient_equal_torch(smoothing, random, float64):
     torch = pytest.importorskip("torch")
     values, labels = random.normal(0, 3, (BATCH, CLASSES)), random.integers(0, CLASSES, BATCH)
     logits = tf.constant(values)
     with tf.GradientTape() as tape:
         tape.watch(logits)
         loss = SmoothedCrossEntropy(smoothing)(labels, logits)
-    theirs = torch.tensor(values, requires_grad=True)
-    expected = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)(theirs, torch.tensor(labels))
+    torch_logits = torch.tensor(values, requires_grad=True)
+    expected = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)(torch_logits, torch.tensor(labels))
     expected.backward()
     assert loss.numpy() == pytest.approx(expected.item(), rel=1e-12)
-    np.testing.assert_allclose(tape.gradient(loss, logits), theirs.grad, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(tape.gradient(loss, logits), torch_logits.grad, rtol=1e-12, atol=1e-15)
 
 
-def test_smoothed_cross_entropy_survives_its_configuration():
+def test_smoothed_cross_entropy_from_its_config():
     loss = SmoothedCrossEntropy(0.1)
-    again = SmoothedCrossEntropy.from_config(loss.get_config())
-    assert (again.smoothing, again.name) == (0.1, "smoothed_cross_entropy")
+    copy = SmoothedCrossEntropy.from_config(loss.get_config())
+    assert (copy.smoothing, copy.name) == (0.1, "smoothed_cross_entropy")
 
 
-def test_loss_of_a_stage():
+def test_build_loss_uses_the_label_smoothing_of_the_stage():
     stage = Stage(epochs=1, batch_size=1, optimizer=OptimizerConfig(name="sgd", learning_rate=0.1))
     smoothed = build_loss(stage.model_copy(update={"label_smoothing": 0.2}))
     assert (type(smoothed), smoothed.smoothing) == (SmoothedCrossEntropy, 0.2)
@@ -71,7 +71,7 @@ def test_loss_of_a_stage():
         assert type(plain) is tf.keras.losses.SparseCategoricalCrossentropy
 
 
-def test_without_smoothing_both_losses_are_the_same(random, float64):
+def test_smoothing_of_zero_is_plain_cross_entropy(random, float64):
     logits, labels = tf.constant(random.normal(0, 3, (BATCH, CLASSES))), random.integers(0, CLASSES, BATCH)
     assert float(build_loss()(labels, logits)) == pytest.approx(
         float(SmoothedCrossEntropy(0.0)(labels, logits)), rel=1e-12
@@ -97,34 +97,37 @@ def distilled(student, teacher, temperature=TEMPERATURE, weight=WEIGHT):
 
 
 def divergence(teacher, student, temperature=TEMPERATURE):
-    """The mean over the batch of T² · KL(softmax(teacher / T) ‖ softmax(student / T))."""
-    expected, found = log_softmax(teacher / temperature), log_softmax(student / temperature)
-    return temperature**2 * (np.exp(expected) * (expected - found)).sum(-1).mean()
+    """Return the mean over the batch of T² · KL(softmax(teacher / T) ‖ softmax(student / T))."""
+    target, predicted = log_softmax(teacher / temperature), log_softmax(student / temperature)
+    return temperature**2 * (np.exp(target) * (target - predicted)).sum(-1).mean()
 
 
 @pytest.mark.parametrize(("temperature", "weight"), [(1.0, 1.0), (TEMPERATURE, WEIGHT), (20.0, 0.9)])
 def test_distillation_equals_the_formula_and_torch(temperature, weight, random, float64):
     torch = pytest.importorskip("torch")
     images, logits = random.normal(0, 1, (BATCH, FEATURES)), random.normal(0, 3, (BATCH, CLASSES))
-    said = random.normal(0, 3, (BATCH, CLASSES))
+    teacher_logits = random.normal(0, 3, (BATCH, CLASSES))
     student = tf.constant(logits)
-    layer = Distillation(lambda _: tf.constant(said), temperature, weight)
+    layer = Distillation(lambda _: tf.constant(teacher_logits), temperature, weight)
     with tf.GradientTape() as tape:
         tape.watch(student)
         output = layer((tf.constant(images), student))
         (loss,) = layer.losses
     assert np.array_equal(output, logits)
-    assert loss.numpy() == pytest.approx(weight * divergence(said, logits, temperature), rel=1e-12)
-    shares = [np.exp(log_softmax(values / temperature)) for values in (logits, said)]
+    assert loss.numpy() == pytest.approx(weight * divergence(teacher_logits, logits, temperature), rel=1e-12)
+    student_probabilities, teacher_probabilities = [
+        np.exp(log_softmax(values / temperature)) for values in (logits, teacher_logits)
+    ]
     gradient = tape.gradient(loss, student)
-    np.testing.assert_allclose(gradient, weight * temperature * (shares[0] - shares[1]) / BATCH, rtol=1e-10, atol=1e-15)
+    difference = student_probabilities - teacher_probabilities
+    np.testing.assert_allclose(gradient, weight * temperature * difference / BATCH, rtol=1e-10, atol=1e-15)
 
-    theirs = torch.tensor(logits, requires_grad=True)
-    soft = [torch.log_softmax(values / temperature, -1) for values in (theirs, torch.tensor(said))]
+    torch_logits = torch.tensor(logits, requires_grad=True)
+    soft = [torch.log_softmax(values / temperature, -1) for values in (torch_logits, torch.tensor(teacher_logits))]
     expected = weight * temperature**2 * torch.nn.KLDivLoss(reduction="batchmean", log_target=True)(*soft)
     expected.backward()
     assert loss.numpy() == pytest.approx(expected.item(), rel=1e-12)
-    np.testing.assert_allclose(gradient, theirs.grad, rtol=1e-10, atol=1e-15)
+    np.testing.assert_allclose(gradient, torch_logits.grad, rtol=1e-10, atol=1e-15)
 
 
 def test_equal_logits_have_no_divergence(random, float64):
@@ -145,36 +148,35 @@ def test_no_gradient_reaches_the_teacher(random):
     assert np.abs(gradients[0]).max() > 0
 
 
-def test_weights_of_the_teacher_are_not_the_students(tmp_path):
+def test_teacher_weights_are_not_weights_of_the_model(tmp_path):
     student, teacher = dense_model("student"), dense_model("teacher", batch_norm=True)
     model = distilled(student, teacher)
-    own = [weight.name for weight in student.weights]
-    assert [weight.name for weight in model.weights] == [weight.name for weight in model.trainable_weights] == own
+    names = [weight.name for weight in student.weights]
+    assert [weight.name for weight in model.weights] == [weight.name for weight in model.trainable_weights] == names
     assert not model.layers[-1].variables
     model.save_weights(tmp_path / "weights.h5", save_format="h5")
     before = student.get_weights()
     student.set_weights([np.zeros_like(weight) for weight in before])
     student.load_weights(tmp_path / "weights.h5", by_name=True)
-    for one, other in zip(before, student.get_weights(), strict=True):
-        assert np.array_equal(one, other)
+    for saved, loaded in zip(before, student.get_weights(), strict=True):
+        assert np.array_equal(saved, loaded)
 
 
 @pytest.mark.parametrize("eagerly", [False, True])
-def test_loss_of_a_training_includes_what_the_teacher_says(eagerly, random):
+def test_training_loss_includes_the_divergence_from_the_teacher(eagerly, random):
     student, teacher = dense_model("student"), dense_model("teacher")
     model = distilled(student, teacher)
     images, labels = random.normal(0, 1, (BATCH, FEATURES)).astype(np.float32), random.integers(0, CLASSES, BATCH)
-    logits, said = student(images).numpy(), teacher(images).numpy()
+    logits, teacher_logits = student(images).numpy(), teacher(images).numpy()
     model.compile("sgd", build_loss(), loss_weights=[1 - WEIGHT], run_eagerly=eagerly)
-    expected = (1 - WEIGHT) * cross_entropy(logits, labels, 0).mean() + WEIGHT * divergence(said, logits)
+    expected = (1 - WEIGHT) * cross_entropy(logits, labels, 0).mean() + WEIGHT * divergence(teacher_logits, logits)
     assert model.evaluate(images, labels, verbose=0) == pytest.approx(expected, rel=1e-5)
     history = model.fit(images, labels, batch_size=BATCH, epochs=20, verbose=0).history["loss"]
     assert history[0] == pytest.approx(expected, rel=1e-5)
     assert history[-1] < history[0]
 
 
-def test_a_teacher_with_batch_norm_stands_still(random):
-    """It says what it says in evaluation, though the student trains."""
+def test_teacher_with_batch_norm_runs_in_inference_mode_and_is_unchanged(random):
     student, teacher = dense_model("student"), dense_model("teacher", batch_norm=True)
     teacher.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in teacher.get_weights()])
     before = teacher.get_weights()
@@ -184,5 +186,5 @@ def test_a_teacher_with_batch_norm_stands_still(random):
     model.compile("sgd", build_loss(), loss_weights=[0.0])
     history = model.fit(images, labels, batch_size=BATCH, verbose=0).history["loss"]
     assert history[0] == pytest.approx(WEIGHT * expected, rel=1e-5)
-    for one, other in zip(before, teacher.get_weights(), strict=True):
-        assert np.array_equal(one, other)
+    for old, new in zip(before, teacher.get_weights(), strict=True):
+        assert np.array_equal(old, new)

@@ -1,6 +1,6 @@
-"""Steps of each optimizer against its formula in NumPy and, where it has the same one, against PyTorch.
+"""Compare the steps of each optimizer with its formula in NumPy and with PyTorch's optimizer of the same formula.
 
-A Keras optimizer keeps its hyper-parameters in float32, whatever the variables' type: the formulas take them so.
+A Keras optimizer stores its hyper-parameters in float32, whatever the type of the variables. So do the formulas.
 """
 
 import larq
@@ -51,162 +51,165 @@ IDS = [
 ]
 
 
-def single(value):
-    """A hyper-parameter as Keras keeps it."""
+def as_float32(value):
+    """Round a hyper-parameter as Keras does."""
     return float(np.float32(value))
 
 
-def optimizer_of(name, rate=CONSTANT, **options):
+def optimizer_config(name, rate=CONSTANT, **options):
     return OptimizerConfig(name=name, learning_rate=rate, **options)
 
 
-def draw(size=1.0):
-    """Weights, and gradients of each step; some steps have a norm below `clip_norm`."""
+def random_values(size=1.0):
+    """Return weights and the gradients of each step. The norm of some steps is below `clip_norm`."""
     random = np.random.default_rng(4)
     weights = [random.normal(0, size, shape) for shape in SHAPES]
     scales = size * np.geomspace(0.01, 1, STEPS)
     return weights, [[scale * random.normal(0, 1, shape) for shape in SHAPES] for scale in scales]
 
 
-def steps(chosen, weights, gradients):
-    """What the optimizer makes of the weights, its schedules set between the steps as in training."""
+def steps(config, weights, gradients):
+    """Return the weights after all steps. Schedules are applied between the steps, as in training."""
     variables = [tf.Variable(weight) for weight in weights]
-    optimizer = build_optimizer(chosen, EPOCHS)
+    optimizer = build_optimizer(config, EPOCHS)
     for step, values in enumerate(gradients):
-        for name, schedule in build_schedules(chosen, EPOCHS).items():
+        for name, schedule in build_schedules(config, EPOCHS).items():
             set_hyperparameter(optimizer, name, schedule(step / STEPS_PER_EPOCH))
-        optimizer.apply_gradients([(tf.constant(value), one) for value, one in zip(values, variables, strict=True)])
+        optimizer.apply_gradients(zip(map(tf.constant, values), variables, strict=True))
     return [variable.numpy() for variable in variables]
 
 
-def rates(chosen):
-    schedule = build_schedules(chosen, EPOCHS)["learning_rate"]
-    return [single(schedule(step / STEPS_PER_EPOCH)) for step in range(STEPS)]
+def learning_rates(config):
+    schedule = build_schedules(config, EPOCHS)["learning_rate"]
+    return [as_float32(schedule(step / STEPS_PER_EPOCH)) for step in range(STEPS)]
 
 
-def formula(chosen, weights, gradients):
-    """The same with NumPy."""
+def formula(config, weights, gradients):
+    """Return the weights after all steps, with NumPy."""
     weights = [weight.copy() for weight in weights]
     first, second = ([np.zeros_like(weight) for weight in weights] for _ in range(2))
     options = {
-        name: single(value) for name, value in chosen.choices.items() if name in ("momentum", "beta_1", "beta_2")
+        name: as_float32(value) for name, value in config.choices.items() if name in ("momentum", "beta_1", "beta_2")
     }
-    for step, (rate, values) in enumerate(zip(rates(chosen), gradients, strict=True), 1):
+    for step, (rate, values) in enumerate(zip(learning_rates(config), gradients, strict=True), 1):
         norm = np.sqrt(sum((value**2).sum() for value in values))
-        factor = min(1, chosen.clip_norm / norm) if chosen.clip_norm else 1
+        factor = min(1, config.clip_norm / norm) if config.clip_norm else 1
         for index, (w, value) in enumerate(zip(weights, values, strict=True)):
-            decay = chosen.weight_decay if chosen.weight_decay_of == "everything" or w.ndim >= 2 else 0
+            decay = config.weight_decay if config.weight_decay_of == "everything" or w.ndim >= 2 else 0
             g = factor * value
-            if chosen.name == "adamw":
+            if config.name == "adamw":
                 w -= rate * decay * w
             else:
                 g = g + decay * w
-            if chosen.name == "sgd":
+            if config.name == "sgd":
                 v = first[index] = options["momentum"] * first[index] + g
-                w -= rate * (g + options["momentum"] * v if chosen.nesterov else v)
+                w -= rate * (g + options["momentum"] * v if config.nesterov else v)
             else:
                 beta_1, beta_2 = options["beta_1"], options["beta_2"]
                 m = first[index] = beta_1 * first[index] + (1 - beta_1) * g
                 v = second[index] = beta_2 * second[index] + (1 - beta_2) * g**2
                 corrected_m, correction = m / (1 - beta_1**step), np.sqrt(1 - beta_2**step)
-                if chosen.name == "adam":
-                    w -= rate * corrected_m * correction / (np.sqrt(v) + chosen.epsilon)
+                if config.name == "adam":
+                    w -= rate * corrected_m * correction / (np.sqrt(v) + config.epsilon)
                 else:
-                    w -= rate * corrected_m / (np.sqrt(v) / correction + chosen.epsilon)
+                    w -= rate * corrected_m / (np.sqrt(v) / correction + config.epsilon)
     return weights
 
 
-def with_torch(chosen, weights, gradients):
-    """The same with PyTorch."""
+def with_torch(config, weights, gradients):
+    """Return the weights after all steps, with PyTorch."""
     torch = pytest.importorskip("torch")
     parameters = [torch.nn.Parameter(torch.tensor(weight)) for weight in weights]
-    undecayed = [] if chosen.weight_decay_of == "everything" else [one for one in parameters if one.ndim < 2]
-    decayed = [one for one in parameters if not any(one is other for other in undecayed)]
-    groups = [{"params": decayed, "weight_decay": chosen.weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    if chosen.name == "sgd":
-        options = {"momentum": single(chosen.momentum), "nesterov": chosen.nesterov}
+    everything = config.weight_decay_of == "everything"
+    decayed = [parameter for parameter in parameters if everything or parameter.ndim >= 2]
+    undecayed = [parameter for parameter in parameters if not everything and parameter.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+    if config.name == "sgd":
+        options = {"momentum": as_float32(config.momentum), "nesterov": config.nesterov}
         optimizer = torch.optim.SGD(groups, **options)
     else:
-        options = {"betas": (single(chosen.beta_1), single(chosen.beta_2)), "eps": chosen.epsilon}
-        optimizer = {"adam_torch": torch.optim.Adam, "adamw": torch.optim.AdamW}[chosen.name](groups, **options)
-    for rate, values in zip(rates(chosen), gradients, strict=True):
+        options = {"betas": (as_float32(config.beta_1), as_float32(config.beta_2)), "eps": config.epsilon}
+        optimizer = {"adam_torch": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name](groups, **options)
+    for rate, values in zip(learning_rates(config), gradients, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate
         for parameter, value in zip(parameters, values, strict=True):
             parameter.grad = torch.tensor(value)
-        if chosen.clip_norm:
-            torch.nn.utils.clip_grad_norm_(parameters, chosen.clip_norm)
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         optimizer.step()
     return [parameter.detach().numpy() for parameter in parameters]
 
 
-def assert_close(found, expected, tolerance):
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+def assert_all_close(values, expected, tolerance):
+    for value, reference in zip(values, expected, strict=True):
+        np.testing.assert_allclose(value, reference, rtol=tolerance, atol=tolerance)
 
 
-def test_every_optimizer_has_its_cases():
+def test_every_optimizer_has_a_test_case():
     assert {*(name for name, _, _ in CASES), "bop"} == set(catalog.OPTIMIZERS)
 
 
 @pytest.mark.parametrize(("name", "rate", "options"), CASES, ids=IDS)
 def test_steps_equal_the_formula(name, rate, options, float64):
-    chosen = optimizer_of(name, rate, **options)
-    assert_close(steps(chosen, *draw()), formula(chosen, *draw()), 1e-12)
+    config = optimizer_config(name, rate, **options)
+    assert_all_close(steps(config, *random_values()), formula(config, *random_values()), 1e-12)
 
 
 @pytest.mark.parametrize(
     ("name", "rate", "options"),
     [case for case in CASES if case[0] != "adam"],
-    ids=[one for one in IDS if not one.startswith("adam,")],
+    ids=[case for case in IDS if not case.startswith("adam,")],
 )
-def test_steps_equal_those_of_torch(name, rate, options, float64):
-    chosen = optimizer_of(name, rate, **options)
-    # PyTorch clips to a norm that is smaller by a millionth: clip_norm / (norm + 1e-6).
-    assert_close(steps(chosen, *draw()), with_torch(chosen, *draw()), 1e-5 if chosen.clip_norm else 1e-12)
+def test_steps_equal_torch(name, rate, options, float64):
+    config = optimizer_config(name, rate, **options)
+    # PyTorch clips to clip_norm / (norm + 1e-6).
+    assert_all_close(
+        steps(config, *random_values()), with_torch(config, *random_values()), 1e-5 if config.clip_norm else 1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ["adam", "adam_torch", "adamw"])
-def test_steps_equal_the_formula_where_gradients_are_of_the_size_of_epsilon(name, float64):
-    chosen = optimizer_of(name)
-    weights, gradients = draw(1e-7)
-    assert_close(steps(chosen, weights, gradients), formula(chosen, weights, gradients), 1e-14)
-    others = formula(optimizer_of("adam" if name != "adam" else "adam_torch"), weights, gradients)
-    difference = max(np.abs(one - other).max() for one, other in zip(formula(chosen, *draw(1e-7)), others, strict=True))
-    assert difference > 1e-3
+def test_steps_equal_the_formula_for_gradients_as_small_as_epsilon(name, float64):
+    config = optimizer_config(name)
+    weights, gradients = random_values(1e-7)
+    assert_all_close(steps(config, weights, gradients), formula(config, weights, gradients), 1e-14)
+    other_epsilon = formula(optimizer_config("adam" if name != "adam" else "adam_torch"), weights, gradients)
+    pairs = zip(formula(config, weights, gradients), other_epsilon, strict=True)
+    assert max(np.abs(value - other).max() for value, other in pairs) > 1e-3
 
 
 @pytest.mark.parametrize(("name", "rate", "options"), CASES, ids=IDS)
-def test_steps_in_float32_inside_a_function(name, rate, options):
-    chosen = optimizer_of(name, rate, **options)
-    weights, gradients = draw()
+def test_float32_steps_in_a_tf_function_equal_the_formula(name, rate, options):
+    config = optimizer_config(name, rate, **options)
+    weights, gradients = random_values()
     variables = [tf.Variable(weight.astype(np.float32)) for weight in weights]
-    optimizer = build_optimizer(chosen, EPOCHS)
+    optimizer = build_optimizer(config, EPOCHS)
 
     @tf.function
     def apply(values):
         optimizer.apply_gradients(zip(values, variables, strict=True))
 
     for step, values in enumerate(gradients):
-        for hyperparameter, schedule in build_schedules(chosen, EPOCHS).items():
+        for hyperparameter, schedule in build_schedules(config, EPOCHS).items():
             set_hyperparameter(optimizer, hyperparameter, schedule(step / STEPS_PER_EPOCH))
         apply([tf.constant(value, tf.float32) for value in values])
-    # β₂ᵗ in float32 is good for four digits of a step.
-    assert_close([variable.numpy() for variable in variables], formula(chosen, weights, gradients), 1e-4)
+    # β₂ᵗ in float32 limits a step to four digits.
+    assert_all_close([variable.numpy() for variable in variables], formula(config, weights, gradients), 1e-4)
 
 
-def test_velocity_does_not_remember_rates():
-    """Keras's own velocity holds the larger steps of before; after the drop PyTorch's steps are a tenth of them."""
+def test_velocity_does_not_contain_earlier_learning_rates():
+    """Keras's velocity contains them: after the learning rate drops, its steps stay larger than PyTorch's."""
     weights, gradients = [np.zeros(1)], [[np.ones(1)]] * STEPS
-    chosen = optimizer_of("sgd", DROPPING, **MOMENTUM)
-    found = steps(chosen, weights, gradients)
+    config = optimizer_config("sgd", DROPPING, **MOMENTUM)
+    values = steps(config, weights, gradients)
     keras = tf.keras.optimizers.legacy.SGD(0.1, 0.9)
     variable = tf.Variable(weights[0])
-    for rate, (value,) in zip(rates(chosen), gradients, strict=True):
+    for rate, (gradient,) in zip(learning_rates(config), gradients, strict=True):
         keras.learning_rate = rate
-        keras.apply_gradients([(tf.constant(value), variable)])
-    assert found[0] == pytest.approx(formula(chosen, weights, gradients)[0], rel=1e-12)
-    assert abs(variable.numpy() - found[0]) > 0.1
+        keras.apply_gradients([(tf.constant(gradient), variable)])
+    assert values[0] == pytest.approx(formula(config, weights, gradients)[0], rel=1e-12)
+    assert abs(variable.numpy() - values[0]) > 0.1
 
 
 # --- Bop ---
@@ -220,15 +223,15 @@ def binary_layer(dtype=np.float64):
 
 
 def test_steps_of_bop_equal_the_formula(float64):
-    """Bop for the binary kernel, Adam with weight decay for the bias, told apart by precision; all three change."""
+    """Bop updates the binary kernel, Adam with weight decay the bias. All three hyper-parameters are scheduled."""
     scheduled = {
         "gamma": {"schedule": "exponential", "initial": 0.2, "factor": 0.5, "period": 1, "staircase": True},
         "threshold": {"schedule": "linear", "initial": 0.05, "final": 0.0, "every": "step"},
     }
-    chosen = optimizer_of("bop", FALLING, **DECAY, **scheduled)
-    functions = build_schedules(chosen, EPOCHS)
+    config = optimizer_config("bop", FALLING, **DECAY, **scheduled)
+    functions = build_schedules(config, EPOCHS)
     assert set(functions) == {"learning_rate", "gamma", "threshold"}
-    layer, optimizer, random = binary_layer(), build_optimizer(chosen, EPOCHS), np.random.default_rng(6)
+    layer, optimizer, random = binary_layer(), build_optimizer(config, EPOCHS), np.random.default_rng(6)
     w, m, bias = layer.kernel.numpy(), np.zeros((40, 7)), layer.bias.numpy()
     bias_gradients, flips = random.normal(0, 1, (STEPS, 7)), []
     for step, bias_gradient in enumerate(bias_gradients):
@@ -238,18 +241,18 @@ def test_steps_of_bop_equal_the_formula(float64):
         gradient = random.normal(0, 1, (40, 7))
         before = np.where(layer.kernel.numpy() < 0, -1, 1)
         optimizer.apply_gradients([(tf.constant(gradient), layer.kernel), (tf.constant(bias_gradient), layer.bias)])
-        m += single(values["gamma"]) * (gradient - m)
-        new = np.where(w * m > single(values["threshold"]), -np.sign(w), np.sign(w))
+        m += as_float32(values["gamma"]) * (gradient - m)
+        new = np.where(w * m > as_float32(values["threshold"]), -np.sign(w), np.sign(w))
         flips.append((np.count_nonzero(before != layer.kernel.numpy()), np.count_nonzero(np.sign(w) != new)))
         w = new
         assert np.array_equal(layer.kernel.numpy(), w)
-    assert all(found == expected and 0 < found < w.size / 2 for found, expected in flips), flips
-    expected = formula(optimizer_of("adam", FALLING, **DECAY), [bias], [[value] for value in bias_gradients])
+    assert all(count == expected and 0 < count < w.size / 2 for count, expected in flips), flips
+    expected = formula(optimizer_config("adam", FALLING, **DECAY), [bias], [[value] for value in bias_gradients])
     np.testing.assert_allclose(layer.bias.numpy(), *expected, rtol=1e-12)
 
 
 def test_hyperparameters_are_set_in_the_part_that_has_them():
-    optimizer = build_optimizer(optimizer_of("bop"), epochs=1)
+    optimizer = build_optimizer(optimizer_config("bop"), epochs=1)
     for name, value in (("gamma", 0.5), ("threshold", 0.25), ("learning_rate", 0.125)):
         set_hyperparameter(optimizer, name, value)
     flips, others = optimizer.optimizers
@@ -258,7 +261,8 @@ def test_hyperparameters_are_set_in_the_part_that_has_them():
         for part, name in ((flips, "gamma"), (flips, "threshold"), (others, "learning_rate"))
     ]
     assert values == [0.5, 0.25, 0.125]
-    with pytest.raises(AttributeError, match="no hyper-parameter 'momentum'"):
+    known = "beta_1, beta_2, decay, gamma, learning_rate, threshold"
+    with pytest.raises(AttributeError, match=rf"^unknown hyper-parameter 'momentum' of CaseOptimizer; known: {known}$"):
         set_hyperparameter(optimizer, "momentum", 1.0)
 
 
@@ -266,19 +270,19 @@ def test_hyperparameters_are_set_in_the_part_that_has_them():
 
 
 def fresh(name, **options):
-    """An optimizer, variables that it may have, and gradients of each step."""
+    """Return an optimizer, variables that it can train, and the gradients of each step."""
     random = np.random.default_rng(7)
     layer = binary_layer(np.float32)
     variables = [layer.kernel, layer.bias]
     gradients = [[tf.constant(random.normal(0, 1, v.shape), tf.float32) for v in variables] for _ in range(STEPS)]
-    return build_optimizer(optimizer_of(name, FALLING, **options), EPOCHS), variables, gradients
+    return build_optimizer(optimizer_config(name, FALLING, **options), EPOCHS), variables, gradients
 
 
 OPTIONS = {"sgd": {**NESTEROV, **DECAY}, "bop": {**DECAY, "gamma": 0.3, "threshold": 0.05}}
 
 
 @pytest.mark.parametrize("name", list(catalog.OPTIMIZERS))
-def test_state_survives_a_checkpoint(name, tmp_path):
+def test_steps_after_restoring_a_checkpoint_are_identical(name, tmp_path):
     options = OPTIONS.get(name, DECAY)
     optimizer, variables, gradients = fresh(name, **options)
     for values in gradients[:3]:
@@ -288,35 +292,34 @@ def test_state_survives_a_checkpoint(name, tmp_path):
     for values in gradients[3:]:
         optimizer.apply_gradients(zip(values, variables, strict=True))
 
-    again, restored, _ = fresh(name, **options)
-    status = tf.train.Checkpoint(optimizer=again, variables=restored).restore(file)
+    restored_optimizer, restored, _ = fresh(name, **options)
+    status = tf.train.Checkpoint(optimizer=restored_optimizer, variables=restored).restore(file)
     for values in gradients[3:]:
-        again.apply_gradients(zip(values, restored, strict=True))
+        restored_optimizer.apply_gradients(zip(values, restored, strict=True))
     status.assert_consumed()
-    for one, other in zip(variables, restored, strict=True):
-        assert np.array_equal(one.numpy(), other.numpy())
+    for variable, other in zip(variables, restored, strict=True):
+        assert np.array_equal(variable.numpy(), other.numpy())
 
 
 @pytest.mark.parametrize("name", [row.name for row in catalog.OPTIMIZERS.values() if not row.latent_free])
-def test_configuration_survives_a_round_trip(name):
+def test_optimizer_from_its_config_takes_the_same_steps(name):
     options = {**OPTIONS.get(name, {}), **KERNELS, "clip_norm": 0.5}
-    one, variables, gradients = fresh(name, **options)
-    set_hyperparameter(one, "learning_rate", 0.25)
-    other = type(one).from_config(one.get_config())
-    assert other.get_config() == one.get_config()
-    assert (
-        one.get_config().items() >= {"weight_decay": 0.1, "weight_decay_of": "kernels", "global_clipnorm": 0.5}.items()
-    )
+    optimizer, variables, gradients = fresh(name, **options)
+    set_hyperparameter(optimizer, "learning_rate", 0.25)
+    config = optimizer.get_config()
+    other = type(optimizer).from_config(config)
+    assert other.get_config() == config
+    assert config.items() >= {"weight_decay": 0.1, "weight_decay_of": "kernels", "global_clipnorm": 0.5}.items()
     copies = [tf.Variable(variable) for variable in variables]
     for values in gradients:
-        one.apply_gradients(zip(values, variables, strict=True))
+        optimizer.apply_gradients(zip(values, variables, strict=True))
         other.apply_gradients(zip(values, copies, strict=True))
     for variable, copy in zip(variables, copies, strict=True):
         assert np.array_equal(variable.numpy(), copy.numpy())
 
 
-def test_constraint_follows_the_update():
+def test_constraint_is_applied_after_the_update():
     variable = tf.Variable([0.02], constraint=AtLeast(0.01))
-    optimizer = build_optimizer(optimizer_of("adam_torch", 1.0), epochs=1)
+    optimizer = build_optimizer(optimizer_config("adam_torch", 1.0), epochs=1)
     optimizer.apply_gradients([(tf.constant([1.0]), variable)])
     assert variable.numpy() == pytest.approx([0.01])

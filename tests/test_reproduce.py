@@ -1,8 +1,12 @@
+"""`reproduce`: which runs are trained, and the table of measured and published accuracies."""
+
 import csv
 import re
+import shutil
 
 import pytest
-from helpers import run_bnnk
+from helpers import ROOT, once, run_bnnk
+from trainings import small_experiment
 
 from bnn_keras import reproduce as module
 from bnn_keras.errors import BnnError
@@ -10,83 +14,98 @@ from bnn_keras.experiment import experiment_names, resolve
 from bnn_keras.reproduce import reproduce, write_table
 from bnn_keras.runs import Run
 
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Two experiments that train in seconds, one with a published figure, and one whose data cannot be had."""
-    folder = tmp_path_factory.mktemp("experiments")
-    quick = resolve("lenet5", epochs=1, batch_size=500).experiment.to_toml(named=False)
-    (folder / "one.toml").write_text(quick.replace("[network]", "[published]\ntop1 = 99.5\n\n[network]", 1))
-    (folder / "two.toml").write_text(
-        quick.replace('name = "xnor"', 'name = "binarynet"').replace("gradient_scale = 1.0\n", "")
-    )
-    (folder / "absent.toml").write_text(quick.replace('"mnist_5k"', '"mnist"'))
-    return [str(folder / f"{name}.toml") for name in ("one", "two", "absent")]
+NAMES = [
+    "first-xnor-1w1a-adam_torch-seed1",
+    "first-xnor-1w1a-adam_torch-seed2",
+    "second-binarynet-1w1a-adam_torch-seed1",
+    "second-binarynet-1w1a-adam_torch-seed2",
+]
 
 
-@pytest.fixture(scope="module")
-def rows(files, data_dir, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs")
-    return reproduce(files[:2], seeds=2, directory=directory, data_dir=data_dir), directory
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Experiment files, and in "runs" two runs of each of the first two. Read them only.
+
+    "first" has a published accuracy, "second" has none, and the dataset of "absent" is not available.
+    """
+
+    def make(folder):
+        size = {"epochs": 1, "examples": 256, "batch_size": 128}
+        first = small_experiment(**size).to_toml(named=False)
+        (folder / "first.toml").write_text(first.replace("[network]", "[published]\ntop1 = 99.5\n\n[network]", 1))
+        (folder / "second.toml").write_text(small_experiment(scheme="binarynet", **size).to_toml(named=False))
+        (folder / "absent.toml").write_text(resolve("lenet5", dataset="mnist").experiment.to_toml(named=False))
+        reproduce([f"{folder}/first.toml", f"{folder}/second.toml"], seeds=2, directory=folder / "runs")
+
+    return once(tmp_path_factory, "reproduced", make)
 
 
-def test_trains_what_is_missing(rows):
-    (one, two), directory = rows
-    assert sorted(path.name for path in directory.iterdir()) == [
-        "one-xnor-1w1a-adam_torch-seed1",
-        "one-xnor-1w1a-adam_torch-seed2",
-        "two-binarynet-1w1a-adam_torch-seed1",
-        "two-binarynet-1w1a-adam_torch-seed2",
-    ]
-    results = [Run(directory / f"one-xnor-1w1a-adam_torch-seed{seed}").result["top1"] for seed in (1, 2)]
-    assert one.top1 == results
+@pytest.fixture
+def rows(folder):
+    """The rows of "first" and "second"."""
+    return reproduce([f"{folder}/first.toml", f"{folder}/second.toml"], seeds=2, directory=folder / "runs")
+
+
+def test_missing_runs_are_trained(folder, rows):
+    first, second = rows
+    assert sorted(path.name for path in (folder / "runs").iterdir()) == NAMES
+    results = [Run(folder / "runs" / name).result["top1"] for name in NAMES[:2]]
+    assert first.top1 == results
     assert results[0] != results[1]
-    assert one.measured == pytest.approx(sum(results) / 2)
-    assert one.deviation == pytest.approx(abs(results[0] - results[1]) / 2**0.5)
-    assert one.difference == pytest.approx(one.measured - 99.5)
-    assert 0 < one.hours < 0.1
-    assert re.match(r"\d+ × ", one.hardware)
-    assert one.command == "bnnk train lenet5 --experiment one"
-    assert (two.published, two.difference) == (None, None)
+    assert first.measured == pytest.approx(sum(results) / 2)
+    assert first.deviation == pytest.approx(abs(results[0] - results[1]) / 2**0.5)
+    assert first.difference == pytest.approx(first.measured - 99.5)
+    assert 0 < first.hours < 0.1
+    assert re.match(r"\d+ × ", first.hardware)
+    assert first.command == "bnnk train lenet5 --experiment first"
+    assert (second.published, second.difference) == (None, None)
 
 
-def test_leaves_finished_runs_and_goes_on_with_cut_ones(rows, files, data_dir):
-    before, directory = rows
-    first, second = (directory / f"one-xnor-1w1a-adam_torch-seed{seed}" for seed in (1, 2))
+def test_finished_runs_are_kept_and_unfinished_runs_resumed(folder, rows, tmp_path):
+    directory = shutil.copytree(folder / "runs", tmp_path / "runs")
+    first, second = (directory / name for name in NAMES[:2])
     written = (first / "weights.h5").stat().st_mtime_ns
     (second / "result.json").unlink()
     seen = []
     again = reproduce(
-        files[:1], seeds=2, directory=directory, data_dir=data_dir, finished=lambda rows: seen.append(list(rows))
+        [f"{folder}/first.toml"], seeds=2, directory=directory, after_run=lambda rows: seen.append(list(rows))
     )
-    assert again[0].top1 == before[0].top1
+    assert again[0].top1 == rows[0].top1
     assert (first / "weights.h5").stat().st_mtime_ns == written
     assert [len(rows[0].finished) for rows in seen] == [1, 2]
 
 
 def test_tables(rows, tmp_path):
-    csv_file, md_file = write_table(rows[0], tmp_path / "results" / "both")
+    csv_file, md_file = write_table(rows, tmp_path / "results" / "both")
     with csv_file.open() as stream:
         read = list(csv.DictReader(stream))
-    assert [row["experiment"] for row in read] == ["one", "two"]
-    assert float(read[0]["measured"]) == rows[0][0].measured
+    assert [row["experiment"] for row in read] == ["first", "second"]
+    assert float(read[0]["measured"]) == rows[0].measured
     assert read[0]["reconstructed"] == "True"
     assert len(read[0]["runs"].split("; ")) == 2
     text = md_file.read_text()
-    assert f"| one* | 1/1 | 1 | 99.5 | {rows[0][0].measured:.2f} ± {rows[0][0].deviation:.2f} (2 seeds) |" in text
-    assert "| two* | 1/1 | 1 | – |" in text
+    assert f"| first* | 1/1 | 1 | 99.5 | {rows[0].measured:.2f} ± {rows[0].deviation:.2f} (2 seeds) |" in text
+    assert "| second* | 1/1 | 1 | – |" in text
 
 
-def test_a_run_that_fails_does_not_stop_the_others(files, data_dir, tmp_path, monkeypatch):
+def test_header_of_the_table_in_the_repository(rows, tmp_path):
+    """`experiments/results` was written by an earlier run of the same code."""
+    _, md_file = write_table(rows, tmp_path / "both")
+    committed = (ROOT / "experiments" / "results" / "fashion_mnist.md").read_text()
+    assert md_file.read_text().splitlines()[:5] == committed.splitlines()[:5]
+
+
+def test_failed_run_does_not_stop_the_others(folder, rows, tmp_path, monkeypatch):
     monkeypatch.setattr("bnn_keras.data.preparing._reachable", lambda url: False)
-    absent, one = reproduce([files[2], files[0]], directory=tmp_path / "runs", data_dir=data_dir)
+    names = [f"{folder}/absent.toml", f"{folder}/first.toml"]
+    absent, first = reproduce(names, directory=tmp_path / "runs", data_dir=str(tmp_path / "none"))
     assert absent.measured is None
     assert re.match("seed 1: dataset 'mnist' is not prepared", absent.failures[0])
-    assert one.measured > 50
+    assert first.top1 == rows[0].top1[:1]
     assert not list((tmp_path / "runs").glob("absent*"))
 
 
-def test_a_paper_is_all_of_its_experiments(monkeypatch, tmp_path):
+def test_paper_stands_for_its_experiments(monkeypatch, tmp_path):
     def refuse(experiment, *args, **options):
         raise BnnError("not now")
 
@@ -105,15 +124,15 @@ def test_a_paper_is_all_of_its_experiments(monkeypatch, tmp_path):
         ("nowhere.toml", "no experiment file 'nowhere.toml'"),
     ],
 )
-def test_unknown_names_train_nothing(name, message, tmp_path):
+def test_no_run_is_trained_if_a_name_is_unknown(name, message, tmp_path):
     with pytest.raises(BnnError, match=message):
         reproduce(["lenet5_mnist_5k", name], directory=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
-def test_command(files, data_dir, tmp_path, rows):
-    _, directory = rows
-    result = run_bnnk("reproduce", files[0], "--seeds", 2, "--runs", directory, "--data-dir", data_dir, "--quiet")
+def test_command(folder, tmp_path):
+    directory = shutil.copytree(folder / "runs", tmp_path / "runs")
+    result = run_bnnk("reproduce", folder / "first.toml", "--seeds", 2, "--runs", directory, "--quiet")
     assert result.exit_code == 0, result.output
     assert "99.5" in result.stdout
     assert (directory / "reproduced.csv").is_file()

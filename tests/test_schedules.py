@@ -1,4 +1,4 @@
-"""Schedules against their formulas in NumPy, Keras's own, PyTorch's, and what the references compute."""
+"""Compare schedules with their formulas in NumPy, with Keras, with PyTorch and with the references."""
 
 import math
 
@@ -12,17 +12,17 @@ from bnn_keras.experiment import OptimizerConfig, SchemeConfig, load_experiment,
 from bnn_keras.experiment.schedule_config import SCHEDULES
 
 EPOCHS = 20
-PLACES = np.arange(0, EPOCHS, 0.25)
+POSITIONS = np.arange(0, EPOCHS, 0.25)
 RESTARTS = [2, 4, 8, 16, 32, 64, 128]
 
 
-def built(name, epochs=EPOCHS, **arguments):
-    """A schedule as an experiment has it."""
+def schedule_from_table(name, epochs=EPOCHS, **arguments):
+    """Build a schedule from its table in an experiment."""
     table = {"schedule": name, **arguments}
     return build_schedule(OptimizerConfig(name="sgd", learning_rate=table).learning_rate, epochs)
 
 
-def test_constant():
+def test_constant_is_the_same_in_every_epoch():
     assert schedules.constant(0.3)(7.5) == 0.3
     assert build_schedule(0.3, EPOCHS)(7.5) == 0.3
 
@@ -56,14 +56,14 @@ FORMULAS = [
 
 @pytest.mark.parametrize(("name", "arguments", "formula"), FORMULAS)
 def test_values_equal_the_formula(name, arguments, formula):
-    by_step = built(name, **arguments, every="step")
-    by_epoch = built(name, **arguments)
-    for place in PLACES:
-        assert by_step(place) == pytest.approx(formula(place), rel=1e-12)
-        assert by_epoch(place) == pytest.approx(formula(np.floor(place)), rel=1e-12)
+    by_step = schedule_from_table(name, **arguments, every="step")
+    by_epoch = schedule_from_table(name, **arguments)
+    for position in POSITIONS:
+        assert by_step(position) == pytest.approx(formula(position), rel=1e-12)
+        assert by_epoch(position) == pytest.approx(formula(np.floor(position)), rel=1e-12)
 
 
-def test_every_schedule_has_its_formula():
+def test_every_schedule_has_a_formula_here():
     assert {name for name, _, _ in FORMULAS} == set(SCHEDULES)
 
 
@@ -76,18 +76,18 @@ def test_every_schedule_has_its_formula():
         ("geometric", ENDS, 0.002),
     ],
 )
-def test_final_value_comes_after_the_last_epoch(name, arguments, value):
-    assert built(name, **arguments)(EPOCHS) == pytest.approx(value, rel=1e-12)
-    assert built(name, **arguments, ahead=1.0)(EPOCHS - 1) == pytest.approx(value, rel=1e-12)
+def test_final_value_is_reached_after_the_last_epoch(name, arguments, value):
+    assert schedule_from_table(name, **arguments)(EPOCHS) == pytest.approx(value, rel=1e-12)
+    assert schedule_from_table(name, **arguments, ahead=1.0)(EPOCHS - 1) == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["linear", "polynomial"])
-def test_polynomials_stay_at_the_end(name):
+def test_polynomials_stay_at_the_final_value(name):
     power = {"power": 2.0} if name == "polynomial" else {}
-    assert built(name, **ENDS, **power, ahead=7.0)(EPOCHS - 1) == 0.002
+    assert schedule_from_table(name, **ENDS, **power, ahead=7.0)(EPOCHS - 1) == 0.002
 
 
-# --- the same as in the frameworks ---
+# --- equality with Keras and PyTorch ---
 
 STEPS_PER_EPOCH = 7
 
@@ -113,11 +113,11 @@ def _keras():
 
 
 @pytest.mark.parametrize(
-    "row", range(5), ids=lambda row: ["linear", "polynomial", "exponential", "staircase", "cosine"][row]
+    "case", range(5), ids=lambda case: ["linear", "polynomial", "exponential", "staircase", "cosine"][case]
 )
-def test_values_of_each_step_equal_those_of_keras(row):
-    name, arguments, keras = _keras()[row]
-    schedule = built(name, **arguments, every="step")
+def test_values_of_each_step_equal_keras(case):
+    name, arguments, keras = _keras()[case]
+    schedule = schedule_from_table(name, **arguments, every="step")
     for step in range(EPOCHS * STEPS_PER_EPOCH):
         expected = float(keras(tf.constant(step, tf.float64)))
         # Keras computes in float32.
@@ -143,17 +143,18 @@ TORCH = [
 ]
 
 
-# PyTorch's restarts are ahead too where the scheduler is.
+# Without `ahead` for restarts: PyTorch shifts every cycle, ours only the first.
 @pytest.mark.parametrize(
-    ("row", "ahead"), [(row, ahead) for row in TORCH for ahead in (0, 1) if (row[0], ahead) != ("cosine_restarts", 1)]
+    ("case", "ahead"),
+    [(case, ahead) for case in TORCH for ahead in (0, 1) if (case[0], ahead) != ("cosine_restarts", 1)],
 )
-def test_values_of_each_epoch_equal_those_of_torch(row, ahead):
-    """`ahead = 1` is a scheduler that steps once before the first epoch."""
+def test_values_of_each_epoch_equal_torch(case, ahead):
+    """`ahead = 1` corresponds to a scheduler that steps once before the first epoch."""
     torch = pytest.importorskip("torch")
-    name, arguments, (kind, options) = row
-    schedule = built(name, **arguments, ahead=float(ahead))
+    name, arguments, (scheduler, options) = case
+    schedule = schedule_from_table(name, **arguments, ahead=float(ahead))
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
-    reference = getattr(torch.optim.lr_scheduler, kind)(optimizer, **options)
+    reference = getattr(torch.optim.lr_scheduler, scheduler)(optimizer, **options)
     for _ in range(ahead):
         optimizer.step()
         reference.step()
@@ -163,7 +164,7 @@ def test_values_of_each_epoch_equal_those_of_torch(row, ahead):
         reference.step()
 
 
-# --- what the references compute ---
+# --- equality with the references ---
 
 
 def test_lenet5_rate_equals_the_references_formula():
@@ -175,8 +176,8 @@ def test_lenet5_rate_equals_the_references_formula():
 
 
 def test_restarts_equal_the_loop_of_binary_wide_resnet():
-    """main.py: the scheduler steps before each epoch, and a new one takes its place at each epoch of `restarts`."""
-    schedule = built("cosine_restarts", 256, initial=0.1, final=1e-4, restarts=RESTARTS, ahead=1)
+    """main.py: the scheduler steps before each epoch, and a new one replaces it at each epoch of `restarts`."""
+    schedule = schedule_from_table("cosine_restarts", 256, initial=0.1, final=1e-4, restarts=RESTARTS, ahead=1)
     last, period = 0, 2
     for epoch in range(256):
         last += 1
@@ -188,13 +189,13 @@ def test_restarts_equal_the_loop_of_binary_wide_resnet():
     assert 1e-4 < schedule(255) < 1.2e-4
 
 
-def test_restarts_after_the_end_of_a_short_training_do_not_count():
-    schedule = built("cosine_restarts", 6, initial=0.1, final=0.0, restarts=RESTARTS)
+def test_restarts_after_the_last_epoch_are_ignored():
+    schedule = schedule_from_table("cosine_restarts", 6, initial=0.1, final=0.0, restarts=RESTARTS)
     assert [schedule(epoch) for epoch in range(6)] == pytest.approx([0.1, 0.05, 0.1, 0.05, 0.1, 0.05])
 
 
-def test_gamma_of_bop_on_cifar_falls_in_a_staircase():
-    """rethinking-bnn-optimization, bop_sec52: 1e-4, a tenth after each 100 epochs; here of 1,000 steps."""
+def test_gamma_of_bop_on_cifar_is_a_staircase():
+    """rethinking-bnn-optimization, bop_sec52: 1e-4, divided by 10 after each 100 epochs; an epoch has 1,000 steps."""
     gamma = OptimizerConfig(
         name="bop",
         learning_rate=0.01,
@@ -227,56 +228,62 @@ def test_error_decay_equals_irnets_formula(low, epochs):
         assert annealing["k"](epoch) == pytest.approx(max(1 / t, 1), rel=1e-12)
 
 
-def test_a_k_of_ones_own():
-    one, other = resolve("resnet20", overrides=["scheme.k=2.0"]).experiment, resolve("lenet5").experiment
-    assert build_annealing(one, one.stages[0])["k"](7) == 2.0
-    assert build_annealing(other, other.stages[0]) == {}
+def test_k_of_the_experiment_replaces_the_formula():
+    experiment = resolve("resnet20", overrides=["scheme.k=2.0"]).experiment
+    assert build_annealing(experiment, experiment.stages[0])["k"](7) == 2.0
 
 
-def test_what_anneals_is_that_of_the_stages_own_scheme_over_all_stages():
+def test_scheme_without_annealing_has_no_schedules():
+    experiment = resolve("lenet5").experiment
+    assert build_annealing(experiment, experiment.stages[0]) == {}
+
+
+def test_annealing_follows_the_scheme_of_the_stage_and_counts_epochs_over_all_stages():
     t = "scheme.t={schedule='geometric', initial=0.1, final=10.0}"
     experiment = resolve("resnet20", epochs=3, overrides=[t]).experiment
     (stage,) = experiment.stages
-    plain = stage.model_copy(update={"scheme": SchemeConfig(name="float", bits="32/32")})
-    two = experiment.model_copy(update={"stages": [plain, stage]})
-    assert build_annealing(two, two.stages[0]) == {}
-    assert build_annealing(two, two.stages[1])["t"](3) == pytest.approx(1.0, rel=1e-12)
+    float_stage = stage.model_copy(update={"scheme": SchemeConfig(name="float", bits="32/32")})
+    experiment = experiment.model_copy(update={"stages": [float_stage, stage]})
+    assert build_annealing(experiment, experiment.stages[0]) == {}
+    assert build_annealing(experiment, experiment.stages[1])["t"](3) == pytest.approx(1.0, rel=1e-12)
 
 
-# --- warm-up, and clocks that are ahead ---
+# --- warm-up and shifted schedules ---
 
 
 @pytest.mark.parametrize("every", ["epoch", "step"])
-def test_warm_up_is_a_straight_line_to_what_the_schedule_has_after_it(every):
-    schedule = built("cosine", **ENDS, every=every, warm_up={"initial": 0.01, "epochs": 5.0})
+def test_warm_up_is_linear_up_to_the_value_of_the_schedule_after_it(every):
+    schedule = schedule_from_table("cosine", **ENDS, every=every, warm_up={"initial": 0.01, "epochs": 5.0})
     cosine = schedules.cosine(**ENDS, epochs=EPOCHS)
-    for place in PLACES:
-        e = place if every == "step" else math.floor(place)
+    for position in POSITIONS:
+        e = position if every == "step" else math.floor(position)
         expected = cosine(e) if e >= 5 else np.interp(e, [0, 5], [0.01, cosine(5)])
-        assert schedule(place) == pytest.approx(expected, rel=1e-12)
+        assert schedule(position) == pytest.approx(expected, rel=1e-12)
 
 
-def test_warm_up_ends_where_a_schedule_that_is_ahead_is_then():
-    schedule = built("linear", **ENDS, ahead=2.0, warm_up={"initial": 0.0, "epochs": 4.0})
+def test_warm_up_ends_at_the_value_of_the_shifted_schedule():
+    schedule = schedule_from_table("linear", **ENDS, ahead=2.0, warm_up={"initial": 0.0, "epochs": 4.0})
     assert [schedule(epoch) for epoch in (0, 2, 4)] == pytest.approx([0, (0.3 - 0.298 * 0.3) / 2, 0.3 - 0.298 * 0.3])
 
 
-def test_only_the_first_cycle_is_ahead():
-    one, other = (built("cosine_restarts", **ENDS, restarts=[4], ahead=ahead) for ahead in (0.0, 1.0))
-    assert [other(epoch) for epoch in range(3)] == [one(epoch + 1) for epoch in range(3)]
-    assert [other(epoch) for epoch in range(4, EPOCHS)] == [one(epoch) for epoch in range(4, EPOCHS)]
+def test_only_the_first_cycle_is_shifted():
+    plain, shifted = (schedule_from_table("cosine_restarts", **ENDS, restarts=[4], ahead=ahead) for ahead in (0.0, 1.0))
+    assert [shifted(epoch) for epoch in range(3)] == [plain(epoch + 1) for epoch in range(3)]
+    assert [shifted(epoch) for epoch in range(4, EPOCHS)] == [plain(epoch) for epoch in range(4, EPOCHS)]
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 7, 160])
 @pytest.mark.parametrize("steps", [1, 3, 49, 391])
-def test_boundaries_are_met_by_steps_that_are_fractions_of_an_epoch(epochs, steps):
-    """A step's place is epoch + step / steps: whole at the first step of each epoch, whatever the number of steps."""
-    schedule = built("step", epochs, initial=1.0, factor=0.5, period=1, every="step")
-    places = [epoch + step / steps for epoch in range(epochs) for step in range(steps)]
-    assert [schedule(place) for place in places] == [0.5 ** (index // steps) for index in range(epochs * steps)]
+def test_boundaries_are_reached_at_the_first_step_of_an_epoch(epochs, steps):
+    """The position of a step is epoch + step / steps: an integer at the first step, for any number of steps."""
+    schedule = schedule_from_table("step", epochs, initial=1.0, factor=0.5, period=1, every="step")
+    positions = [epoch + step / steps for epoch in range(epochs) for step in range(steps)]
+    assert [schedule(position) for position in positions] == [
+        0.5 ** (index // steps) for index in range(epochs * steps)
+    ]
 
 
-def test_an_optimizer_begins_with_the_values_of_the_first_step():
+def test_optimizer_starts_with_the_values_of_the_first_step():
     rate = {"schedule": "cosine", **ENDS, "every": "step", "warm_up": {"initial": 0.125, "epochs": 1.0}}
     optimizer = build_optimizer(OptimizerConfig(name="sgd", learning_rate=rate), EPOCHS)
     assert float(optimizer.learning_rate) == 0.125

@@ -1,9 +1,10 @@
-"""One table of schemes × networks × bits × (latent weights, Bop): what holds for each entry."""
+"""Verify every scheme × network × bits × (latent weights, Bop), on shallow variants of the networks."""
 
 import larq
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import small_network
 
 from bnn_keras import catalog
 from bnn_keras.build import build_network, build_optimizer, build_scheme
@@ -13,80 +14,75 @@ from bnn_keras.errors import BnnError
 from bnn_keras.experiment import OptimizerConfig, resolve
 
 OPTIMIZERS = {"latent": "adam_torch", "bop": "bop"}
-# Images as small as a network allows, and what else keeps the large ones quick.
-SMALLEST = {"alexnet": 67, "binary_alexnet": 64, "xnornet": 217, "birealnet": 32, "resnet18": 32, "resnet34": 32}
-# Small ones with everything; the others with what their papers have, and all else where time does not matter.
-QUICK = ("lenet5", "wrn_20_1", "resnet20")
+# Networks of the quick tests: a plain one, residual ones with both kinds of shortcuts, and one with activations.
+QUICK = ("lenet5", "resnet20", "vgg_small")
+NETWORKS = [name for name in catalog.NETWORKS if not name.startswith("zoo/")]
 
 
 def _table():
-    for network, row in catalog.NETWORKS.items():
-        for scheme, offered in catalog.SCHEMES.items():
-            if (scheme == "zoo") or network.startswith("zoo/"):
-                continue
-            for bits in offered.bits:
-                for weights in OPTIMIZERS:
-                    if scheme == "float" and weights == "bop":
-                        continue
-                    own = (scheme, bits) == (row.scheme, row.bits)
-                    marks = [] if network in QUICK or own else [pytest.mark.slow]
-                    yield pytest.param(network, scheme, bits, weights, marks=marks)
+    """Yield network, structure, scheme, bits and kind of weights of every test case."""
+    for network in NETWORKS:
+        structures = ("bireal", "normal") if network in QUICK and catalog.NETWORKS[network].structures else (None,)
+        for structure in structures:
+            for scheme, row in catalog.SCHEMES.items():
+                for bits in row.bits:
+                    for weights in OPTIMIZERS:
+                        if scheme == "zoo" or (scheme == "float" and weights == "bop"):
+                            continue
+                        marks = [] if network in QUICK else pytest.mark.slow
+                        values = (network, structure, scheme, bits, weights)
+                        yield pytest.param(*values, id="-".join(filter(None, values)), marks=marks)
 
 
-def input_shape(network):
-    height, _, channels = catalog.NETWORKS[network].input_shape
-    size = next((size for name, size in SMALLEST.items() if network.startswith(name)), height)
-    return (size, size, channels)
-
-
-def build(network, scheme, bits, optimizer):
+def build(network, scheme, bits, optimizer, structure=None):
     experiment = resolve(network, scheme=scheme, bits=bits, optimizer=optimizer).experiment
-    structure = {"structure": experiment.network.structure} if experiment.network.structure else {}
+    structure = structure or experiment.network.structure
     tf.keras.utils.set_random_seed(3)
-    model = build_network(
-        network, build_scheme(experiment), input_shape(network), 10, **experiment.network.choices, **structure
+    model = small_network(
+        network,
+        build_scheme(experiment),
+        **experiment.network.choices,
+        **({"structure": structure} if structure else {}),
     )
     apply_constraints(model)
     return model
 
 
-def two_valued(variable):
-    """Whether each output channel of a kernel has two values, of one magnitude, at the most."""
+def has_one_magnitude_per_filter(variable):
     with larq.context.quantized_scope(True):
         quantized = tf.convert_to_tensor(variable).numpy()
     magnitude = np.abs(quantized).reshape(-1, quantized.shape[-1])
     return np.allclose(magnitude, magnitude[0], rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("network", "scheme", "bits", "weights"), list(_table()))
-def test_entry(network, scheme, bits, weights, tmp_path):
-    optimizer = OPTIMIZERS[weights]
-    model = build(network, scheme, bits, optimizer)
+@pytest.mark.parametrize(("network", "structure", "scheme", "bits", "weights"), list(_table()))
+def test_trains_one_step_and_saves_its_weights(network, structure, scheme, bits, weights, tmp_path):
+    model = build(network, scheme, bits, OPTIMIZERS[weights], structure)
     assert bool(binary_variables(model)) == bits.startswith("1/")
 
     random = np.random.default_rng(5)
     images = random.normal(0, 1, (4, *model.input_shape[1:])).astype(np.float32)
     labels = np.arange(4) % 10
     before = [variable.numpy() for variable in model.trainable_variables]
-    # Bop's step is large and its threshold 0, so that some weight is sure to turn.
-    own = {"threshold": 0.0, "gamma": 1.0} if weights == "bop" else {}
-    optimizer = build_optimizer(OptimizerConfig(name=optimizer, learning_rate=0.01, **own), epochs=1)
+    # With gamma 1 and threshold 0, Bop flips some weight of each kernel in the first step.
+    options = {"threshold": 0.0, "gamma": 1.0} if weights == "bop" else {}
+    optimizer = build_optimizer(OptimizerConfig(name=OPTIMIZERS[weights], learning_rate=0.01, **options), epochs=1)
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, run_eagerly=True)
     assert np.isfinite(model.train_on_batch(images, labels))
-    unmoved = [
+    unchanged = [
         variable.name
         for variable, old in zip(model.trainable_variables, before, strict=True)
         if np.array_equal(old, variable.numpy())
     ]
-    assert not unmoved
-    assert all(two_valued(variable) for variable in binary_variables(model))
+    assert not unchanged
+    assert all(has_one_magnitude_per_filter(variable) for variable in binary_variables(model))
     if weights == "bop":
         assert all(set(np.unique(variable.numpy())) <= {-1.0, 1.0} for variable in binary_variables(model))
 
     model.save_weights(tmp_path / "weights.h5")
     trained = model.get_weights()
-    # In training mode: after one step running statistics fit no deep network with scales of √n for each layer.
+    # In training mode: after one step, running statistics do not yet match activations with scales of √n per layer.
     outputs = model(images, training=True).numpy()
     assert np.isfinite(outputs).all()
     model.set_weights([np.ones_like(value) for value in trained])
@@ -95,19 +91,20 @@ def test_entry(network, scheme, bits, weights, tmp_path):
     assert np.array_equal(outputs, model(images, training=True))
 
 
-@pytest.mark.parametrize("network", [name for name in catalog.NETWORKS if name.startswith("zoo/")])
 @pytest.mark.slow
-def test_larq_zoo(network):
-    model = build_network(network, build_scheme(resolve("zoo/quicknet").experiment), (224, 224, 3), 10)
-    images = np.random.default_rng(5).normal(0, 1, (1, 224, 224, 3)).astype(np.float32)
+@pytest.mark.parametrize("network", [name for name in catalog.NETWORKS if name.startswith("zoo/")])
+def test_larq_zoo_network_returns_logits(network):
+    size = 224 if network == "zoo/xnornet" else 64  # smallest last map of xnornet is 6 × 6
+    model = build_network(network, build_scheme(resolve("zoo/quicknet").experiment), (size, size, 3), 10)
+    images = np.random.default_rng(5).normal(0, 1, (1, size, size, 3)).astype(np.float32)
     logits = model(images).numpy()
     assert logits.shape == (1, 10)
-    assert not np.allclose(logits.sum(), 1)  # before the softmax
+    assert not np.allclose(logits.sum(), 1)  # no softmax
     assert binary_variables(model)
 
 
 @pytest.mark.parametrize("scheme", [name for name in catalog.SCHEMES if name != "zoo"])
-def test_model_survives_serialization(scheme, tmp_path):
+def test_saved_model_equals_original(scheme, tmp_path):
     model = build("lenet5", scheme, catalog.SCHEMES[scheme].bits[0], "adam")
     model.save(tmp_path / "model.keras")
     copy = tf.keras.models.load_model(tmp_path / "model.keras")
@@ -116,7 +113,7 @@ def test_model_survives_serialization(scheme, tmp_path):
 
 
 @pytest.mark.parametrize("function", ["relu", "leaky_clip", "clip"])
-def test_activation_in_the_place_of_the_signs(function):
+def test_float_scheme_has_the_chosen_activation(function):
     """Bi-Real Net's first recipe trains with these before it binarizes."""
     scheme = build_scheme(
         resolve("birealnet18", scheme="float", overrides=[f"scheme.activation={function}"]).experiment
@@ -136,7 +133,7 @@ def test_activation_in_the_place_of_the_signs(function):
         ("1/32", "images", None),
     ],
 )
-def test_what_is_done_to_inputs(bits, inputs, expected):
+def test_input_quantizer_depends_on_bits_and_kind_of_inputs(bits, inputs, expected):
     quantizer = build_scheme(resolve("lenet5", bits=bits).experiment).conv2d(2, 3, inputs=inputs).input_quantizer
     assert (type(quantizer).__name__ if quantizer else None) == expected
 
@@ -146,7 +143,9 @@ def test_bop_needs_binary_kernels():
         resolve("lenet5", scheme="float", optimizer="bop")
 
 
-def test_irnet_has_one_t_and_k_for_all_layers():
+def test_irnet_layers_share_t_and_k():
     scheme = build_scheme(resolve("resnet20").experiment)
-    one, other = scheme.conv2d(2, 3), scheme.dense(2)
-    assert one.kernel_quantizer.annealed is other.kernel_quantizer.annealed is one.input_quantizer.annealed
+    convolution, dense = scheme.conv2d(2, 3), scheme.dense(2)
+    assert (
+        convolution.kernel_quantizer.annealed is dense.kernel_quantizer.annealed is convolution.input_quantizer.annealed
+    )

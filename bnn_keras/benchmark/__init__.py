@@ -1,11 +1,11 @@
-"""How fast, how large and how binary a network is in each engine: all take turns in one process.
+"""Compare engines on the same network: latency, throughput, memory, file size and share of binary layers.
 
-Engines run in processes of their own (`export.worker`): a crash of one is an error, TensorFlow's threads are settled
-anew, and what is measured is not what wrote the files. This machine's CPU is measured, whatever else it has.
+Engines run in separate processes (`export.worker`): a crash of an engine becomes an error, each process sets its own
+number of TensorFlow threads, and converters do not affect the measurements. Only the CPU is measured.
 """
 
 from bnn_keras.benchmark.comparing import BATCH_SIZES, benchmark
 from bnn_keras.benchmark.engines import ENGINES, Entrant
-from bnn_keras.benchmark.tables import Row, cells, columns, draw
+from bnn_keras.benchmark.tables import BenchmarkRow, cells, columns, draw
 
-__all__ = ["BATCH_SIZES", "ENGINES", "Entrant", "Row", "benchmark", "cells", "columns", "draw"]
+__all__ = ["BATCH_SIZES", "ENGINES", "BenchmarkRow", "Entrant", "benchmark", "cells", "columns", "draw"]

@@ -1,4 +1,4 @@
-"""Files of one network, compared with each other: from what the user names to rows."""
+"""Prepare the files of each network, measure them in turns and return the rows of the comparison."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 from bnn_keras import catalog
 from bnn_keras.benchmark import measuring, tables
 from bnn_keras.benchmark.engines import ENGINES, Entrant
-from bnn_keras.benchmark.tables import Row
+from bnn_keras.benchmark.tables import BenchmarkRow
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import resolve
 from bnn_keras.export import open_export, worker
-from bnn_keras.export.exporting import files_of, installed
-from bnn_keras.export.graphs import Source
-from bnn_keras.export.opening import read_sidecar
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export.formats import files_of, installed
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.random_weights import randomize_weights
+from bnn_keras.export.sidecar import read_sidecar
 from bnn_keras.models import build_empty, load_run
 from bnn_keras.runs import Run
 
@@ -40,177 +40,203 @@ def benchmark(
     best: bool = False,
     output: str | Path | None = None,
     plot: str | Path | None = None,
-    said: Callable[[str], None] = lambda line: None,
-) -> list[Row]:
-    """Measures networks in engines.
+    log: Callable[[str], None] = lambda line: None,
+) -> list[BenchmarkRow]:
+    """Measure networks in several engines.
 
-    Files of one network take turns, round after round, so that whatever else the machine does touches all of them.
+    The files of a network are measured in turns, round after round, so that other load on the machine affects all of
+    them alike.
 
     Args:
         sources: Run directories, exported files, and names of networks, which get random weights.
-        engines: The engines for runs and networks (`ENGINES`); all where empty. A file has its own.
-        batch_sizes: Images of a batch, for the throughput; `BATCH_SIZES` where empty. Latency is that of single images.
-        threads: Numbers of threads, one after the other; 1 and as many as the machine has where empty.
-        rounds: Turns of each file.
-        seconds: Length of a turn; an inference that has begun is finished.
-        best: Take the best weights of runs instead of the last.
-        output: A table of everything: `.csv`, `.json` or `.md`.
-        plot: A picture of latencies: PNG, SVG or PDF by its suffix.
-        said: Is told what is going on.
+        engines: The engines for runs and networks (`ENGINES`). Default: all. An exported file has its own engine.
+        batch_sizes: Batch sizes for the throughput. Default: `BATCH_SIZES`. Latency is measured on single images.
+        threads: Numbers of threads, measured one after another. Default: 1 and the number of available CPUs.
+        rounds: The number of turns of each file.
+        seconds: The length of a turn. An inference that has started is finished.
+        best: Use the best weights of runs instead of the last.
+        output: A file for the table of all measurements: `.csv`, `.json` or `.md`.
+        plot: A file for a plot of the latencies: `.png`, `.svg` or `.pdf`.
+        log: A function that receives a line for each step.
 
     Returns:
         A row for each file and number of threads.
 
     Raises:
-        BnnError: A source, an engine or a suffix is unknown; what an engine needs is not installed; a converter or an
-            engine crashed; or a place cannot be written.
+        BnnError: A source, an engine or a suffix is unknown; a package of an engine is not installed; a converter or an
+            engine crashed; or an output file cannot be written.
+
+    Example:
+        >>> for row in benchmark(["lenet5"], engines=["keras", "tflite_float"], threads=[1]):  # doctest: +SKIP
+        ...     print(f"{row.entrant.engine}: {row.median:.2f} ms")
+        keras: 0.62 ms
+        tflite_float: 0.31 ms
     """
-    chosen = [_engine(name) for name in dict.fromkeys(engines or ENGINES)]
-    sources = [str(source) for source in sources]
+    engines = list(dict.fromkeys(engines or ENGINES))
+    _check_engines(engines)
     tables.check_suffixes(output, plot)
     threads = tuple(dict.fromkeys(threads)) or tuple(dict.fromkeys((1, len(os.sched_getaffinity(0)))))
     batch_sizes = tuple(dict.fromkeys(batch_sizes)) or BATCH_SIZES
     with tempfile.TemporaryDirectory(prefix="bnn-keras-") as folder:
         entrants: list[Entrant] = []
-        opened = {source: _opened(source, best) for source in sources}
-        for place, (source, entries) in enumerate(opened.items()):
-            said(f"{source}: getting ready")
-            entrants += entries(chosen, Path(folder) / str(place))
-        measured = []
+        writers = {source: _file_writer(source, best) for source in map(str, sources)}
+        for index, (source, write_files) in enumerate(writers.items()):
+            log(f"{source}: preparing")
+            entrants += write_files(engines, Path(folder) / str(index))
+        rows: list[BenchmarkRow] = []
         for network in dict.fromkeys(entrant.network for entrant in entrants):
             group = [entrant for entrant in entrants if entrant.network == network]
-            measured += _measured(group, threads, batch_sizes, rounds, seconds, said)
+            rows += _measure(group, threads, batch_sizes, rounds, seconds, log)
     if output:
-        tables.write(measured, output)
+        tables.write(rows, output)
     if plot:
-        tables.draw(measured, plot)
-    return measured
+        tables.draw(rows, plot)
+    return rows
 
 
-def _engine(name: str) -> str:
-    if name not in ENGINES:
-        raise BnnError(unknown("engine", name, ENGINES))
-    return name
+def _check_engines(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in ENGINES:
+            raise BnnError(unknown("engine", name, ENGINES))
 
 
-def _opened(source: str, best: bool) -> Callable[[Sequence[str], Path], list[Entrant]]:
-    """What makes the files of a source: (engines, folder) → entrants.
+def _file_writer(source: str, best: bool) -> Callable[[Sequence[str], Path], list[Entrant]]:
+    """Return a function (engines, folder) → entrants that writes the files of a source.
 
     Raises:
-        BnnError: There is no such run, file or network.
+        BnnError: There is no run, file or network of this name.
     """
     if Run(source).begun:
-        return lambda engines, folder: _converted(_of_run(source, best), source, best, engines, folder)
+        return lambda engines, folder: _write_entrants(_source_of_run(source, best), source, best, engines, folder)
     if Path(source).exists():
         if best:
             raise BnnError(f"{source!r} is an exported file, which has one set of weights; leave --best out")
-        entrant = _of_file(source)
+        entrant = _entrant_of_file(source)
         return lambda engines, folder: [entrant]
     if source in catalog.NETWORKS:
-        return lambda engines, folder: _converted(_of_network(source), source, None, engines, folder)
+        return lambda engines, folder: _write_entrants(_source_of_network(source), source, None, engines, folder)
     raise BnnError(f"no run or file {source!r}, and {unknown('network', source, catalog.NETWORKS)}")
 
 
-def _of_run(source: str, best: bool) -> Source:
+def _source_of_run(source: str, best: bool) -> ExportJob:
     experiment, model = load_run(source, best)
-    return Source(model, experiment, Run.read(source).environment["dataset"]["labels"])
+    return ExportJob(model, experiment, Run.read(source).environment["dataset"]["labels"])
 
 
-def _of_network(name: str) -> Source:
+def _source_of_network(name: str) -> ExportJob:
+    """Return a network with random weights, whose binary kernels have both signs."""
     experiment = resolve(name).experiment
     model = build_empty(experiment)
-    look_trained(model)
-    return Source(model, experiment, list(map(str, range(model.output_shape[-1]))))
+    randomize_weights(model)
+    return ExportJob(model, experiment, list(map(str, range(model.output_shape[-1]))))
 
 
-def _of_file(source: str) -> Entrant:
-    """An exported file, which is its own.
+def _entrant_of_file(source: str) -> Entrant:
+    """Return the entrant of an exported file.
 
     Raises:
-        BnnError: It is damaged, or no exported file.
+        BnnError: The file is damaged, or is not an exported file.
     """
     path = Path(source)
-    found = open_export(path)
-    sidecar = {} if found.format == "packed" else read_sidecar(path)
+    exported = open_export(path)
+    sidecar = {} if exported.format == "packed" else read_sidecar(path)
     return Entrant(
-        source,
-        "file",
-        found.experiment.network.name,
-        found.format,
-        found.format,
-        source,
-        sidecar.get("floats", "float32"),
-        sidecar.get("bytes", path.stat().st_size),
-        found.experiment.input_shape,
-        sidecar.get("binary_layers"),
-        sidecar.get("packed_layers"),
+        source=source,
+        weights="file",
+        network=exported.experiment.network.name,
+        engine=exported.format,
+        runtime=exported.format,
+        file=source,
+        floats=sidecar.get("floats", "float32"),
+        bytes=sidecar.get("bytes", path.stat().st_size),
+        shape=exported.experiment.input_shape,
+        binary_layers=sidecar.get("binary_layers"),
+        packed_layers=sidecar.get("packed_layers"),
     )
 
 
-def _converted(source: Source, name: str, best: bool | None, engines: Sequence[str], folder: Path) -> list[Entrant]:
-    """A network's files for engines."""
+def _write_entrants(
+    source: ExportJob, name: str, best: bool | None, engines: Sequence[str], folder: Path
+) -> list[Entrant]:
+    """Write the files of a network for the engines; `best` is None for random weights."""
     folder.mkdir(parents=True)
-    made = []
-    for engine in engines:
-        row = ENGINES[engine]
-        file = folder / row.file
-        with installed(catalog.FORMATS[row.format]):
-            left = row.write(source, file)
-        written = sum(part.stat().st_size for part in files_of(file))
-        size = count(source.model)["bytes_float32"] if engine == "keras" else written
-        made.append(
+    entrants = []
+    for name_of_engine in engines:
+        engine = ENGINES[name_of_engine]
+        file = folder / engine.file
+        with installed(catalog.FORMATS[engine.format]):
+            float_layers = engine.write(source, file)
+        if engine.float32_size:
+            size = count(source.model)["bytes_float32"]
+        else:
+            size = sum(part.stat().st_size for part in files_of(file))
+        entrants.append(
             Entrant(
-                name,
-                "random" if best is None else "best" if best else "last",
-                source.experiment.network.name,
-                engine,
-                row.runtime,
-                str(file),
-                source.floats,
-                size,
-                source.experiment.input_shape,
-                len(source.kernels),
-                len(source.kernels) - len(left),
+                source=name,
+                weights="random" if best is None else "best" if best else "last",
+                network=source.experiment.network.name,
+                engine=name_of_engine,
+                runtime=engine.runtime,
+                file=str(file),
+                floats=source.floats,
+                bytes=size,
+                shape=source.experiment.input_shape,
+                binary_layers=len(source.kernels),
+                packed_layers=len(source.kernels) - len(float_layers),
             )
         )
-    return made
+    return entrants
 
 
-def _measured(
+def _measure(
     group: Sequence[Entrant],
     threads: Sequence[int],
     batch_sizes: Sequence[int],
     rounds: int,
     seconds: float,
-    said: Callable[[str], None],
-) -> list[Row]:
-    """The rows of files that are compared with each other."""
+    log: Callable[[str], None],
+) -> list[BenchmarkRow]:
+    """Measure the files of one network and return their rows."""
     network = group[0].network
-    said(f"{network}: memory and shares of time")
-    alone = [_in_fresh_process(measuring.alone, entrant, threads[0]) for entrant in group]
-    names = tables.names(group)
+    log(f"{network}: memory and share of binary layers")
+    alone = [_in_fresh_process(measuring.measure_alone, entrant, threads[0]) for entrant in group]
+    labels = tables.labels(group)
     rows = []
     for number in threads:
-        said(f"{network}: turns with {number} thread(s)")
+        log(f"{network}: latency with {number} thread(s)")
         with contextlib.closing(worker.Worker()) as process:
             times = {
-                size: process.call(f"{measuring.__name__}:take_turns", list(group), number, size, rounds, seconds)
+                size: process.call(f"{measuring.__name__}:measure_in_turns", list(group), number, size, rounds, seconds)
                 for size in dict.fromkeys((1, *batch_sizes))
             }
-        for place, entrant in enumerate(group):
-            faster = {name: _ratio(times[1][place], other) for name, other in zip(names, times[1], strict=True)}
-            throughput = {size: _rate(times[size][place], size) for size in batch_sizes}
-            memory, share = alone[place]
-            rows.append(Row(entrant, number, times[1][place], faster, throughput, memory, share))
+        for index, entrant in enumerate(group):
+            rounds_of_entrant = times[1][index]
+            memory, binary_share = alone[index]
+            rows.append(
+                BenchmarkRow(
+                    entrant=entrant,
+                    threads=number,
+                    rounds=rounds_of_entrant,
+                    speedups={
+                        label: _speedup(rounds_of_entrant, other) for label, other in zip(labels, times[1], strict=True)
+                    },
+                    throughput={size: _throughput(times[size][index], size) for size in batch_sizes},
+                    memory=memory,
+                    binary_share=binary_share,
+                )
+            )
     return rows
 
 
-def _ratio(own: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
-    """How many times as fast: the median over the rounds, since the machine is another one in each."""
-    return float(np.median([np.median(theirs) / np.median(ours) for ours, theirs in zip(own, other, strict=True)]))
+def _speedup(rounds: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
+    """Return the speedup over another file: the median over the rounds, because the load may change between them."""
+    return float(
+        np.median([np.median(slower) / np.median(faster) for faster, slower in zip(rounds, other, strict=True)])
+    )
 
 
-def _rate(times: Sequence[Sequence[float]] | None, batch_size: int) -> float | None:
+def _throughput(times: Sequence[Sequence[float]] | None, batch_size: int) -> float | None:
+    """Return images per second."""
     return None if times is None else batch_size / float(np.median(np.concatenate(times)))
 
 

@@ -1,4 +1,4 @@
-"""The engines that are compared, what runs their files, and the files that take part."""
+"""Engines to compare, the runtimes that run their files, and the files of a comparison."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ import tensorflow as tf
 
 from bnn_keras import catalog
 from bnn_keras.export import tflite, worker
-from bnn_keras.export.graphs import Source, save_graph
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.saved_graph import save_graph
 
-# Inferences that shares of time are of: OpenVINO counts in whole microseconds.
-_PROFILED = 20
+# Number of profiled inferences. OpenVINO reports whole microseconds, so a single inference is too short.
+_PROFILED_INFERENCES = 20
 
 Infer = Callable[[np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """A library that runs files.
+    """A library that runs exported files.
 
     Attributes:
-        library: What to import for it.
-        open: (file, floats, threads, batch size) → images → outputs.
-        batches: Whether it takes several images at a time.
-        binary_share: (file, floats, threads, images) → share of the time that it computes binary layers; None where
-            the library does not tell.
+        library: The module to import.
+        open: A function (file, floats, threads, batch size) → inference function from images to outputs.
+        batches: Whether it accepts more than one image at a time.
+        binary_share: A function (file, floats, threads, images) → share of the inference time spent in binary layers;
+            None if the library has no profiler.
     """
 
     library: str
@@ -68,7 +69,7 @@ def _open_openvino(file: str, floats: str, threads: int, batch_size: int) -> Inf
 
 
 def _openvino(file: str, floats: str, threads: int, batch_size: int, **properties: Any) -> Any:
-    """A compiled model; it takes batches of this size, whatever the file has settled."""
+    """Compile a model for a batch size, whatever batch size the file has."""
     import openvino as ov
 
     from bnn_keras.export.openvino import compiled_model
@@ -79,7 +80,7 @@ def _openvino(file: str, floats: str, threads: int, batch_size: int, **propertie
 
 
 def _binary_share_of_openvino(file: str, floats: str, threads: int, images: np.ndarray) -> float:
-    """The share of convolutions with one-bit kernels and inputs; making their inputs' signs is not in it."""
+    """Return the share of time of convolutions with one-bit kernels and inputs, without the signs of their inputs."""
     import openvino as ov
 
     from bnn_keras.export.openvino import is_sign_convolution
@@ -91,8 +92,8 @@ def _binary_share_of_openvino(file: str, floats: str, threads: int, images: np.n
         if node.get_type_name() == "BinaryConvolution" or is_sign_convolution(node)
     }
     compiled = _openvino(file, floats, threads, len(images), PERF_COUNT=True)
-    # What runs as one node is named as one of the layers that are in it; the runtime's graph knows them all.
-    merged = {
+    # A fused node has the name of one of its layers; the runtime model lists all of them.
+    fused = {
         node.get_friendly_name(): set(node.get_rt_info()["originalLayersNames"].astype(str).split(","))
         for node in compiled.get_runtime_model().get_ordered_ops()
     }
@@ -101,12 +102,12 @@ def _binary_share_of_openvino(file: str, floats: str, threads: int, images: np.n
     def binary_and_all(inferences: int) -> np.ndarray:
         for _ in range(inferences):
             request.infer([images])
-        took = {node.node_name: node.real_time.total_seconds() for node in request.get_profiling_info()}
-        return np.array([sum(took[name] for name in took if merged.get(name, {name}) & binary), sum(took.values())])
+        times = {node.node_name: node.real_time.total_seconds() for node in request.get_profiling_info()}
+        return np.array([sum(times[name] for name in times if fused.get(name, {name}) & binary), sum(times.values())])
 
     first = binary_and_all(1)
-    # What it gives are means since the beginning; the first inference is no measure of the others.
-    seconds = _PROFILED * binary_and_all(_PROFILED - 1) - first
+    # OpenVINO reports the mean over all inferences so far. Subtract the first one, which is a warm-up.
+    seconds = _PROFILED_INFERENCES * binary_and_all(_PROFILED_INFERENCES - 1) - first
     return float(seconds[0] / seconds[1])
 
 
@@ -125,39 +126,41 @@ class Engine:
     """A way to run a trained network.
 
     Attributes:
-        runtime: What runs its file (`RUNTIMES`).
-        file: The file's name.
-        write: Writes the file; the binary layers that are float in it.
-        format: The format whose packages it needs.
+        runtime: The key of its runtime in `RUNTIMES`.
+        file: The name of the file to write.
+        write: A function that writes the file and returns the names of the binary layers that are float in it.
+        format: The format whose packages the engine needs.
+        float32_size: Whether the reported size is that of all variables in float32 instead of the file's.
     """
 
     runtime: str
     file: str
-    write: Callable[[Source, Path], Collection[str]]
+    write: Callable[[ExportJob, Path], Collection[str]]
     format: str
+    float32_size: bool = False
 
 
-def _write_keras(source: Source, file: Path) -> Collection[str]:
+def _write_keras(source: ExportJob, file: Path) -> Collection[str]:
     save_graph(source.model, file)
     return list(source.kernels)
 
 
-def _write_tflite_float(source: Source, file: Path) -> Collection[str]:
+def _write_tflite_float(source: ExportJob, file: Path) -> Collection[str]:
     worker.call("bnn_keras.export.tflite:convert_float", source.graph, file)
     return list(source.kernels)
 
 
-def _write_openvino_float(source: Source, file: Path) -> Collection[str]:
+def _write_openvino_float(source: ExportJob, file: Path) -> Collection[str]:
     worker.call("bnn_keras.export.openvino:write", str(source.graph), str(file), 1, None, False)
     return list(source.kernels)
 
 
-def _write_openvino(source: Source, file: Path) -> Collection[str]:
+def _write_openvino(source: ExportJob, file: Path) -> Collection[str]:
     return importlib.import_module(catalog.FORMATS["openvino"].module).convert(source, file)
 
 
 ENGINES = {
-    "keras": Engine("saved_model", "keras", _write_keras, "saved_model"),
+    "keras": Engine("saved_model", "keras", _write_keras, "saved_model", float32_size=True),
     "tflite_float": Engine("tflite_float", "float.tflite", _write_tflite_float, "saved_model"),
     "tflite_lce": Engine("tflite", "lce.tflite", tflite.convert, "tflite"),
     "openvino_float": Engine("openvino", "float.xml", _write_openvino_float, "openvino"),
@@ -165,22 +168,22 @@ ENGINES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Entrant:
-    """A file that takes part.
+    """A file of a comparison.
 
     Attributes:
-        source: What the user called it.
-        weights: "last" or "best" of a run, "file", or "random".
-        network: Its network; files of one network are compared with each other.
-        engine: What runs it: one of `ENGINES`, or a format.
-        runtime: The library that does.
-        file: Where it is.
-        floats: Type of what is not binary.
-        bytes: Its size; for Keras that of all numbers in float32.
-        shape: Height, width, channels of its images.
-        binary_layers: How many binary layers the network has.
-        packed_layers: How many of them the engine computes in one bit.
+        source: The run, file or network that the user named.
+        weights: "last" or "best" for a run, "file" for an exported file, "random" for a network.
+        network: The name of the network. Files of the same network are compared with each other.
+        engine: The name of the engine (`ENGINES`), or of the format for an exported file.
+        runtime: The key of the runtime in `RUNTIMES`.
+        file: The path of the file.
+        floats: The type of all numbers that are not binary.
+        bytes: The size in bytes; for the engine `keras`, that of all variables in float32.
+        shape: Height, width and channels of the images.
+        binary_layers: The number of binary layers of the network, if known.
+        packed_layers: The number of layers that the engine computes in one bit, if known.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""What runs in processes of its own: turns of files, and each file alone. `comparing` has it called there."""
+"""Measurements that run in separate processes: files in turns, and each file alone. Called by `comparing`."""
 
 from __future__ import annotations
 
@@ -12,39 +12,60 @@ import numpy as np
 import tensorflow as tf
 
 from bnn_keras.benchmark.engines import RUNTIMES, Entrant, Infer
-from bnn_keras.export.graphs import limit_threads
+from bnn_keras.export.threads import limit_threads
 
-_PROFILED_BATCH = 16  # images of each inference that shares of time are of
+_PROFILED_BATCH = 16  # images per profiled inference
 
 
-def take_turns(
+def measure_in_turns(
     group: Sequence[Entrant], threads: int, batch_size: int, rounds: int, seconds: float
 ) -> list[list[list[float]] | None]:
-    """Seconds of each inference, of each round, of each file; None for one that takes no such batches."""
-    _begin(threads)
-    opened: list[tuple[Infer, np.ndarray] | None] = []
+    """Measure the files of a group in turns.
+
+    Args:
+        group: The files.
+        threads: The number of threads.
+        batch_size: Images per inference.
+        rounds: The number of turns of each file.
+        seconds: The length of a turn. An inference that has started is finished.
+
+    Returns:
+        For each file, for each round, the seconds of each inference; None for a file that does not accept this batch
+        size.
+    """
+    _prepare(threads)
+    times: list[list[list[float]] | None] = []
+    turns: list[tuple[Infer, np.ndarray, list[list[float]]]] = []
     for entrant in group:
         runtime = RUNTIMES[entrant.runtime]
         if batch_size == 1 or runtime.batches:
-            opened.append(
-                (runtime.open(entrant.file, entrant.floats, threads, batch_size), _images(entrant, batch_size))
-            )
+            infer = runtime.open(entrant.file, entrant.floats, threads, batch_size)
+            measured: list[list[float]] = []
+            turns.append((infer, _images(entrant, batch_size), measured))
+            times.append(measured)
         else:
-            opened.append(None)
-    for one in opened:
-        for _ in range(2 if one else 0):  # the first inference is no measure of the others
-            one[0](one[1])
-    taken = [[_turn(*one, seconds) if one else [] for one in opened] for _ in range(rounds)]
-    return [list(turns) if one else None for one, turns in zip(opened, zip(*taken, strict=True), strict=True)]
+            times.append(None)
+    for infer, images, _ in turns:
+        for _ in range(2):  # warm-up
+            infer(images)
+    for _ in range(rounds):
+        for infer, images, measured in turns:
+            measured.append(_turn(infer, images, seconds))
+    return times
 
 
-def alone(entrant: Entrant, threads: int) -> tuple[int | None, float | None]:
-    """Memory for loading and the first inference, and the share of time in binary layers."""
-    _begin(threads)
+def measure_alone(entrant: Entrant, threads: int) -> tuple[int | None, float | None]:
+    """Measure a file in a process of its own.
+
+    Returns:
+        The memory in bytes for loading and the first inference, and the share of time in binary layers. None for what
+        the system or the library does not report.
+    """
+    _prepare(threads)
     runtime, images = RUNTIMES[entrant.runtime], _images(entrant, 1)
     importlib.import_module(runtime.library)
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _kilobytes("VmRSS")
     runtime.open(entrant.file, entrant.floats, threads, 1)(images)
     peak = _kilobytes("VmHWM")
@@ -53,8 +74,8 @@ def alone(entrant: Entrant, threads: int) -> tuple[int | None, float | None]:
     return memory, runtime.binary_share and runtime.binary_share(entrant.file, entrant.floats, threads, images)
 
 
-def _begin(threads: int) -> None:
-    """Settles for TensorFlow what it takes before its first use alone."""
+def _prepare(threads: int) -> None:
+    """Configure TensorFlow, which is only possible before its first use."""
     tf.config.set_visible_devices([], "GPU")
     limit_threads(threads)
 
@@ -66,14 +87,14 @@ def _images(entrant: Entrant, batch_size: int) -> np.ndarray:
 def _turn(infer: Infer, images: np.ndarray, seconds: float) -> list[float]:
     times: list[float] = []
     while sum(times) < seconds or not times:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         infer(images)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return times
 
 
 def _kilobytes(key: str) -> int | None:
-    """A line of this process's /proc/self/status; None where there is none."""
+    """Return the value of a line of /proc/self/status in kB, or None if it does not exist."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{key}:"):

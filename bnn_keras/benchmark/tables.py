@@ -1,4 +1,4 @@
-"""Shows what was measured: rows, tables of them, pictures."""
+"""Rows of a benchmark, and their tables and plots."""
 
 from __future__ import annotations
 
@@ -19,70 +19,78 @@ from bnn_keras.errors import BnnError, unknown
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What was measured of a file with a number of threads.
+class BenchmarkRow:
+    """The measurements of one file with one number of threads.
 
     Attributes:
         entrant: The file.
-        threads: Threads that it computed with.
-        rounds: Seconds of single images, of each inference, of each round.
-        faster: Times as fast as each file of its network, in their order: the median, over the rounds, of the ratio of
-            medians.
-        throughput: Images per second, by the size of a batch; None where the engine takes one image at a time.
-        memory: Most bytes of memory that loading and the first inference took, where the system tells.
-        binary_share: Share of the time that went to layers with one-bit weights and inputs, where the library tells.
+        threads: The number of threads.
+        rounds: For each round, the seconds of each inference of a single image.
+        speedups: The speedup over each file of the network, in their order: the median over the rounds of the ratio of
+            median latencies.
+        throughput: Images per second by batch size; None if the engine accepts single images only.
+        memory: Peak memory in bytes of loading and the first inference; None if the system does not report it.
+        binary_share: Share of the time in layers with one-bit weights and inputs; None if the library has no profiler.
+
+    Example:
+        >>> entrant = Entrant(source="lenet5", weights="random", network="lenet5", engine="keras", file="keras",
+        ...                   runtime="saved_model", floats="float32", bytes=1_725_600, shape=(28, 28, 1))
+        >>> row = BenchmarkRow(entrant=entrant, threads=1, rounds=[[0.001, 0.003], [0.002]], speedups={"keras": 1.0},
+        ...                    throughput={1: 500.0}, memory=None, binary_share=None)
+        >>> f"{row.median:.1f} ms"
+        '2.0 ms'
     """
 
     entrant: Entrant
     threads: int
     rounds: Sequence[Sequence[float]]
-    faster: dict[str, float]
+    speedups: dict[str, float]
     throughput: dict[int, float | None]
     memory: int | None
     binary_share: float | None
 
     @property
     def times(self) -> np.ndarray:
-        """Milliseconds of each inference."""
+        """The latency of each inference in milliseconds."""
         return 1000 * np.concatenate(self.rounds)
 
     @property
     def median(self) -> float:
-        """Milliseconds."""
+        """The median latency in milliseconds."""
         return float(np.median(self.times))
 
     @property
     def p95(self) -> float:
-        """Milliseconds that 95 % of the inferences keep to."""
+        """The 95th percentile of the latency in milliseconds."""
         return float(np.percentile(self.times, 95))
 
     def to_document(self) -> dict[str, Any]:
-        """The row as plain values; times in milliseconds."""
-        one = self.entrant
+        """Return the row as plain values; times are in milliseconds."""
+        entrant = self.entrant
         return {
-            "source": one.source,
-            "weights": one.weights,
-            "network": one.network,
-            "engine": one.engine,
+            "source": entrant.source,
+            "weights": entrant.weights,
+            "network": entrant.network,
+            "engine": entrant.engine,
             "threads": self.threads,
             "latency_median_ms": round(self.median, 4),
             "latency_p95_ms": round(self.p95, 4),
             "inferences": len(self.times),
             "rounds": len(self.rounds),
-            "times_as_fast_as": {name: round(ratio, 3) for name, ratio in self.faster.items()},
+            "times_as_fast_as": {name: round(ratio, 3) for name, ratio in self.speedups.items()},
             "images_per_second": {
                 str(size): None if rate is None else round(rate, 2) for size, rate in self.throughput.items()
             },
-            "bytes": one.bytes,
+            "bytes": entrant.bytes,
             "memory_bytes": self.memory,
             "binary_share": None if self.binary_share is None else round(self.binary_share, 4),
-            "binary_layers": one.binary_layers,
-            "packed_layers": one.packed_layers,
+            "binary_layers": entrant.binary_layers,
+            "packed_layers": entrant.packed_layers,
         }
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
-    """The heads of `cells`."""
+def columns(rows: Sequence[BenchmarkRow]) -> list[str]:
+    """Return the column titles of `cells`."""
     sizes = [f"images/s, batch {size}" for size in rows[0].throughput]
     return [
         "source",
@@ -98,68 +106,70 @@ def columns(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def cells(rows: Sequence[Row]) -> list[list[str | None]]:
-    """Rows for people, in the order of `columns`; None for what was not measured.
+def cells(rows: Sequence[BenchmarkRow]) -> list[list[str | None]]:
+    """Return the rows as formatted text, in the order of `columns`; None for a value that was not measured.
 
-    "times as fast" is in comparison with the first file of the network.
+    "times as fast" is the speedup over the first file of the network.
     """
-    found = []
+    table = []
     for row in rows:
-        one = row.entrant
-        found.append(
+        entrant = row.entrant
+        table.append(
             [
-                one.source + (" (random weights)" if one.weights == "random" else ""),
-                one.engine,
+                entrant.source + (" (random weights)" if entrant.weights == "random" else ""),
+                entrant.engine,
                 str(row.threads),
                 _digits(row.median),
                 _digits(row.p95),
-                _digits(next(iter(row.faster.values()))),
+                _digits(next(iter(row.speedups.values()))),
                 *(None if rate is None else _digits(rate) for rate in row.throughput.values()),
-                _digits(one.bytes / 1e6),
+                _digits(entrant.bytes / 1e6),
                 None if row.memory is None else _digits(row.memory / 1e6),
                 None if row.binary_share is None else f"{100 * row.binary_share:.0f} %",
             ]
         )
-    return found
+    return table
 
 
 def _digits(value: float) -> str:
-    """A number with three digits that count, or all in front of the point."""
+    """Format a number with three significant digits, or with all digits before the decimal point."""
     if not value:
         return "0"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
-def write(rows: Sequence[Row], file: str | Path) -> None:
-    """Writes a table of everything; its format is the file's suffix, which `check_suffixes` knows."""
+def write(rows: Sequence[BenchmarkRow], file: str | Path) -> None:
+    """Write a table of all measurements. The suffix of the file, which `check_suffixes` accepted, is its format."""
     files.write_text(Path(file), _TABLES[_suffix(file)](rows))
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[BenchmarkRow]) -> str:
     documents = [_flat(row.to_document()) for row in rows]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for one in documents for key in one)), lineterminator="\n")
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(key for document in documents for key in document)), lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(documents)
     return text.getvalue()
 
 
 def _flat(document: dict[str, Any]) -> dict[str, Any]:
-    """A column for each value of a table in the document."""
-    flat = {}
+    """Return the document with one entry for each value of its tables."""
+    flat: dict[str, Any] = {}
     for key, value in document.items():
-        flat |= {f"{key}_{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
+        flat |= {f"{key}_{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
     return flat
 
 
-def _json(rows: Sequence[Row]) -> str:
+def _json(rows: Sequence[BenchmarkRow]) -> str:
     return json.dumps([row.to_document() for row in rows], indent=2) + "\n"
 
 
-def _markdown(rows: Sequence[Row]) -> str:
+def _markdown(rows: Sequence[BenchmarkRow]) -> str:
     lines = [
-        "Latency of single images. Times as fast: in comparison with the first file of the network, the median over",
-        "the rounds. Memory: for loading and the first inference. In binary layers: share of time; – is not measured.",
+        "Latency of single images. Times as fast: speedup over the first file of the network, median over the rounds.",
+        "Memory: for loading and the first inference. In binary layers: share of time. –: not measured.",
         "",
         f"| {' | '.join(columns(rows))} |",
         f"|{'---|' * len(columns(rows))}",
@@ -171,45 +181,47 @@ def _markdown(rows: Sequence[Row]) -> str:
 _TABLES = {"csv": _csv, "json": _json, "md": _markdown}
 
 
-def draw(rows: Sequence[Row], file: str | Path) -> None:
-    """Draws the latencies: a panel for each network, a bar for each file and number of threads, up to 95 % as a line.
+def draw(rows: Sequence[BenchmarkRow], file: str | Path) -> None:
+    """Plot the latencies: a panel for each network, a bar for each file and number of threads.
+
+    A bar ends at the median, its line at the 95th percentile.
 
     Raises:
-        BnnError: Another suffix than those of `plots.FORMATS`, or a place that cannot be written.
+        BnnError: The suffix is not one of `plots.FORMATS`, or the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     check_suffixes(None, file)
     networks = list(dict.fromkeys(row.entrant.network for row in rows))
-    numbers = list(dict.fromkeys(row.threads for row in rows))
+    threads = list(dict.fromkeys(row.threads for row in rows))
     across = 1 if len(networks) < 4 else 2
     bars = [sum(row.entrant.network == network for row in rows) for network in networks]
-    heights = [1.2 + 0.25 * max(bars[place : place + across]) for place in range(0, len(bars), across)]
+    heights = [1.2 + 0.25 * max(bars[start : start + across]) for start in range(0, len(bars), across)]
     figure = Figure(figsize=(7 * across, sum(heights) + 0.4), layout="constrained")
     panels = figure.subplots(len(heights), across, squeeze=False, height_ratios=heights).ravel()
     for panel, network in zip(panels, networks, strict=False):
-        _draw(panel, network, [row for row in rows if row.entrant.network == network], numbers)
+        _draw(panel, network, [row for row in rows if row.entrant.network == network], threads)
     for panel in panels[len(networks) :]:
         panel.remove()
-    if len(numbers) > 1:
+    if len(threads) > 1:
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(numbers))
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(threads))
     with files.replacing(Path(file)) as temporary:
         figure.savefig(temporary, format=_suffix(file), dpi=150)
 
 
-def _draw(panel: Any, network: str, rows: Sequence[Row], numbers: Sequence[int]) -> None:
-    height = 0.8 / len(numbers)
-    for color, number in enumerate(numbers):
-        shown = [row for row in rows if row.threads == number]
-        medians, ends = np.array([row.median for row in shown]), np.array([row.p95 for row in shown])
-        places = np.arange(len(shown)) + height * (color - (len(numbers) - 1) / 2)
+def _draw(panel: Any, network: str, rows: Sequence[BenchmarkRow], threads: Sequence[int]) -> None:
+    height = 0.8 / len(threads)
+    for color, number in enumerate(threads):
+        bars = [row for row in rows if row.threads == number]
+        medians, ends = np.array([row.median for row in bars]), np.array([row.p95 for row in bars])
+        positions = np.arange(len(bars)) + height * (color - (len(threads) - 1) / 2)
         label = f"{number} thread{'s' if number > 1 else ''}"
-        panel.barh(places, medians, height, color=f"C{color}", label=label)
-        panel.hlines(places, medians, ends, color="grey")
-        for place, median, end in zip(places, medians, ends, strict=True):
-            panel.text(end * 1.1, place, f"{_digits(median)} ms", va="center", fontsize=8)
-    panel.set_yticks(range(len(shown)), names([row.entrant for row in shown]))
+        panel.barh(positions, medians, height, color=f"C{color}", label=label)
+        panel.hlines(positions, medians, ends, color="grey")
+        for position, median, end in zip(positions, medians, ends, strict=True):
+            panel.text(end * 1.1, position, f"{_digits(median)} ms", va="center", fontsize=8)
+    panel.set_yticks(range(len(bars)), labels([row.entrant for row in bars]))
     panel.invert_yaxis()
     panel.set_xscale("log")
     panel.set_xlim(min(row.median for row in rows) / 3, max(row.p95 for row in rows) * 4)
@@ -219,8 +231,8 @@ def _draw(panel: Any, network: str, rows: Sequence[Row], numbers: Sequence[int])
     panel.set_xlabel("latency of one image, ms: median, and a line to the 95th percentile")
 
 
-def names(group: Sequence[Entrant]) -> list[str]:
-    """The engines, with their sources where that needs telling."""
+def labels(group: Sequence[Entrant]) -> list[str]:
+    """Return a label for each file: its engine, followed by its source if several files have the same engine."""
     engines = [entrant.engine for entrant in group]
     return [
         entrant.engine if engines.count(entrant.engine) == 1 else f"{entrant.engine} of {entrant.source}"
@@ -229,14 +241,18 @@ def names(group: Sequence[Entrant]) -> list[str]:
 
 
 def check_suffixes(output: str | Path | None, plot: str | Path | None) -> None:
-    """Refuses names of files that nothing can be written to, before hours of work."""
+    """Verify that the files to write have known suffixes, before anything is measured.
+
+    Raises:
+        BnnError: A suffix is unknown.
+    """
     for file, kind, known in (
         (output, "table format", tuple(_TABLES)),
         (plot, "picture format", plots.FORMATS),
     ):
         suffix = _suffix(file) if file else None
         if file and suffix not in known:
-            raise BnnError(f"cannot write {str(file)!r}: {unknown(kind, suffix, known)}; give it such a suffix")
+            raise BnnError(f"cannot write {str(file)!r}: {unknown(kind, suffix, known)}; use one of these as suffix")
 
 
 def _suffix(file: str | Path) -> str:

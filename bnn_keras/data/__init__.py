@@ -1,4 +1,4 @@
-"""Datasets (TFDS builders, folders of images, made-up ones) and the pipelines that feed a network with them."""
+"""Datasets (TFDS, folders of images, generated images) and input pipelines."""
 
 from bnn_keras.data.datasets import (
     Dataset,
@@ -11,8 +11,8 @@ from bnn_keras.data.datasets import (
     open_test_data,
     training_examples,
 )
-from bnn_keras.data.pictures import fit
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
+from bnn_keras.data.resizing import resize_and_crop
 from bnn_keras.data.user_images import read_images
 
 __all__ = [
@@ -23,12 +23,12 @@ __all__ = [
     "evaluation_steps",
     "find_data",
     "find_dataset",
-    "fit",
     "normalise",
     "open_data",
     "open_dataset",
     "open_test_data",
     "read_images",
+    "resize_and_crop",
     "steps_per_epoch",
     "training_batches",
     "training_examples",

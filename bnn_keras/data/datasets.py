@@ -1,4 +1,4 @@
-"""Datasets by name: prepared by TFDS once, found in its folder from then on; a folder of images; or made up."""
+"""Open datasets by name: from TFDS, from a folder of images, or generated."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bnn_keras.experiment.schema import FAKE
 from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
 IMAGE_FOLDER = "image_folder"
-_TESTS = ("test", "validation", "val")
-# Of a dataset with one split: TFDS shuffles what it prepares, so that the last tenth is as good as any.
-_PARTS = ("train[:90%]", "train[90%:]")
+_TEST_SPLITS = ("test", "validation", "val")
+# Training and test split of a dataset with one split. TFDS shuffles when it prepares, so any tenth is a random sample.
+_PARTS_OF_TRAIN = ("train[:90%]", "train[90%:]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,18 @@ class Dataset:
     """An image classification dataset.
 
     Attributes:
-        info: What is known of it; its splits are those that are there.
-        reader: Reads it.
+        info: Name, image shape, classes and splits.
+        reader: Reads images and labels.
+
+    Example:
+        >>> import bnn_keras
+        >>> from bnn_keras.data import open_data
+        >>> experiment = bnn_keras.resolve("lenet5", dataset="fake", overrides=["data.examples=6"]).experiment
+        >>> dataset = open_data(experiment)
+        >>> dataset.examples("train"), len(dataset.labels), dataset.encoded
+        (6, 10, False)
+        >>> [(image.shape, image.dtype.name) for image, label in dataset.pairs("test").take(1)]
+        [(TensorShape([28, 28, 1]), 'uint8')]
     """
 
     info: catalog.DatasetRow
@@ -42,49 +52,61 @@ class Dataset:
 
     @property
     def version(self) -> str:
-        """The version of the data."""
+        """Version of the data."""
         return self.reader.version
 
     @property
     def encoded(self) -> bool:
-        """Whether images are read and decoded one by one, instead of held in memory."""
+        """Whether images are decoded each time they are read, instead of once into memory."""
         return self.reader.encoded
 
     def examples(self, split: str) -> int:
-        """Number of images in a split; what is known of it where it is not prepared."""
-        known = {self.info.train: self.info.train_examples, self.info.test: self.info.test_examples}
-        return self.reader.count(split) if self.reader.splits else known[split]
+        """Return the number of images in a split; from the catalog if the dataset is not prepared."""
+        if self.reader.splits:
+            return self.reader.count(split)
+        return {self.info.train: self.info.train_examples, self.info.test: self.info.test_examples}[split]
 
     def pairs(self, split: str) -> tf.data.Dataset:
-        """(image, label) in an order that never changes; images are files where `encoded`, else pixels as uint8."""
+        """Return (image, label) pairs in a fixed order.
+
+        Images are the bytes of image files if `encoded`, else pixels (height, width, channels) as uint8.
+        """
         return self.reader.read(split)
 
 
 def open_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
-    """The dataset of an experiment, ready to read.
+    """Open the dataset of an experiment. Download and prepare it if necessary.
 
     Args:
-        experiment: Names it: one of the catalog, any other image classification set of TFDS, "image_folder", "fake".
-        location: Where the dataset is, or where to put it.
+        experiment: Names a dataset of the catalog, any other image classification dataset of TFDS, "image_folder" or
+            "fake".
+        location: Folder of prepared datasets, and of manually downloaded files.
 
     Raises:
-        BnnError: As `open_dataset`; or the dataset has other images or classes than the experiment says.
+        BnnError: As `open_dataset`; or image shape or number of classes differ from the experiment's.
+
+    Example:
+        >>> import bnn_keras
+        >>> from bnn_keras.data import open_data
+        >>> experiment = bnn_keras.resolve("lenet5", dataset="fake", overrides=["data.examples=6"]).experiment
+        >>> open_data(experiment).info.input_shape
+        (28, 28, 1)
     """
     expected = experiment.data.row
     if experiment.data.name == FAKE:
         return find_data(experiment)
-    images = open_dataset(experiment.data.name, location)
-    if (images.info.input_shape, images.info.classes) != (expected.input_shape, expected.classes):
+    dataset = open_dataset(experiment.data.name, location)
+    if (dataset.info.input_shape, dataset.info.classes) != (expected.input_shape, expected.classes):
         raise BnnError(
-            f"dataset {experiment.data.name!r} has images {shape_text(images.info.input_shape)} in "
-            f"{images.info.classes} classes; the experiment says {shape_text(expected.input_shape)} in "
-            f"{expected.classes}; correct data.shape and data.classes, or leave them to --dataset"
+            f"dataset {experiment.data.name!r} has images {shape_text(dataset.info.input_shape)} in "
+            f"{dataset.info.classes} classes; the experiment expects {shape_text(expected.input_shape)} in "
+            f"{expected.classes}; correct data.shape and data.classes, or remove them and use --dataset"
         )
-    return images
+    return dataset
 
 
 def find_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
-    """The dataset of an experiment, prepared or not; arguments and errors as those of `open_data`."""
+    """Return the dataset of an experiment without preparing it. Arguments and errors are those of `open_data`."""
     if experiment.data.name != FAKE:
         return find_dataset(experiment.data.name, location)
     examples = experiment.data.examples or 2 * max(stage.batch_size for stage in experiment.stages)
@@ -93,133 +115,174 @@ def find_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION)
 
 
 def open_test_data(experiment: Experiment, name: str, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
-    """Another dataset than an experiment's, to test its network on; arguments as those of `open_data`.
+    """Open another dataset to test an experiment's network on.
+
+    Args:
+        experiment: The experiment.
+        name: As for `open_dataset`.
+        location: As for `open_data`.
 
     Raises:
-        BnnError: As `open_dataset`; or it has other images or classes than the experiment's.
+        BnnError: As `open_dataset`; or image shape or number of classes differ from those of the experiment's dataset.
     """
-    own, row = experiment.data.row, describe(name, location)
-    if (row.input_shape, row.classes) != (own.input_shape, own.classes):
+    expected, row = experiment.data.row, describe(name, location)
+    if (row.input_shape, row.classes) != (expected.input_shape, expected.classes):
         raise BnnError(
             f"dataset {name!r} has images {shape_text(row.input_shape)} in {row.classes} classes; the network expects "
-            f"{shape_text(own.input_shape)} in {own.classes}; choose a dataset of that shape"
+            f"{shape_text(expected.input_shape)} in {expected.classes}; choose a dataset of that shape"
         )
     return open_dataset(name, location)
 
 
 def available_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset | None:
-    """The dataset of an experiment where no download is needed: it is prepared, made up, or ships with the package."""
+    """Open the dataset of an experiment if that needs no download, else return None.
+
+    Available are prepared datasets, "fake", and datasets that ship with the package.
+    """
     try:
-        found = find_data(experiment, location)
+        dataset = find_data(experiment, location)
     except BnnError:
         return None
-    return open_data(experiment, location) if found.reader.splits or found.info.module else None
+    return open_data(experiment, location) if dataset.reader.splits or dataset.info.module else None
 
 
-def training_examples(images: Dataset) -> Dataset:
-    """The dataset with its training images in the place of those to test."""
-    row = images.info
-    return dataclasses.replace(images, info=dataclasses.replace(row, test=row.train, test_examples=row.train_examples))
+def training_examples(dataset: Dataset) -> Dataset:
+    """Return the dataset with its training split as the test split.
+
+    Example:
+        >>> import bnn_keras
+        >>> from bnn_keras.data import open_data, training_examples
+        >>> experiment = bnn_keras.resolve("lenet5", dataset="fake").experiment
+        >>> training_examples(open_data(experiment)).info.test
+        'train'
+    """
+    row = dataset.info
+    return dataclasses.replace(dataset, info=dataclasses.replace(row, test=row.train, test_examples=row.train_examples))
 
 
 def open_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
-    """A dataset ready to read; it is downloaded and prepared where that was not done before.
+    """Open a dataset by name. Download and prepare it if necessary.
 
     Args:
-        name: A dataset of the catalog, any other image classification set of TFDS, or "image_folder".
-        location: Where the dataset is, or where to put it.
+        name: A dataset of the catalog, any other image classification dataset of TFDS, or "image_folder".
+        location: Folder of prepared datasets, and of manually downloaded files.
 
     Raises:
         BnnError: The name is unknown; the files can neither be downloaded nor found in `location.manual_dir`; TFDS
-            fails on them (nothing half-prepared stays behind); or the dataset has no split "train".
+            cannot prepare them (no partly prepared dataset is left behind); or the dataset has no split "train".
     """
-    found = find_dataset(name, location)
-    if not found.reader.splits:
-        prepare(found.reader.builder, location.manual_dir)
-    train, test = _splits(name, found.reader)
-    return Dataset(dataclasses.replace(found.info, train=train, test=test), found.reader)
+    row, reader = _find(name, location)
+    if not reader.splits:
+        prepare(reader.builder, location.manual_dir)
+    train, test = _choose_splits(name, reader)
+    return Dataset(dataclasses.replace(row, train=train, test=test), reader)
 
 
 def find_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
-    """A dataset as TFDS describes it, prepared or not.
+    """Return a dataset by name without preparing it.
 
     Args:
         name: As for `open_dataset`.
-        location: Where the dataset is, or where to put it.
+        location: As for `open_dataset`.
 
     Raises:
-        BnnError: The name is unknown, or the dataset is not one for image classification.
+        BnnError: The name is unknown, or the dataset is not for image classification.
+
+    Example:
+        >>> from bnn_keras.data import find_dataset
+        >>> dataset = find_dataset("cifar10")
+        >>> dataset.info.classes, dataset.examples("test")
+        (10, 10000)
     """
-    source = TfdsReader(_image_folder(location) if name == IMAGE_FOLDER else _builder(name, location))
-    row = catalog.DATASETS.get(name) or _row(name, source)
-    return Dataset(row, source)
+    return Dataset(*_find(name, location))
 
 
 def describe(name: str, location: DataLocation = DEFAULT_LOCATION) -> catalog.DatasetRow:
-    """What is known of a dataset, in the catalog or outside of it, without downloading it.
+    """Return the catalog row of a dataset, also of one outside the catalog, without downloading the dataset.
 
     Args:
         name: As for `open_dataset`.
-        location: Where the dataset is, or where to put it.
+        location: As for `open_dataset`.
 
     Returns:
-        A row: height and width None where images differ in size, 0 examples where TFDS does not know yet.
+        The row. Height and width are None if images differ in size; numbers of images are 0 if TFDS does not know them
+        before preparing.
 
     Raises:
-        BnnError: The name is unknown, or the dataset is not one for image classification.
+        BnnError: The name is unknown, or the dataset is not for image classification.
+
+    Example:
+        >>> from bnn_keras.data import describe
+        >>> row = describe("cifar10")
+        >>> row.input_shape, row.classes, row.train_examples
+        ((32, 32, 3), 10, 50000)
     """
-    return find_dataset(name, location).info
+    return _find(name, location)[0]
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:
-    """Height, width and channels for people."""
+    """Return height, width and channels as text for messages."""
     return " × ".join("any" if size is None else str(size) for size in shape)
 
 
-def _row(name: str, source: TfdsReader) -> catalog.DatasetRow:
-    row = catalog.DatasetRow.other(name, source.shape, source.classes)
-    if not source.splits:
+def _find(name: str, location: DataLocation) -> tuple[catalog.DatasetRow, TfdsReader]:
+    reader = TfdsReader(_image_folder(location) if name == IMAGE_FOLDER else _builder(name, location))
+    return catalog.DATASETS.get(name) or _row_of_reader(name, reader), reader
+
+
+def _row_of_reader(name: str, reader: TfdsReader) -> catalog.DatasetRow:
+    row = catalog.DatasetRow.other(name, reader.shape, reader.classes)
+    if not reader.splits:
         return row
-    train, test = _splits(name, source)
-    counts = {"train_examples": source.count(train), "test_examples": source.count(test)}
-    return dataclasses.replace(row, train=train, test=test, **counts)
+    train, test = _choose_splits(name, reader)
+    return dataclasses.replace(
+        row, train=train, test=test, train_examples=reader.count(train), test_examples=reader.count(test)
+    )
 
 
-def _splits(name: str, source: TfdsReader) -> tuple[str, str]:
-    """Those to train on and to test on: "test", else "validation"; the last tenth of "train" where it is alone."""
+def _choose_splits(name: str, reader: TfdsReader) -> tuple[str, str]:
+    """Return the training split and the test split.
+
+    Datasets of the catalog name their splits. Others test on the first labelled split of `_TEST_SPLITS`, or on the last
+    tenth of "train" if there is none.
+    """
     row = catalog.DATASETS.get(name)
-    splits = source.splits
-    wanted = (row.test,) if row else _TESTS
-    test = next((split for split in wanted if splits.get(_whole(split)) and (row or _has_labels(source, split))), None)
+    splits = reader.splits
+    candidates = (row.test,) if row else _TEST_SPLITS
+    test = next(
+        (split for split in candidates if splits.get(_base_split(split)) and (row or _has_labels(reader, split))), None
+    )
     if splits.get("train") and test:
         return row.train if row else "train", test
     if splits.get("train") and not row and name != IMAGE_FOLDER:
-        return _PARTS
-    there = ", ".join(split for split, examples in splits.items() if examples) or "none"
+        return _PARTS_OF_TRAIN
+    present = ", ".join(split for split, examples in splits.items() if examples) or "none"
     raise BnnError(
-        f"dataset {name!r} has images in the splits {there}; expected train and {' or '.join(wanted)}; "
+        f"dataset {name!r} has images in the splits {present}; expected train and {' or '.join(candidates)}; "
         "prepare it again from all of its files"
     )
 
 
-def _whole(split: str) -> str:
-    """The split that one like "test[:10%]" is a part of."""
+def _base_split(split: str) -> str:
+    """Return the split that a part such as "test[:10%]" is taken from."""
     return split.partition("[")[0]
 
 
-def _has_labels(source: TfdsReader, split: str) -> bool:
-    """Whether the first image has one: -1 stands for the secret labels of a contest."""
-    return any(int(label) >= 0 for _, label in source.read(split).take(1))
+def _has_labels(reader: TfdsReader, split: str) -> bool:
+    """Return whether the first image has a label. TFDS stores −1 for the secret labels of a competition."""
+    return any(int(label) >= 0 for _, label in reader.read(split).take(1))
 
 
 def _builder(name: str, location: DataLocation) -> tfds.core.DatasetBuilder:
-    """TFDS's builder by name.
+    """Return TFDS's builder of a dataset.
 
     Raises:
-        BnnError: There is none.
+        BnnError: The name is unknown, or TFDS cannot open the dataset.
     """
     if name == FAKE:
-        raise BnnError("dataset 'fake' takes shape and classes from another one; set data.name=fake in an experiment")
+        raise BnnError(
+            "dataset 'fake' needs an experiment, which sets image shape and classes; set data.name=fake in one"
+        )
     row = catalog.DATASETS.get(name)
     if row and row.module:
         importlib.import_module(row.module)
@@ -229,7 +292,7 @@ def _builder(name: str, location: DataLocation) -> tfds.core.DatasetBuilder:
         hint = f"did you mean {guess!r}? " if guess else ""
         raise BnnError(
             f"unknown dataset {name!r}; {hint}known: {', '.join([*catalog.DATASETS, IMAGE_FOLDER, FAKE])}, "
-            "and every image classification set of TFDS"
+            "and every image classification dataset of TFDS"
         )
     try:
         return tfds.builder(name, data_dir=str(Path(location.data_dir).expanduser()) if location.data_dir else None)
@@ -239,21 +302,21 @@ def _builder(name: str, location: DataLocation) -> tfds.core.DatasetBuilder:
 
 
 def _image_folder(location: DataLocation) -> tfds.ImageFolder:
-    """A folder with images in train/<class>/, and in test, validation or val."""
-    expected = "expected DIR/train/<class>/*.jpg (or .png), and DIR/test, validation or val alike"
+    """Return a builder of `location.data_dir`, which has images in train/<class>/ and in test/, validation/ or val/."""
+    layout = "expected images DIR/train/<class>/*.jpg (or .png), and a folder DIR/test, DIR/validation or DIR/val alike"
     if not location.data_dir:
-        raise BnnError(f"dataset 'image_folder' needs its folder; give it with --data-dir DIR; {expected}")
+        raise BnnError(f"dataset 'image_folder' needs a folder of images; set --data-dir DIR; {layout}")
     folder = Path(location.data_dir).expanduser()
     if not (folder / "train").is_dir():
-        raise BnnError(f"--data-dir {str(folder)!r} has no folder 'train'; {expected}")
+        raise BnnError(f"--data-dir {str(folder)!r} has no folder 'train'; {layout}")
     builder = tfds.ImageFolder(str(folder))
     if not TfdsReader(builder).splits.get("train"):
-        raise BnnError(f"--data-dir {str(folder)!r} has no images in 'train'; {expected}")
-    classes = {path.name for path in (folder / "train").iterdir() if path.is_dir()}
-    strangers = sorted(set(builder.info.features["label"].names) - classes)
-    if strangers:
+        raise BnnError(f"--data-dir {str(folder)!r} has no images in 'train'; {layout}")
+    train_classes = {path.name for path in (folder / "train").iterdir() if path.is_dir()}
+    unknown_classes = sorted(set(builder.info.features["label"].names) - train_classes)
+    if unknown_classes:
         raise BnnError(
-            f"--data-dir {str(folder)!r} has folders {', '.join(strangers[:5])} that 'train' does not have; "
-            "expected the classes of 'train' in every folder beside it"
+            f"--data-dir {str(folder)!r} has the class folders {', '.join(unknown_classes[:5])} in a test split, but "
+            "not in 'train'; add them to 'train' or remove them"
         )
     return builder

@@ -1,4 +1,4 @@
-"""A picture of what a network is given: test images, and training images as they come in several epochs."""
+"""Draw a grid of images: test images, and training images as augmented in several epochs."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bnn_keras.data.datasets import Dataset
-from bnn_keras.data.pictures import picture_of
-from bnn_keras.data.pipelines import denormalise, evaluation_batches, training_pairs
+from bnn_keras.data.pipelines import augmented_pairs, denormalise, evaluation_batches
+from bnn_keras.data.resizing import lazy_image
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.files import replacing
 
 COLUMNS = 8
 EPOCHS = 4
-_INCHES = 1.3  # of an image
-_LETTERS = 16  # of a class's name
+_INCHES_PER_IMAGE = 1.3
+_MAX_LABEL_LENGTH = 16  # characters
 
-Shown = tuple[np.ndarray, int]
+LabelledImage = tuple[np.ndarray, int]
 
 
-def draw_grid(images: Dataset, file: str | Path, experiment: Experiment | None = None) -> None:
-    """Writes a grid of images with the names of their classes.
+def draw_grid(dataset: Dataset, file: str | Path, experiment: Experiment | None = None) -> None:
+    """Write a grid of images, titled with their class names.
 
-    With an experiment: test images as they are evaluated, and below them the same training images as they are augmented
-    in each of the first epochs; pixels before normalisation. Without one: images as they are.
+    With an experiment, the first row shows test images as they are evaluated. Each further row shows the same training
+    images as they are augmented in one epoch. Pixels are those before normalisation. Without an experiment, images are
+    shown unchanged.
 
     Args:
-        images: The dataset.
-        file: The picture; its suffix says in which format (.png, .pdf, .svg, …).
-        experiment: Says size and augmentation.
+        dataset: The dataset.
+        file: Path of the image; its suffix selects the format (.png, .pdf, .svg, …).
+        experiment: Sets image size and augmentation.
 
     Raises:
-        BnnError: The file cannot be written, or matplotlib has no such format.
+        BnnError: The file cannot be written, or matplotlib does not support the format.
     """
     path = Path(file)
-    figure = _figure(seen(images, experiment) if experiment else as_they_are(images), images.labels)
+    rows = preprocessed_rows(dataset, experiment) if experiment else unchanged_rows(dataset)
+    figure = _figure(rows, dataset.labels)
     formats = FigureCanvasAgg(figure).get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise BnnError(
@@ -50,40 +52,47 @@ def draw_grid(images: Dataset, file: str | Path, experiment: Experiment | None =
         figure.savefig(temporary)
 
 
-def as_they_are(images: Dataset) -> dict[str, list[Shown]]:
-    """Rows of images with their labels, as the dataset has them, by the name of the row."""
-    return {name: _first(images, split) for name, split in (("test", images.info.test), ("train", images.info.train))}
+def unchanged_rows(dataset: Dataset) -> dict[str, list[LabelledImage]]:
+    """Return the first test and training images as stored, by the name of the row."""
+    return {
+        name: _first_images(dataset, split)
+        for name, split in (("test", dataset.info.test), ("train", dataset.info.train))
+    }
 
 
-def _first(images: Dataset, split: str) -> list[Shown]:
-    channels = images.info.input_shape[-1]
-    pairs = images.pairs(split).take(COLUMNS)
-    return _arrays((picture_of(data, channels).whole(), label) for data, label in pairs)
+def _first_images(dataset: Dataset, split: str) -> list[LabelledImage]:
+    channels = dataset.info.input_shape[-1]
+    images = ((lazy_image(data, channels), label) for data, label in dataset.pairs(split).take(COLUMNS))
+    return _to_arrays((image.crop(image.full_box()), label) for image, label in images)
 
 
-def seen(images: Dataset, experiment: Experiment) -> dict[str, list[Shown]]:
-    """Rows of images with their labels, as the network will see them, by the name of the row."""
-    batch, labels = next(iter(evaluation_batches(images, experiment, COLUMNS)))
-    rows = {"test": _arrays(zip(denormalise(experiment)(batch), labels, strict=True))}
-    examples = images.pairs(images.info.train).take(COLUMNS).enumerate()
+def preprocessed_rows(dataset: Dataset, experiment: Experiment) -> dict[str, list[LabelledImage]]:
+    """Return the first test images as evaluated and training images as augmented, by the name of the row."""
+    batch, labels = next(iter(evaluation_batches(dataset, experiment, COLUMNS)))
+    rows = {"test": _to_arrays(zip(denormalise(experiment)(batch), labels, strict=True))}
+    indexed_pairs = dataset.pairs(dataset.info.train).take(COLUMNS).enumerate()
+    epochs = tf.data.Dataset.range(EPOCHS)
+    pairs = epochs.flat_map(lambda epoch: augmented_pairs(dataset, experiment, epoch, indexed_pairs))
+    images = _to_arrays(pairs)
+    per_epoch = len(images) // EPOCHS
     for epoch in range(EPOCHS):
-        pairs = training_pairs(images, experiment, tf.constant(epoch, tf.int64), examples)
-        rows[f"epoch {epoch + 1}"] = _arrays(pairs)
+        rows[f"epoch {epoch + 1}"] = images[epoch * per_epoch : (epoch + 1) * per_epoch]
     return rows
 
 
-def _arrays(pairs: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> list[Shown]:
+def _to_arrays(pairs: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> list[LabelledImage]:
     return [(np.clip(np.round(image), 0, 255).astype(np.uint8), int(label)) for image, label in pairs]
 
 
-def _figure(rows: dict[str, list[Shown]], labels: list[str]) -> Figure:
-    figure = Figure(figsize=(_INCHES * COLUMNS, 1.2 * _INCHES * len(rows)), dpi=150, layout="constrained")
+def _figure(rows: dict[str, list[LabelledImage]], labels: list[str]) -> Figure:
+    size = (_INCHES_PER_IMAGE * COLUMNS, 1.2 * _INCHES_PER_IMAGE * len(rows))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     grid = figure.subplots(len(rows), COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[], frame_on=False)
-    for line, (name, shown) in zip(grid, rows.items(), strict=True):
-        line[0].set_ylabel(name)
-        for axes, (image, label) in zip(line, shown, strict=False):
+    for axes_of_row, (name, images) in zip(grid, rows.items(), strict=True):
+        axes_of_row[0].set_ylabel(name)
+        for axes, (image, label) in zip(axes_of_row, images, strict=False):
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-            axes.set_title(labels[label][:_LETTERS], fontsize=7)
+            axes.set_title(labels[label][:_MAX_LABEL_LENGTH], fontsize=7)
     return figure

@@ -1,6 +1,6 @@
-"""From a dataset to batches.
+"""Input pipelines: batches for training and evaluation from a dataset.
 
-Order is a pure function of (seed, epoch), augmentation one of (seed, epoch, example).
+The shuffle order is a pure function of (seed, epoch), augmentation one of (seed, epoch, index of the image).
 """
 
 from __future__ import annotations
@@ -9,81 +9,105 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from bnn_keras.data.augmentation import augment, check_augmentation, cropped
+from bnn_keras.data.augmentation import augment, check_augmentation, crop_for_training
 from bnn_keras.data.datasets import Dataset
-from bnn_keras.data.pictures import fitted, picture_of
+from bnn_keras.data.resizing import lazy_image, resize_for_evaluation
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
 
 EVALUATION_BATCH = 128
-SHUFFLED = 8_192  # encoded images held for shuffling, of a dataset too large for memory
+SHUFFLE_BUFFER = 8_192  # images, of a dataset that is not held in memory
 
 Pair = tuple[tf.Tensor, tf.Tensor]
 
 
 def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Pixels 0…255 (batch, height, width, channels) to what the network takes: (x / 255 − mean) / std as float32."""
+    """Return a function that maps pixels 0…255 to the network's inputs: (x / 255 − mean) / std, as float32.
+
+    Example:
+        >>> import bnn_keras
+        >>> import tensorflow as tf
+        >>> from bnn_keras.data import normalise
+        >>> inputs = normalise(bnn_keras.resolve("lenet5").experiment)(tf.fill([1, 28, 28, 1], 255))
+        >>> print(f"{inputs[0, 0, 0, 0]:.3f}")  # (1 − 0.1307) / 0.3081
+        2.821
+    """
     mean = tf.constant(experiment.data.mean, tf.float32)
     std = tf.constant(experiment.data.std, tf.float32)
     return lambda images: (tf.cast(images, tf.float32) / 255 - mean) / std
 
 
 def denormalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
-    """What `normalise` gives back to pixels, as float32: 255 · (x · std + mean)."""
+    """Return the inverse of `normalise`: 255 · (x · std + mean), as float32."""
     mean = tf.constant(experiment.data.mean, tf.float32)
     std = tf.constant(experiment.data.std, tf.float32)
     return lambda images: 255 * (images * std + mean)
 
 
-def steps_per_epoch(images: Dataset, stage: Stage, replicas: int = 1, static: bool = False) -> int:
-    """Batches of a training epoch, over all input pipelines: those that `training_batches` gives.
+def steps_per_epoch(dataset: Dataset, stage: Stage, replicas: int = 1, static: bool = False) -> int:
+    """Return the number of steps of a training epoch.
+
+    Args:
+        dataset: The dataset.
+        stage: Sets the batch size of all replicas together, and `drop_last`.
+        replicas: Number of replicas that share each batch.
+        static: Whether all batches must have the same size, as TPUs require.
 
     Raises:
-        BnnError: The batch does not divide among the replicas, or there are fewer images than one batch has.
+        BnnError: The batch size is not a multiple of `replicas`, or the dataset has fewer images than one batch.
+
+    Example:
+        >>> import bnn_keras
+        >>> from bnn_keras.data import open_data, steps_per_epoch
+        >>> options = {"overrides": ["data.examples=70"], "batch_size": 32}
+        >>> experiment = bnn_keras.resolve("lenet5", dataset="fake", **options).experiment
+        >>> steps_per_epoch(open_data(experiment), experiment.stages[0])
+        3
     """
-    return -(-_images_used(images, stage, replicas, static) // stage.batch_size)
+    return -(-_examples_per_epoch(dataset, stage, replicas, static) // stage.batch_size)
 
 
-def _images_used(images: Dataset, stage: Stage, replicas: int, static: bool) -> int:
-    """Images of an epoch that are trained on: all, or those of whole batches."""
+def _examples_per_epoch(dataset: Dataset, stage: Stage, replicas: int, static: bool) -> int:
+    """Return how many images an epoch trains on: all, or those of full batches."""
     if stage.batch_size % replicas:
         raise BnnError(
-            f"a batch of {stage.batch_size} images does not divide among {replicas} replicas; "
+            f"a batch of {stage.batch_size} images cannot be divided among {replicas} replicas; "
             f"set --batch-size to a multiple of {replicas}"
         )
-    examples = images.examples(images.info.train)
-    rest = examples % stage.batch_size
-    used = examples - rest if stage.drop_last or static or rest % replicas else examples
+    examples = dataset.examples(dataset.info.train)
+    remainder = examples % stage.batch_size
+    used = examples - remainder if stage.drop_last or static or remainder % replicas else examples
     if not used:
         raise BnnError(
-            f"{examples} training images of {images.info.name!r} do not make one batch of {stage.batch_size}; "
+            f"{dataset.info.name!r} has {examples} training images, fewer than one batch of {stage.batch_size}; "
             f"set --batch-size to at most {examples}"
         )
     return used
 
 
-def training_pairs(
-    images: Dataset, experiment: Experiment, epoch: tf.Tensor, indexed: tf.data.Dataset
+def augmented_pairs(
+    dataset: Dataset, experiment: Experiment, epoch: tf.Tensor, indexed_pairs: tf.data.Dataset
 ) -> tf.data.Dataset:
-    """(image, label) as the network will see them in an epoch, before normalisation.
+    """Return (image, label) pairs as an epoch trains on them, before normalisation.
 
     Args:
-        images: The dataset.
-        experiment: Says seed and augmentation.
-        epoch: Number of the epoch, int64.
-        indexed: (number of the example, (image, label)) in any order, of `images.pairs`.
+        dataset: The dataset.
+        experiment: Sets seed and augmentation.
+        epoch: The epoch, int64.
+        indexed_pairs: (index, (image, label)) of `dataset.pairs`, in any order.
     """
-    place = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
+    epoch_seed = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
     channels = experiment.input_shape[-1]
+    crops = dataset.encoded or (experiment.data.augmentation and experiment.data.augmentation.crop)
 
-    def augmented(index: tf.Tensor, pair: Pair) -> Pair:
-        data, label = pair
-        place_of_image = tf.random.experimental.stateless_fold_in(place, index)
-        image = cropped(picture_of(data, channels), experiment, place_of_image) if cuts else data
-        return augment(image, experiment, place_of_image), label
+    def augment_pair(index: tf.Tensor, pair: Pair) -> Pair:
+        image, label = pair
+        seed = tf.random.experimental.stateless_fold_in(epoch_seed, index)
+        if crops:
+            image = crop_for_training(lazy_image(image, channels), experiment, seed)
+        return augment(image, experiment, seed), label
 
-    cuts = images.encoded or (experiment.data.augmentation and experiment.data.augmentation.crop)
-    return indexed.map(augmented, tf.data.AUTOTUNE)
+    return indexed_pairs.map(augment_pair, tf.data.AUTOTUNE)
 
 
 def _batches(pairs: tf.data.Dataset, batch_size: int, experiment: Experiment, static: bool = False) -> tf.data.Dataset:
@@ -91,22 +115,22 @@ def _batches(pairs: tf.data.Dataset, batch_size: int, experiment: Experiment, st
     return pairs.batch(batch_size, static).map(lambda images, labels: (prepare(images), labels), tf.data.AUTOTUNE)
 
 
-def _for_replicas(replicas: int) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """Batches of several replicas to as many batches, of which none is smaller than the others."""
+def _split_among(replicas: int) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+    """Return a function that splits a batch into `replicas` batches of equal size."""
 
-    def split(part: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(part, tf.concat([[replicas, tf.shape(part)[0] // replicas], tf.shape(part)[1:]], 0))
+    def split_batch(batch: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(batch, tf.concat([[replicas, tf.shape(batch)[0] // replicas], tf.shape(batch)[1:]], 0))
 
-    def parts(images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
+    def split_pair(images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
         shape = [None, *images.shape[1:]]
-        dataset = tf.data.Dataset.from_tensor_slices((split(images), split(labels)))
-        return dataset.map(lambda some, their: (tf.ensure_shape(some, shape), their))
+        parts = tf.data.Dataset.from_tensor_slices((split_batch(images), split_batch(labels)))
+        return parts.map(lambda images, labels: (tf.ensure_shape(images, shape), labels))
 
-    return parts
+    return split_pair
 
 
 def training_batches(
-    images: Dataset,
+    dataset: Dataset,
     experiment: Experiment,
     stage: Stage,
     first_epoch: int,
@@ -114,77 +138,118 @@ def training_batches(
     context: tf.distribute.InputContext | None = None,
     static: bool = False,
 ) -> tf.data.Dataset:
-    """Augmented batches for one replica each, of the epochs `first_epoch` … `epochs` − 1, one after the other.
+    """Return augmented, normalised batches of the epochs `first_epoch` … `epochs` − 1, in sequence.
 
-    Each epoch has every training image once, in an order that depends on (seed, epoch) alone: a training that is
-    resumed sees what one that was never interrupted sees. Of N input pipelines the one numbered i has the images at the
-    places p of that order with p % N == i, so that a step sees the same images whatever their number.
+    Each epoch contains every training image once, in a shuffle order that depends on (seed, epoch) only. A resumed
+    training therefore sees the same batches as an uninterrupted one. Each input pipeline reads its own shard of this
+    order: pipeline i of N reads the positions p with p mod N = i. A step sees the same images for any number of
+    pipelines.
 
-    The last batch of an epoch may be smaller. It is left out with `stage.drop_last`, or where the replicas cannot share
-    it evenly.
+    The last batch of an epoch may be smaller. It is dropped with `stage.drop_last`, or if the replicas cannot share it
+    evenly.
 
     Args:
-        images: The dataset.
-        experiment: Says seed, augmentation, normalisation.
-        stage: Says the batch size, of all replicas together.
-        first_epoch: The first epoch, of those of all stages.
-        epochs: The one after the last.
-        context: Which input pipeline of how many this is, and for how many replicas in all; by default the only one.
-        static: Give batches of one size, which the graph knows, and leave out a smaller one: for TPUs.
+        dataset: The dataset.
+        experiment: Sets seed, augmentation and normalisation.
+        stage: Sets the batch size of all replicas together, and `drop_last`.
+        first_epoch: First epoch, counted over all stages.
+        epochs: Epoch after the last, counted over all stages.
+        context: Index and number of this input pipeline, and number of replicas; by default the only pipeline of one
+            replica.
+        static: Whether all batches must have the same, statically known size, as TPUs require. Drops a smaller last
+            batch.
+
+    Returns:
+        (images, labels) batches for one replica each: float32 (batch, height, width, channels), int64 (batch,).
 
     Raises:
-        BnnError: As `steps_per_epoch`; or the augmentation does not fit the images.
+        BnnError: As `steps_per_epoch` and `check_augmentation`.
+
+    Example:
+        >>> import bnn_keras
+        >>> from bnn_keras.data import open_data, training_batches
+        >>> options = {"overrides": ["data.examples=70"], "batch_size": 32}
+        >>> experiment = bnn_keras.resolve("lenet5", dataset="fake", **options).experiment
+        >>> batches = training_batches(open_data(experiment), experiment, experiment.stages[0], 0, 1)
+        >>> [images.shape[0] for images, labels in batches]
+        [32, 32, 6]
     """
     check_augmentation(experiment)
     context = context or tf.distribute.InputContext()
     replicas, pipelines = context.num_replicas_in_sync, context.num_input_pipelines
-    used = _images_used(images, stage, replicas, static)
-    pairs = images.pairs(images.info.train)
-    held = SHUFFLED if images.encoded else images.examples(images.info.train)
-    # A smaller batch is cut for the replicas of this pipeline after it is made: cut by number, one would get it all.
-    share = used % stage.batch_size and replicas // pipelines > 1
-    here = replicas // pipelines if share else 1
-    batch_size = stage.batch_size * here // replicas
+    used = _examples_per_epoch(dataset, stage, replicas, static)
+    pairs = dataset.pairs(dataset.info.train)
+    buffer_size = SHUFFLE_BUFFER if dataset.encoded else dataset.examples(dataset.info.train)
+    # A smaller last batch is split among this pipeline's replicas after batching. Batching it with the size of one
+    # replica's full batch would give most of it to one replica.
+    last_is_smaller = used % stage.batch_size > 0
+    local_replicas = replicas // pipelines if last_is_smaller and replicas // pipelines > 1 else 1
+    batch_size = stage.batch_size * local_replicas // replicas
 
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        tf.random.set_seed(1)  # of this function's graph alone: `shuffle` mixes in the global seed otherwise
-        place = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
-        seed = tf.random.stateless_uniform([], place, minval=None, maxval=None, dtype=tf.int64)
-        order = pairs.enumerate().shuffle(held, seed=seed, reshuffle_each_iteration=False).take(used)
-        own = order.shard(pipelines, context.input_pipeline_id)
-        batches = _batches(training_pairs(images, experiment, epoch, own), batch_size, experiment, static)
-        return batches.flat_map(_for_replicas(here)) if here > 1 else batches
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        tf.random.set_seed(1)  # in this function's graph only; `shuffle` combines the global seed with its own
+        epoch_seed = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
+        shuffle_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
+        order = pairs.enumerate().shuffle(buffer_size, seed=shuffle_seed, reshuffle_each_iteration=False).take(used)
+        shard = order.shard(pipelines, context.input_pipeline_id)
+        batches = _batches(augmented_pairs(dataset, experiment, epoch, shard), batch_size, experiment, static)
+        return batches.flat_map(_split_among(local_replicas)) if local_replicas > 1 else batches
 
-    return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_steps(images: Dataset, replicas: int = 1, pipelines: int = 1, batch_size: int = EVALUATION_BATCH) -> int:
-    """Steps in which all replicas together see every test image once: those of the pipeline with most of them."""
-    own = -(-images.examples(images.info.test) // pipelines)
-    return -(-own // (batch_size * (replicas // pipelines)))
+def evaluation_steps(
+    dataset: Dataset, replicas: int = 1, pipelines: int = 1, batch_size: int = EVALUATION_BATCH
+) -> int:
+    """Return the number of steps in which all replicas together see every test image once.
+
+    This is the number of steps of the pipeline with the largest shard.
+
+    Example:
+        >>> import bnn_keras
+        >>> from bnn_keras.data import evaluation_steps, open_data
+        >>> experiment = bnn_keras.resolve("lenet5", dataset="fake", overrides=["data.examples=300"]).experiment
+        >>> evaluation_steps(open_data(experiment), batch_size=100)
+        3
+    """
+    largest_shard = -(-dataset.examples(dataset.info.test) // pipelines)
+    return -(-largest_shard // (batch_size * (replicas // pipelines)))
 
 
 def evaluation_batches(
-    images: Dataset,
+    dataset: Dataset,
     experiment: Experiment,
     batch_size: int = EVALUATION_BATCH,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """Batches of the test split, in an order that never changes.
+    """Return normalised batches of the test split, in a fixed order.
 
     Args:
-        images: The dataset.
-        experiment: Says size and normalisation.
-        batch_size: Images of a batch, for one replica.
-        context: Which input pipeline of how many this is; all together have every image once.
+        dataset: The dataset.
+        experiment: Sets image size and normalisation.
+        batch_size: Batch size of one replica.
+        context: Index and number of this input pipeline; all pipelines together yield every image once.
+
+    Returns:
+        (images, labels) batches: float32 (batch, height, width, channels), int64 (batch,).
 
     Raises:
-        BnnError: `data.resize` is less than the network's size.
+        BnnError: As `check_augmentation`.
+
+    Example:
+        >>> import bnn_keras
+        >>> from bnn_keras.data import evaluation_batches, open_data
+        >>> experiment = bnn_keras.resolve("lenet5", dataset="fake", overrides=["data.examples=6"]).experiment
+        >>> [tuple(images.shape) for images, labels in evaluation_batches(open_data(experiment), experiment, 4)]
+        [(4, 28, 28, 1), (2, 28, 28, 1)]
     """
     check_augmentation(experiment)
     context = context or tf.distribute.InputContext()
-    pairs = images.pairs(images.info.test).shard(context.num_input_pipelines, context.input_pipeline_id)
+    pairs = dataset.pairs(dataset.info.test).shard(context.num_input_pipelines, context.input_pipeline_id)
     channels = experiment.input_shape[-1]
-    if images.encoded:
-        pairs = pairs.map(lambda data, label: (fitted(picture_of(data, channels), experiment), label), tf.data.AUTOTUNE)
+    if dataset.encoded:
+        pairs = pairs.map(
+            lambda data, label: (resize_for_evaluation(lazy_image(data, channels), experiment), label),
+            tf.data.AUTOTUNE,
+        )
     return _batches(pairs, batch_size, experiment).prefetch(tf.data.AUTOTUNE)

@@ -1,4 +1,7 @@
-"""TFDS downloads and prepares a dataset; what it would fail on late or obscurely is found out first."""
+"""Download and prepare datasets with TFDS.
+
+Missing files and unreachable servers are detected before TFDS starts, because TFDS reports them late or unclearly.
+"""
 
 from __future__ import annotations
 
@@ -15,107 +18,121 @@ import tensorflow_datasets as tfds
 
 from bnn_keras.errors import BnnError
 
-SECONDS_TO_REACH = 4.0
-LARGE = 2**30  # bytes of a file that is judged by its size alone
+CONNECT_TIMEOUT = 4.0  # seconds
+MAX_HASHED_BYTES = 2**30  # larger files are compared by size only
 
-# Archives that nobody but the user can get, by dataset.
-BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
-_WHERE = {"imagenet2012": "https://image-net.org/download-images, after registering there"}
+# Archives that users must download themselves, and where to get them, by dataset.
+_MANUAL_ARCHIVES = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
+_MANUAL_SOURCES = {"imagenet2012": "https://image-net.org/download-images, after registering there"}
 
 
 def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
-    """Downloads and prepares a dataset, or prepares it from the files in `manual_dir`.
+    """Prepare a dataset, from the files in `manual_dir` or from downloaded files.
+
+    Args:
+        builder: TFDS's builder of the dataset.
+        manual_dir: Folder of manually downloaded files; None to download them.
 
     Raises:
-        BnnError: The files can neither be downloaded nor found in `manual_dir`, or TFDS fails on them. Nothing
-            half-prepared stays behind.
+        BnnError: The files can neither be downloaded nor found in `manual_dir`, or TFDS cannot prepare them. No partly
+            prepared dataset is left behind.
     """
     folder = Path(manual_dir).expanduser() if manual_dir else None
     if folder and not folder.is_dir():
-        raise BnnError(f"--manual-dir {str(folder)!r} is no folder; give the one that holds the downloaded files")
+        raise BnnError(f"--manual-dir {str(folder)!r} is not a folder; set it to the folder of the downloaded files")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        _require_by_hand(builder, folder)
+        _require_manual_archives(builder, folder)
     else:
         _require_downloads(builder, folder)
-    _warn_of_other_files(builder, folder)
+    _warn_about_other_files(builder, folder)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare(download_config=config)
-    except Exception as error:  # TFDS lets through whatever its builders, decompressors and file systems raise
+    except Exception as error:  # TFDS passes on every exception of its builders, decompressors and file systems
         reason = f"{type(error).__name__}: {error}".strip()[:300]
         raise BnnError(
             f"cannot prepare dataset {builder.name!r} in {str(builder.data_path)!r} ({reason}); "
-            "check the files and the free space there, or choose another folder with --data-dir DIR"
+            "check the files and the free disk space, or choose another folder with --data-dir DIR"
         ) from error
 
 
-def _require_by_hand(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:
-    """TFDS itself looks after it has made folders, and prepares one split of ImageNet where the other is missing."""
+def _require_manual_archives(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:
+    """Raise a `BnnError` if manually downloaded archives are missing.
+
+    TFDS checks this after creating folders, and prepares one split of ImageNet if the archive of the other is missing.
+    """
     folder = manual_dir or _downloads(builder) / "manual"
-    files = BY_HAND.get(builder.name, ())
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing or not folder.is_dir():
-        source = f" (from {_WHERE[builder.name]})" if builder.name in _WHERE else ""
-        needed = " and ".join(files) + source if files else " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())[:300]
-        absent = (
-            f"{' and '.join(missing)} missing in {str(folder)!r}" if manual_dir else "nobody may download it for you"
-        )
-        raise BnnError(
-            f"dataset {builder.name!r} is not prepared in {str(builder.data_path)!r} ({absent}); "
-            f"put {needed} into a folder and give it with --manual-dir DIR"
-        )
+    archives = _MANUAL_ARCHIVES.get(builder.name, ())
+    missing = [name for name in archives if not (folder / name).is_file()]
+    if not missing and folder.is_dir():
+        return
+    if archives:
+        needed = f"{' and '.join(archives)} (from {_MANUAL_SOURCES[builder.name]})"
+    else:
+        needed = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())[:300]
+    reason = (
+        f"{' and '.join(missing)} missing in {str(folder)!r}" if manual_dir else "its files must be downloaded manually"
+    )
+    raise BnnError(
+        f"dataset {builder.name!r} is not prepared in {str(builder.data_path)!r} ({reason}); "
+        f"put {needed} into a folder and set --manual-dir DIR"
+    )
 
 
 def _require_downloads(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:
+    """Raise a `BnnError` if files are missing and their server does not answer."""
     missing = _missing_files(builder, manual_dir)
     if missing and not _reachable(next(iter(missing))):
         files = ", ".join(sorted(missing.values()))
-        where = "; ".join(sorted({url.rsplit("/", 1)[0] for url in missing}))
+        servers = "; ".join(sorted({url.rsplit("/", 1)[0] for url in missing}))
         raise BnnError(
             f"dataset {builder.name!r} is not prepared in {str(builder.data_path)!r} and cannot be downloaded "
-            f"(no answer from {where}); put {files} into a folder and give it with --manual-dir DIR, "
-            "or give the folder where it is prepared with --data-dir DIR"
+            f"(no answer from {servers}); put {files} into a folder and set --manual-dir DIR, "
+            "or set --data-dir DIR to the folder where the dataset is prepared"
         )
 
 
 def _downloads(builder: tfds.core.DatasetBuilder) -> Path:
-    """Where TFDS keeps what it downloads: beside the datasets, of which each has a folder of versions."""
-    root = Path(str(builder.data_path))
-    while root.name != builder.name and root != root.parent:
-        root = root.parent
-    return root.parent / "downloads"
+    """Return TFDS's folder of downloads: data_dir/downloads, where `builder.data_path` is data_dir/NAME/…/VERSION."""
+    folder = Path(str(builder.data_path))
+    while folder.name != builder.name and folder != folder.parent:
+        folder = folder.parent
+    return folder.parent / "downloads"
 
 
 def _file_name(url: str, info: tfds.core.download.checksums.UrlInfo) -> str:
     return info.filename or url.rsplit("/", 1)[-1]
 
 
-def _warn_of_other_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:
-    """TFDS takes any file of `manual_dir` that has the right name: Fashion-MNIST's are named as MNIST's."""
+def _warn_about_other_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:
+    """Warn about files of `manual_dir` that differ from those that TFDS downloads.
+
+    TFDS identifies these files by name only, and the files of MNIST and Fashion-MNIST have the same names.
+    """
     known = {_file_name(url, info): info for url, info in (builder.url_infos or {}).items()}
     paths = {name: manual_dir / name for name in known if manual_dir and (manual_dir / name).is_file()}
     others = [name for name, path in paths.items() if _differs(path, known[name])]
     if others:
         warnings.warn(
             f"in {str(manual_dir)!r}, {', '.join(sorted(others))} differ from the files that TFDS downloads for "
-            f"{builder.name!r}; taken as they are, check that they hold this dataset",
+            f"{builder.name!r}; they are used anyway; verify that they belong to this dataset",
             stacklevel=3,
         )
 
 
 def _differs(path: Path, info: tfds.core.download.checksums.UrlInfo) -> bool:
-    """Whether a file is another one: by its size, and by its digest where that takes seconds."""
+    """Return whether a file differs from the expected one, by size and (up to `MAX_HASHED_BYTES`) by checksum."""
     size = path.stat().st_size
     if info.size and size != info.size:
         return True
-    return size < LARGE and hashlib.sha256(path.read_bytes()).hexdigest() != info.checksum
+    return size < MAX_HASHED_BYTES and hashlib.sha256(path.read_bytes()).hexdigest() != info.checksum
 
 
 def _missing_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> dict[str, str]:
-    """The files that would be downloaded, {URL: file name}."""
+    """Return the files that TFDS would download, {URL: file name}."""
     downloads = _downloads(builder)
     present = [*(manual_dir.iterdir() if manual_dir else ()), *(downloads.glob("*") if downloads.is_dir() else ())]
     names = {path.name for path in present}
@@ -127,20 +144,20 @@ def _missing_files(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -
 
 
 def _reachable(url: str) -> bool:
-    """Whether the server of a URL answers at all, within seconds: TFDS itself tries for minutes."""
+    """Return whether the server of a URL answers within `CONNECT_TIMEOUT`. TFDS itself retries for minutes."""
     answered = threading.Event()
 
-    def ask() -> None:
+    def request_head() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=SECONDS_TO_REACH):
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=CONNECT_TIMEOUT):
                 answered.set()
         except urllib.error.HTTPError:
             answered.set()
         except OSError:
             return
 
-    # In a thread: a name server that is silent blocks for longer than any time-out of a socket.
-    thread = threading.Thread(target=ask, daemon=True)
+    # The socket's timeout does not cover the name lookup, which can block for longer. Hence the thread.
+    thread = threading.Thread(target=request_head, daemon=True)
     thread.start()
-    thread.join(SECONDS_TO_REACH)
+    thread.join(CONNECT_TIMEOUT)
     return answered.is_set()

@@ -1,4 +1,4 @@
-"""Where images come from: what TFDS has prepared, folders of image files, or nowhere, made up."""
+"""Readers of images and labels: prepared by TFDS, in folders of image files, or generated."""
 
 from __future__ import annotations
 
@@ -7,54 +7,65 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 
-HELD = 2**31  # bytes of pixels, of both splits, that are decoded once and held in memory
-READERS = 16  # files read in turn, of a dataset that is not held in memory
-MADE_UP = 512  # images made up that differ; a longer split has them again
-MADE_UP_SIZE = (375, 500)  # of encoded ones: ImageNet's commonest
+MAX_CACHED_BYTES = 2**31  # of decoded pixels, of all splits together; larger datasets are read from their files
+INTERLEAVED_FILES = 16  # read in parallel, of a dataset that is not held in memory
+DISTINCT_FAKE_IMAGES = 512  # per split; longer splits repeat them
+FAKE_JPEG_SIZE = (375, 500)  # height, width; the most frequent size in ImageNet
 
 
 class Reader(Protocol):
-    """Images with labels, in splits.
+    """Interface of a source of images with labels, in splits."""
 
-    Attributes:
-        version: Of the data.
-        labels: Names of the classes, in the order of the logits.
-        splits: Their numbers of images; empty where nothing is prepared.
-        encoded: Whether `read` gives the bytes of image files instead of pixels.
-        folder: Where they are, or will be; None where they are in no file.
-    """
+    @property
+    def version(self) -> str:
+        """Version of the data."""
 
-    version: str
-    labels: list[str]
-    splits: Mapping[str, int]
-    encoded: bool
-    folder: str | None
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+
+    @property
+    def splits(self) -> Mapping[str, int]:
+        """Number of images by split; empty if the dataset is not prepared."""
+
+    @property
+    def encoded(self) -> bool:
+        """Whether `read` yields the bytes of image files instead of pixels."""
+
+    @property
+    def folder(self) -> str | None:
+        """Folder of the dataset, prepared or not; None if it is not stored in files."""
 
     def count(self, split: str) -> int:
-        """Images in a split, which may be a part of one: "train[:90%]"."""
+        """Return the number of images in a split or in a part of it, such as "train[:90%]"."""
 
     def read(self, split: str) -> tf.data.Dataset:
-        """(image, label) pairs, always in the same order."""
+        """Return (image, label) pairs, always in the same order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TfdsReader:
-    """A TFDS builder of an image classification dataset."""
+    """Reader of an image classification dataset of TFDS.
+
+    Attributes:
+        builder: TFDS's builder of the dataset.
+    """
 
     builder: tfds.core.DatasetBuilder
 
     @property
     def keys(self) -> tuple[str, str]:
-        """Names of the features that hold image and label.
+        """Names of the image feature and of the label feature.
 
         Raises:
-            BnnError: There are no such two.
+            BnnError: The dataset does not have exactly one 8-bit image and one class label.
         """
         features = self.builder.info.features
         keys = self.builder.info.supervised_keys or ("image", "label")
@@ -63,16 +74,16 @@ class TfdsReader:
             isinstance(key, str) and key in features and isinstance(features[key], kind)
             for key, kind in zip(keys, kinds, strict=True)
         )
-        if not fits or tf.as_dtype(features[keys[0]].dtype) != tf.uint8 or not features[keys[1]].num_classes:
+        if not fits or features[keys[0]].np_dtype != np.uint8 or not features[keys[1]].num_classes:
             raise BnnError(
-                f"dataset {self.builder.name!r} has {', '.join(features)}; expected 8-bit images with one label each; "
-                "choose a dataset for image classification"
+                f"dataset {self.builder.name!r} has the features {', '.join(features)}; expected 8-bit images with one "
+                "class label each; choose a dataset for image classification"
             )
         return keys
 
     @property
     def shape(self) -> tuple[int | None, int | None, int]:
-        """Height, width, channels; height and width None where images differ."""
+        """Height, width and channels; height and width are None if images differ in size."""
         height, width, channels = self.builder.info.features[self.keys[0]].shape
         return (height, width, channels or 3) if height and width else (None, None, channels or 3)
 
@@ -88,35 +99,37 @@ class TfdsReader:
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes."""
+        """Names of the classes, in the order of the logits."""
         return list(self.builder.info.features[self.keys[1]].names)
 
     @property
-    def splits(self) -> dict[str, int]:
-        """Numbers of images; empty where it is not prepared."""
+    def splits(self) -> Mapping[str, int]:
+        """Number of images by split; empty if the dataset is not prepared."""
         return {name: split.num_examples for name, split in self.builder.info.splits.items()}
 
     @property
     def encoded(self) -> bool:
-        """True where images differ in size, or are too many to be held in memory."""
+        """Whether images differ in size, or their pixels need more than `MAX_CACHED_BYTES`."""
         height, width, channels = self.shape
-        return not (height and width) or math.prod((height, width, channels, sum(self.splits.values()))) > HELD
+        if height is None or width is None:
+            return True
+        return math.prod((height, width, channels, sum(self.splits.values()))) > MAX_CACHED_BYTES
 
     @property
     def folder(self) -> str:
-        """TFDS's folder of this version of it, or that of the images."""
+        """TFDS's folder of this version of the dataset, or the folder of images."""
         return str(self.builder.data_path)
 
     def count(self, split: str) -> int:
-        """Images in a split or a part of one."""
+        """Return the number of images in a split or in a part of it."""
         return self.builder.info.splits[split].num_examples
 
     def read(self, split: str) -> tf.data.Dataset:
-        """(image, label) pairs in TFDS's own order."""
+        """Return (image, label) pairs in the order in which TFDS stores them."""
         image, label = self.keys
         config = tfds.ReadConfig(
             try_autocache=False,
-            interleave_cycle_length=READERS if self.encoded else 1,
+            interleave_cycle_length=INTERLEAVED_FILES if self.encoded else 1,
             enable_ordering_guard=False,
         )
         decoders = {image: tfds.decode.SkipDecoding()} if self.encoded else None
@@ -127,58 +140,67 @@ class TfdsReader:
 
 @dataclasses.dataclass(frozen=True)
 class FakeReader:
-    """Images made up: blurred colours and noise, a function of (seed, split, number).
+    """Reader of generated images: blurred colours and noise, a function of (seed, split, index).
 
     Attributes:
-        row: Says their shape and the number of classes; JPEG files of `MADE_UP_SIZE` where its images differ in size.
-        examples: Images in each of the two splits.
-        seed: Of colours, noise and labels.
+        row: The dataset that the images replace; sets their shape and the number of classes. If its images differ in
+            size, the generated ones are JPEG files of `FAKE_JPEG_SIZE`.
+        examples: Number of images in each of the two splits.
+        seed: Seed of colours, noise and labels.
     """
 
     row: catalog.DatasetRow
     examples: int
     seed: int
 
-    version = "1.0.0"
-    folder = None
+    @property
+    def version(self) -> str:
+        """Version of the generated images."""
+        return "1.0.0"
+
+    @property
+    def folder(self) -> None:
+        """None: no files are stored."""
+        return None
 
     @property
     def labels(self) -> list[str]:
-        """Numbers."""
+        """Numbers of the classes, as text."""
         return [str(number) for number in range(self.row.classes)]
 
     @property
-    def splits(self) -> dict[str, int]:
-        """The same number of images in both."""
+    def splits(self) -> Mapping[str, int]:
+        """Number of images by split."""
         return dict.fromkeys((self.row.train, self.row.test), self.examples)
 
     @property
     def encoded(self) -> bool:
-        """Where the images of the dataset that these stand for differ in size."""
+        """Whether the images of the replaced dataset differ in size."""
         return self.row.input_shape[0] is None
 
     def count(self, split: str) -> int:
-        """Images in a split."""
+        """Return the number of images in a split."""
         return self.splits[split]
 
     def read(self, split: str) -> tf.data.Dataset:
-        """(image, label) pairs; the images repeat after `MADE_UP`."""
-        place = tf.constant([self.seed, list(self.splits).index(split)], tf.int64)
-        numbers = tf.data.Dataset.range(self.examples)
-        images = numbers.take(MADE_UP).map(lambda number: self._image(place, number), tf.data.AUTOTUNE).cache()
-        labels = numbers.map(lambda number: self._label(place, number))
+        """Return (image, label) pairs; the images repeat after `DISTINCT_FAKE_IMAGES`."""
+        seed = tf.constant([self.seed, list(self.splits).index(split)], tf.int64)
+        indices = tf.data.Dataset.range(self.examples)
+        distinct = indices.take(DISTINCT_FAKE_IMAGES)
+        images = distinct.map(lambda index: self._image(seed, index), tf.data.AUTOTUNE).cache()
+        labels = indices.map(lambda index: self._label(seed, index))
         return tf.data.Dataset.zip((images.repeat(), labels)).take(self.examples)
 
-    def _label(self, place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        place = tf.random.experimental.stateless_fold_in(place, -1 - number)
-        return tf.random.stateless_uniform([], place, 0, self.row.classes, tf.int64)
+    def _label(self, split_seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        seed = tf.random.experimental.stateless_fold_in(split_seed, -1 - index)
+        return tf.random.stateless_uniform([], seed, 0, self.row.classes, tf.int64)
 
-    def _image(self, place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    def _image(self, split_seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         *size, channels = self.row.input_shape
-        height, width = MADE_UP_SIZE if self.encoded else size
-        place = tf.random.experimental.stateless_fold_in(place, number)
-        colours = tf.random.stateless_uniform([4, 4, channels], place, 0, 255)
-        noise = tf.random.stateless_normal([height, width, channels], place, stddev=12)
+        height, width = FAKE_JPEG_SIZE if self.encoded else size
+        seed = tf.random.experimental.stateless_fold_in(split_seed, index)
+        colours = tf.random.stateless_uniform([4, 4, channels], seed, 0, 255)
+        noise = tf.random.stateless_normal([height, width, channels], seed, stddev=12)
         pixels = tf.image.resize(colours, [height, width]) + noise
         image = tf.saturate_cast(tf.round(pixels), tf.uint8)
         return tf.io.encode_jpeg(image) if self.encoded else image

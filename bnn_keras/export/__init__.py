@@ -1,6 +1,6 @@
-"""From a run to files for devices, each checked to predict what the network predicts; and from them to predictions.
+"""Export runs to files for devices, verify the files, and open them for inference.
 
-What is named here is imported with its first use: the `worker`, which is a part of this package, starts without it.
+Names are imported on first use, so that the process of `worker`, a module of this package, starts without TensorFlow.
 """
 
 from __future__ import annotations

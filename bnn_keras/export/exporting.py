@@ -1,37 +1,43 @@
-"""From a run to a file that was checked to predict the same, with a sidecar that says so."""
+"""Export a run to a file, verify the file against the network, and describe it in a sidecar."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib
-import json
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import bnn_keras
 from bnn_keras import catalog, files
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError
 from bnn_keras.export import verify
-from bnn_keras.export.freeze import has_binary_inputs
-from bnn_keras.export.graphs import Predictor, Source, with_keras
-from bnn_keras.location import DataLocation
+from bnn_keras.export.formats import format_module, installed, load_predictor
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.kernels import has_binary_inputs
+from bnn_keras.export.predictors import with_keras
+from bnn_keras.export.sidecar import write_sidecar
+from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
-SIDECAR_VERSION = 1
-_PACKAGES = ("tensorflow", "larq-compute-engine", "openvino", "nncf", "tf2onnx")
 
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """Options of an export; `export_run` documents them."""
 
-def sidecar_of(file: Path) -> Path:
-    """The JSON beside an exported file."""
-    return file.with_name(file.name + ".json")
+    best: bool = False
+    floats: str | None = None
+    softmax: bool = False
+    batch_size: int | None = None
+    allow_float: bool = False
+    verify_on: str | None = None
+    verify_images: int = 1000
+    min_agreement: float | None = None
+    tolerance: float | None = None
+    location: DataLocation = DEFAULT_LOCATION
 
 
 def export_run(
@@ -51,174 +57,173 @@ def export_run(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Writes a run's network as a file, and beside it `FILE.json`, its sidecar.
+    """Export a run's network to a file, with a sidecar `FILE.json` beside it.
 
-    The file is run on images and compared with the network; only then it gets its name.
+    The file is written under a temporary name, verified against the network, and renamed only if it passes.
 
     Args:
         directory: The run directory.
-        to: The format (`catalog.FORMATS`).
-        file: The file, or folder, to write.
-        best: Take the best weights instead of the last.
-        floats: Type of what is not binary; the format's first where absent.
-        softmax: Give probabilities instead of logits.
-        batch_size: Images of a batch, for a format that settles that; 1 where absent.
-        allow_float: Accept binary layers that the file has in float.
-        verify_on: Images to compare on (`verify.sample`).
-        verify_images: How many of them at the most.
-        min_agreement: Least agreement in percent (`verify.Limits`).
-        tolerance: Largest median error of logits.
-        data_dir: Where prepared datasets are.
-        manual_dir: A folder with the files that TFDS would download.
+        to: The format, a name in `catalog.FORMATS`.
+        file: The file or folder to write.
+        best: Export the best weights instead of the last.
+        floats: Type of all numbers that are not binary weights. Defaults to the format's first.
+        softmax: Export a model that returns probabilities instead of logits.
+        batch_size: Images per batch, for formats with a fixed batch size. Defaults to 1.
+        allow_float: Accept binary layers that are float in the file.
+        verify_on: Images to verify on: a folder, an image, a `.npy` file or a dataset. Defaults to the test images of
+            the run's dataset, or to random images if it is not prepared.
+        verify_images: Maximum number of images to verify on.
+        min_agreement: Minimum top-1 agreement with the network, in percent. Defaults to `verify.AGREEMENT`.
+        tolerance: Maximum median error of the logits. Defaults to `verify.TOLERANCE`.
+        data_dir: Folder of prepared datasets. Defaults to TFDS's folder.
+        manual_dir: Folder with the files that TFDS would download.
 
     Returns:
         The sidecar.
 
     Raises:
-        BnnError: There is no such run, format or option; what it needs is not installed; the converter crashed; binary
-            layers stayed float; or the file does not predict what the network predicts. Nothing is left behind then.
+        BnnError: The run, the format or an option does not exist; a package is not installed; the converter crashed;
+            binary layers would be float; or the file does not pass verification. Nothing is written then.
+
+    Example:
+        >>> from bnn_keras import export_run
+        >>> sidecar = export_run("runs/lenet5", "packed", "lenet5.safetensors")  # doctest: +SKIP
+        >>> sidecar["agreement"], sidecar["packed_layers"]  # doctest: +SKIP
+        (100.0, 2)
+        >>> export_run("runs/lenet5", "onxx", "lenet5.onnx")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        bnn_keras.errors.BnnError: unknown format 'onxx'; did you mean 'onnx'? ...
     """
-    row, path, location = catalog.find("format", to), Path(file), DataLocation(data_dir, manual_dir)
-    source = _source(Run.read(directory), row, best, floats, softmax, batch_size, path, location)
-    of = verify.sample(source.experiment, verify_on, verify_images, location)
-    limits = verify.Limits.of(of, min_agreement, tolerance)
-    network = with_keras(lambda images: source.model(images, training=False))
+    options = ExportOptions(
+        best=best,
+        floats=floats,
+        softmax=softmax,
+        batch_size=batch_size,
+        allow_float=allow_float,
+        verify_on=verify_on,
+        verify_images=verify_images,
+        min_agreement=min_agreement,
+        tolerance=tolerance,
+        location=DataLocation(data_dir, manual_dir),
+    )
+    return _export(directory, catalog.find("format", to), Path(file), options)
+
+
+def _export(directory: str | Path, row: catalog.FormatRow, path: Path, options: ExportOptions) -> dict[str, Any]:
+    run = Run.read(directory)
+    _check_options(row, options)
+    _check_path(row, path)
+    job = _job(run, row, options)
+    sample = verify.load_sample(job.experiment, options.verify_on, options.verify_images, options.location)
+    limits = verify.Limits.for_sample(sample, options.min_agreement, options.tolerance)
+    network = with_keras(lambda images: job.model(images, training=False))
     with _staged(path) as staged:
-        left = _convert(row, source, staged)
-        _refuse_float(row, left, allow_float)
-        found = load(row, staged, source.floats, softmax)
-        measured = verify.compare(verify.log_softmax(network) if softmax else network, found, of.images)
-        verify.check(measured, of, limits)
-        sidecar = {
-            "sidecar_version": SIDECAR_VERSION,
+        float_layers = _convert(row, job, staged)
+        _check_float_layers(row, float_layers, options.allow_float)
+        exported = load_predictor(row, staged, job.floats, job.softmax)
+        measured = verify.compare(verify.log_softmax(network) if job.softmax else network, exported, sample.images)
+        verify.check(measured, sample, limits)
+        description = {
             "format": row.name,
-            "floats": source.floats,
-            "outputs": "probabilities" if softmax else "logits",
-            "batch_size": source.batch_size if row.fixed_batch or row.name == "tflite" else None,
-            "network": source.experiment.network.name,
-            "weights": "best" if best else "last",
-            "bytes": sum(part.stat().st_size for part in files_of(staged)),
-            "bytes_minimum": count(source.model)["bytes_minimum"],
-            "binary_layers": len(source.kernels),
-            "packed_layers": len(source.kernels) - len(left),
-            "float_layers": left,
-            "verified_on": of.name,
+            "floats": job.floats,
+            "outputs": "probabilities" if job.softmax else "logits",
+            "batch_size": None if row.batch == "any" else job.batch_size,
+            "network": job.experiment.network.name,
+            "weights": "best" if options.best else "last",
+            "bytes_minimum": count(job.model)["bytes_minimum"],
+            "binary_layers": len(job.kernels),
+            "packed_layers": len(job.kernels) - len(float_layers),
+            "float_layers": float_layers,
+            "verified_on": sample.name,
             **measured,
-            "min_agreement": None if of.name == verify.RANDOM else limits.agreement,
+            "min_agreement": None if sample.name == verify.RANDOM else limits.agreement,
             "tolerance": limits.tolerance,
-            "versions": _versions(),
-            "sha256": {str(part.relative_to(staged.parent)): digest_of(part) for part in files_of(staged)},
-            "labels": list(source.labels),
-            "experiment": source.experiment.to_toml(),
+            "labels": list(job.labels),
+            "experiment": job.experiment.to_toml(),
         }
-        sidecar_of(staged).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
-    return sidecar
+        return write_sidecar(staged, description)
 
 
-def _source(
-    run: Run,
-    row: catalog.FormatRow,
-    best: bool,
-    floats: str | None,
-    softmax: bool,
-    batch_size: int | None,
-    path: Path,
-    location: DataLocation,
-) -> Source:
-    """What is exported; everything that can be refused before hours of work is refused here."""
+def _check_options(row: catalog.FormatRow, options: ExportOptions) -> None:
+    """Check the options against the format.
+
+    Raises:
+        BnnError: The format does not support the floats, probabilities or a fixed batch size.
+    """
+    if options.floats not in (None, *row.floats):
+        raise BnnError(f"format {row.name!r} has no floats {options.floats!r}; expected one of {', '.join(row.floats)}")
+    if options.softmax and not row.softmax:
+        raise BnnError(f"format {row.name!r} stores a network that returns logits; leave --softmax out")
+    if options.batch_size not in (None, 1) and row.batch != "fixed":
+        raise BnnError(f"format {row.name!r} has no fixed batch size, got {options.batch_size}; leave --batch-size out")
+
+
+def _check_path(row: catalog.FormatRow, path: Path) -> None:
+    """Check the file name against the format.
+
+    Raises:
+        BnnError: The suffix is that of another format, or a folder exists under the name of a file, or vice versa.
+    """
     if row.suffix and path.suffix != row.suffix:
-        raise BnnError(f"{str(path)!r} is no name for {row.name}; name it {path.with_suffix(row.suffix).name!r}")
-    own = [
-        other.name for other in catalog.FORMATS.values() if other.suffix == path.suffix != row.suffix and path.suffix
-    ]
-    if own:
-        raise BnnError(f"{str(path)!r} is the name of another format ({own[0]}); choose a name for {row.name}")
-    floats = floats or row.floats[0]
-    if floats not in row.floats:
-        raise BnnError(f"format {row.name!r} has no floats {floats!r}; it has {', '.join(row.floats)}")
-    if softmax and row.packs == "all":
-        raise BnnError(f"format {row.name!r} holds the network, which gives logits; leave --softmax out")
-    if batch_size not in (None, 1) and not row.fixed_batch:
-        raise BnnError(f"format {row.name!r} does not settle the size of a batch; leave --batch-size out")
-    if path.exists() and path.is_dir() != (row.name == "saved_model"):
+        expected = path.with_suffix(row.suffix).name
+        raise BnnError(f"{str(path)!r} is not a file name of format {row.name!r}; name it {expected!r}")
+    others = [other.name for other in catalog.FORMATS.values() if other.suffix == path.suffix != row.suffix]
+    if others:
+        raise BnnError(
+            f"{str(path)!r} has the suffix of format {others[0]!r}; choose a name with another suffix for {row.name!r}"
+        )
+    if path.exists() and path.is_dir() != row.folder:
         raise BnnError(f"{str(path)!r} is a {'folder' if path.is_dir() else 'file'}; choose another name")
-    experiment, model = load_run(run.directory, best)
-    return Source(
+
+
+def _job(run: Run, row: catalog.FormatRow, options: ExportOptions) -> ExportJob:
+    """Load the run's network; return its export job."""
+    experiment, model = load_run(run.directory, options.best)
+    return ExportJob(
         model,
         experiment,
         run.environment["dataset"]["labels"],
-        floats,
-        softmax,
-        batch_size or 1,
-        calibration=lambda: verify.calibration(experiment, location),
+        options.floats or row.floats[0],
+        options.softmax,
+        options.batch_size or 1,
+        calibration=lambda: verify.calibration(experiment, options.location),
     )
 
 
-def _module(row: catalog.FormatRow) -> ModuleType:
-    with installed(row):
-        return importlib.import_module(row.module)
+def _convert(row: catalog.FormatRow, job: ExportJob, file: Path) -> dict[str, str]:
+    """Write the file; return the binary layers that are float in it, and why."""
+    with installed(row, job.floats):
+        float_layers = format_module(row, job.floats).convert(job, file)
+    if row.packs == "none":
+        return float_layers
+    return {
+        name: reason if has_binary_inputs(job.model.get_layer(name)) else "its inputs are real"
+        for name, reason in float_layers.items()
+    }
 
 
-@contextlib.contextmanager
-def installed(row: catalog.FormatRow) -> Iterator[None]:
-    """Turns a package that is missing into an error with a cure."""
-    try:
-        yield
-    except ImportError as error:
-        extra = "int8" if error.name == "nncf" else row.extra
-        raise BnnError(
-            f"format {row.name!r} needs {error.name!r}, which is not installed ({error}); install it with "
-            f"`pip install 'bnn-keras[{extra}]'`"
-        ) from error
-
-
-def _convert(row: catalog.FormatRow, source: Source, file: Path) -> dict[str, str]:
-    """Writes the file; binary layers that stayed float, and why."""
-    with installed(row):
-        left = _module(row).convert(source, file)
-    real = {name for name in left if not has_binary_inputs(source.model.get_layer(name))}
-    return {name: "its inputs are real" if name in real and row.packs != "none" else left[name] for name in left}
-
-
-def _refuse_float(row: catalog.FormatRow, left: dict[str, str], allowed: bool) -> None:
-    if left and not allowed and row.packs != "none":
-        some = ", ".join(f"{name} ({reason})" for name, reason in list(left.items())[:3])
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        raise BnnError(
-            f"{len(left)} binary layer(s) would be float in {row.name}: {some}{more}; accept it with --allow-float, or "
-            "export to packed, which holds them all in one bit"
-        )
-
-
-def load(
-    row: catalog.FormatRow,
-    file: Path,
-    floats: str,
-    softmax: bool,
-    batch_size: int | None = None,
-    threads: int | None = None,
-) -> Predictor:
-    """Predicts logits with a file.
-
-    Args:
-        row: Its format.
-        file: The file.
-        floats: Type of what is not binary in it.
-        softmax: Whether it gives probabilities.
-        batch_size: Images of a batch, where the file settles that.
-        threads: Threads to compute with; what the library thinks best where absent.
+def _check_float_layers(row: catalog.FormatRow, float_layers: dict[str, str], allowed: bool) -> None:
+    """Check that a format with binary layers holds all of them in one bit per weight.
 
     Raises:
-        BnnError: The file cannot be read, takes other batches, or needs a package that is not installed.
+        BnnError: Some are float and that is not allowed.
     """
-    with installed(row):
-        predict = _module(row).load(file, floats, batch_size, threads)
-    return verify.logits_of_probabilities(predict) if softmax else predict
+    if float_layers and not allowed and row.packs != "none":
+        named = ", ".join(f"{name} ({reason})" for name, reason in list(float_layers.items())[:3])
+        more = f" and {len(float_layers) - 3} more" if len(float_layers) > 3 else ""
+        packing = [other.name for other in catalog.FORMATS.values() if other.packs == "all"]
+        raise BnnError(
+            f"{len(float_layers)} binary layer(s) would be float in {row.name}: {named}{more}; accept this with "
+            f"--allow-float, or export to {' or '.join(packing)}, which stores every binary layer in one bit per weight"
+        )
 
 
 @contextlib.contextmanager
 def _staged(path: Path) -> Iterator[Path]:
-    """The same name in a folder beside `path`: what stands there at the end moves to where `path` is, or nothing."""
+    """Yield a path with the same name in a temporary folder beside `path`; on success, move its files to `path`.
+
+    The sidecar moves last. After an error, `path` is unchanged.
+    """
     with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -227,24 +232,3 @@ def _staged(path: Path) -> Iterator[Path]:
                 if part.is_dir():
                     files.remove(path)
                 os.replace(part, path.parent / part.name)
-
-
-def files_of(file: Path) -> list[Path]:
-    """The files that an exported one consists of."""
-    if file.is_dir():
-        return sorted(part for part in file.rglob("*") if part.is_file())
-    weights = file.with_suffix(".bin")
-    return [file, weights] if file.suffix == ".xml" and weights.is_file() else [file]
-
-
-def digest_of(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"bnn-keras": bnn_keras.__version__}
-    for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

@@ -1,4 +1,4 @@
-"""From a trained network to one for inference: kernels are ±1 with their scales, and nothing quantizes them."""
+"""Freeze a trained network for inference: replace quantized kernels by their binary values."""
 
 from __future__ import annotations
 
@@ -10,36 +10,12 @@ import larq
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras.errors import BnnError
-from bnn_keras.export.packed_reader import Kernel
+from bnn_keras.export.kernels import Kernel, has_binary_inputs, is_binary, split_kernel
 from bnn_keras.layers import ScaledConv2D
 from bnn_keras.quantizers import Dropout
 
-# Where a quantizer of one bit must say what the sign says; both zeros count as positive.
+# A one-bit quantizer that equals the sign at these points is replaced by it. The sign of both zeros is +1.
 _PROBES = np.array([-1e6, -1.5, -1.0, -0.5, -1e-6, -0.0, 0.0, 1e-6, 0.5, 1.0, 1.5, 1e6], np.float32)
-
-
-def kernel_of(values: np.ndarray, name: str) -> Kernel:
-    """Takes a two-valued kernel apart.
-
-    Args:
-        values: ±α, with one α for each filter, (…, filters).
-        name: The layer's, for the error.
-
-    Raises:
-        BnnError: A filter has other values.
-    """
-    magnitudes = np.abs(values).reshape(-1, values.shape[-1])
-    scales = magnitudes.max(axis=0)
-    if not (np.isfinite(scales).all() and (magnitudes == scales).all()):
-        raise BnnError(
-            f"the kernel of layer {name!r} is not binary: its quantizer says one bit, but a filter has magnitudes from "
-            f"{magnitudes.min():g} to {magnitudes.max():g}; Bop's kernels are binary after its first step: train it "
-            "for one, then export"
-        )
-    if (scales == scales[0]).all():
-        scales = scales[: int(scales[0] != 1)]
-    return Kernel(np.where(np.signbit(values), -1, 1).astype(np.int8), scales.astype(np.float32))
 
 
 @larq.utils.register_keras_custom_object
@@ -47,7 +23,9 @@ class FrozenConv2D(larq.layers.QuantConv2D):
     """A binary convolution for inference: y = conv(x, ±α) + bias.
 
     Args:
-        scaled: Compute α · conv(x, ±1) as `ScaledConv2D` does, with α as a weight of its own.
+        *args: Arguments of `larq.layers.QuantConv2D`.
+        scaled: Compute α · conv(x, ±1) as `ScaledConv2D` does, with α in a weight `scale`.
+        **kwargs: Arguments of `larq.layers.QuantConv2D`.
     """
 
     def __init__(self, *args: Any, scaled: bool = False, **kwargs: Any):
@@ -55,18 +33,18 @@ class FrozenConv2D(larq.layers.QuantConv2D):
         self.scaled = scaled
 
     def build(self, input_shape: Any) -> None:
-        """Adds the scales."""
+        """Add the scales."""
         super().build(input_shape)
         if self.scaled:
             self.scale = self.add_weight("scale", shape=(self.filters,), initializer="ones", trainable=False)
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves, and scales the result for each filter."""
+        """Convolve, and scale the output of each filter."""
         y = super().convolution_op(inputs, kernel)
         return y * self.scale if self.scaled else y
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for serialization."""
+        """Return the arguments, for serialization."""
         return {**super().get_config(), "scaled": self.scaled}
 
 
@@ -75,16 +53,24 @@ class FrozenDense(larq.layers.QuantDense):
     """A binary dense layer for inference: y = x · (±α) + bias.
 
     Args:
-        as_convolution: Compute it as a pointwise convolution of a 1 × 1 map, which is what engines for binary networks
-            have; equal but for rounding.
+        *args: Arguments of `larq.layers.QuantDense`.
+        as_convolution: Compute it as a pointwise convolution of a 1 × 1 map, because inference engines have binary
+            convolutions but no binary dense layers. Outputs are equal up to rounding.
+        **kwargs: Arguments of `larq.layers.QuantDense`.
     """
+
+    kernel: Any
 
     def __init__(self, *args: Any, as_convolution: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.as_convolution = as_convolution
 
     def build(self, input_shape: Any) -> None:
-        """Adds kernel and bias; that of a convolution has its shape: engines do not reshape a large one."""
+        """Add kernel and bias.
+
+        With `as_convolution` the kernel is stored in the shape of a convolution, because converters do not fold the
+        reshape of a large constant.
+        """
         super().build(input_shape)
         if self.as_convolution:
             shape = (1, 1, *self.kernel.shape)
@@ -92,77 +78,85 @@ class FrozenDense(larq.layers.QuantDense):
             self.kernel = self.add_weight("pointwise_kernel", shape=shape, initializer="zeros", trainable=False)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """(batch, inputs) → (batch, units)."""
+        """Map (batch, inputs) to (batch, units)."""
         if not self.as_convolution:
             return super().call(inputs)
-        # Engines find a binary convolution where the sign stands right in front of it.
+        # Converters recognise a binary convolution only if its input is the output of the sign.
         x = self.input_quantizer(tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1])))
         x = tf.reshape(tf.nn.conv2d(x, self.kernel, 1, "VALID"), (-1, self.units))
         x = tf.nn.bias_add(x, self.bias) if self.use_bias else x
         return self.activation(x) if self.activation else x
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for serialization."""
+        """Return the arguments, for serialization."""
         return {**super().get_config(), "as_convolution": self.as_convolution}
 
 
 def binary_kernels(model: tf.keras.Model) -> dict[str, Kernel]:
-    """The binary kernels of a network, as its quantizers make them, by the names of their layers.
+    """Return the quantized kernels of all binary layers of a network, by layer name.
 
     Raises:
-        BnnError: A kernel whose quantizer says one bit has not: Bop's before its first step, IR-Net's of a filter
-            without a deviation.
+        BnnError: A kernel is not binary although its quantizer has a precision of 1 bit: with Bop before the first
+            step, with IR-Net if a filter's standard deviation is 0.
     """
     kernels = {}
     for layer in model.layers:
         if isinstance(layer, (FrozenConv2D, FrozenDense)):
-            scale = layer.scale if getattr(layer, "scaled", False) else 1.0
-            kernels[layer.name] = kernel_of((layer.kernel * scale).numpy(), layer.name)
+            scale = layer.scale.numpy() if getattr(layer, "scaled", False) else np.float32(1)
+            kernels[layer.name] = split_kernel(layer.kernel.numpy() * scale, layer.name)
         elif is_binary(layer):
             with larq.context.quantized_scope(True):
-                kernels[layer.name] = kernel_of(tf.convert_to_tensor(layer.kernel).numpy(), layer.name)
+                kernels[layer.name] = split_kernel(tf.convert_to_tensor(layer.kernel).numpy(), layer.name)
     return kernels
-
-
-def is_binary(layer: tf.keras.layers.Layer) -> bool:
-    """Whether a layer quantizes its kernel to one bit."""
-    return getattr(getattr(layer, "kernel_quantizer", None), "precision", None) == 1
 
 
 def freeze(
     model: tf.keras.Model, kernels: Mapping[str, Kernel] | None = None, *, dense_as_convolutions: bool = False
 ) -> tf.keras.Model:
-    """The network for inference.
+    """Return a copy of a network for inference, with binary kernels in place of latent weights and quantizers.
 
-    Binary kernels become ±1 with their scales. Dropout is gone, and so are the quantizers of inputs but for the plain
-    sign. Outputs are the network's, bit for bit; with `dense_as_convolutions` but for rounding.
+    Dropout is removed. One-bit input quantizers are replaced by the sign. Outputs are equal to the network's bit for
+    bit; with `dense_as_convolutions` up to rounding.
 
     Args:
-        model: The network, with latent weights or Bop's.
-        kernels: Binary kernels to put in, by the names of their layers; the network's own where absent.
+        model: The network, trained with latent weights or with Bop.
+        kernels: Binary kernels by layer name. Defaults to those of the network.
         dense_as_convolutions: Compute binary dense layers with one-bit inputs as pointwise convolutions.
 
     Returns:
-        A model from the same images to the same logits.
+        A model with the same inputs and outputs.
 
     Raises:
         BnnError: As `binary_kernels`.
+
+    Example:
+        >>> import larq, numpy as np, tensorflow as tf
+        >>> from bnn_keras.export.freeze import freeze
+        >>> binary = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
+        >>> dense = larq.layers.QuantDense(2, input_quantizer="ste_sign", **binary)
+        >>> model = tf.keras.Sequential([tf.keras.Input((3,)), dense])
+        >>> frozen = freeze(model)
+        >>> np.unique(np.abs(frozen.get_weights()[0])).tolist()
+        [1.0]
+        >>> images = np.ones((1, 3), np.float32)
+        >>> np.array_equal(frozen(images), model(images))
+        True
     """
-    own = binary_kernels(model) if kernels is None else kernels
+    kernels = binary_kernels(model) if kernels is None else kernels
 
     def frozen(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
         if isinstance(layer, (tf.keras.layers.Dropout, Dropout)):
             return tf.keras.layers.Activation("linear", name=layer.name)
-        if layer.name in own:
-            return _frozen_layer(layer, own[layer.name], dense_as_convolutions)
+        if layer.name in kernels:
+            return _frozen_layer(layer, kernels[layer.name], dense_as_convolutions)
         return layer.__class__.from_config({**layer.get_config(), **_plain_inputs(layer)})
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Larq Zoo's QuickNet has functions for initializers
+        warnings.simplefilter("ignore", UserWarning)  # initializers of Larq Zoo's QuickNet are functions
         copy = tf.keras.models.clone_model(model, clone_function=frozen)
     for old, new in zip(model.layers, copy.layers, strict=True):
-        if old.name in own:
-            _set_kernel(new, own[old.name], old.bias if old.use_bias else None)
+        if old.name in kernels:
+            _set_kernel(new, kernels[old.name], old.bias if old.use_bias else None)
         elif new.weights:
             new.set_weights([weight.numpy() for weight in old.weights][: len(new.weights)])
     copy.trainable = False
@@ -188,13 +182,8 @@ def _set_kernel(layer: tf.keras.layers.Layer, kernel: Kernel, bias: tf.Variable 
         layer.bias.assign(bias)
 
 
-def has_binary_inputs(layer: tf.keras.layers.Layer) -> bool:
-    """Whether a layer quantizes its inputs to one bit."""
-    return getattr(getattr(layer, "input_quantizer", None), "precision", None) == 1
-
-
 def _plain_inputs(layer: tf.keras.layers.Layer) -> dict[str, Any]:
-    """The input quantizer of a layer for inference: without dropout, and the plain sign where it is one."""
+    """Return the config of a layer's input quantizer for inference: no dropout, and `ste_sign` if it is a sign."""
     quantizer = getattr(layer, "input_quantizer", None)
     if isinstance(quantizer, Dropout):
         quantizer = quantizer.quantizer

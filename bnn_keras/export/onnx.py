@@ -1,4 +1,4 @@
-"""ONNX, by tf2onnx: every kernel in float."""
+"""ONNX, by tf2onnx. Every kernel is float."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import numpy as np
 
 from bnn_keras.errors import BnnError
 from bnn_keras.export import worker
-from bnn_keras.export.graphs import Predictor, Source
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.predictors import Predictor
 
 OPSET = 17
 
 
-def convert(source: Source, file: Path) -> dict[str, str]:
-    """Writes an `.onnx` that takes `images` (batch, height, width, channels) and gives `outputs`.
+def convert(job: ExportJob, file: Path) -> dict[str, str]:
+    """Write an `.onnx` file that maps `images` (batch, height, width, channels) to `outputs`.
 
     Returns:
-        Names of the binary layers that stayed float, all, and why.
+        All binary layers, with the reason why they are float.
 
     Raises:
         BnnError: The converter crashed.
     """
-    worker.call(f"{__name__}:write", str(source.graph), str(file))
-    return dict.fromkeys(source.kernels, "the format has float kernels alone")
+    worker.call(f"{__name__}:write", str(job.graph), str(file))
+    return dict.fromkeys(job.kernels, "the format has only float kernels")
 
 
 def write(graph: str, file: str) -> None:
-    """Writes the `.onnx` of a SavedModel."""
+    """Convert a SavedModel to an `.onnx` file. Runs in the worker."""
     import tensorflow as tf
     import tf2onnx
 
@@ -48,10 +49,10 @@ def write(graph: str, file: str) -> None:
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:
-    """Predicts with a file by ONNX Runtime.
+    """Return a predictor that runs a file with ONNX Runtime.
 
     Raises:
-        BnnError: It cannot be read.
+        BnnError: The file cannot be read.
     """
     import onnxruntime
 
@@ -59,8 +60,8 @@ def load(file: Path, floats: str = "float32", batch_size: int | None = None, thr
     options.intra_op_num_threads = threads or 0
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
-        raise BnnError(f"ONNX Runtime cannot read {str(file)!r} ({error}); export it again") from error
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        raise BnnError(f"ONNX Runtime cannot read {str(file)!r} ({error}); export again") from error
 
     def predict(images: np.ndarray) -> np.ndarray:
         return session.run(None, {session.get_inputs()[0].name: images})[0]

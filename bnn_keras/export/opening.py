@@ -1,29 +1,27 @@
-"""From an exported file to predictions."""
+"""Open exported models for inference."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
-from bnn_keras.export.exporting import SIDECAR_VERSION, digest_of, load, sidecar_of
-from bnn_keras.export.graphs import Predictor, limit_threads, with_keras
-from bnn_keras.export.packed import load_packed
+from bnn_keras.export.formats import format_of, load_predictor, self_contained_module
+from bnn_keras.export.predictors import Predictor
+from bnn_keras.export.sidecar import read_sidecar, sidecar_path
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A network that left.
+    """An exported model.
 
     Attributes:
-        format: The file's format.
-        experiment: What it is.
-        labels: Names of its classes.
-        logits: Images as it takes them → logits.
+        format: The file's format, a name in `catalog.FORMATS`.
+        experiment: The experiment that it was trained by.
+        labels: Class names, in the order of the logits.
+        logits: Predictor from normalised images to logits.
     """
 
     format: str
@@ -33,55 +31,37 @@ class Exported:
 
 
 def open_export(file: str | Path, batch_size: int | None = None, threads: int | None = None) -> Exported:
-    """A file that `export_run` wrote.
+    """Open a file that `export_run` wrote.
 
-    A packed file stands on its own; others need their sidecar, which has labels, preprocessing and checksums: no
-    library is given a damaged file.
+    Packed files are self-contained. All others need their sidecar, which holds labels, preprocessing and checksums; a
+    damaged file is never passed to a library.
 
     Args:
-        file: The file, or folder.
-        batch_size: Images of a batch, where the file settles that.
-        threads: Threads to compute with; what the library thinks best where absent.
+        file: The file or folder.
+        batch_size: Images per batch; None for the file's own.
+        threads: Number of threads; None for the library's default.
 
     Raises:
-        BnnError: The file or its sidecar is missing or damaged, or the file takes other batches.
+        BnnError: The file or its sidecar is missing or damaged, or the file has another batch size.
+
+    Example:
+        >>> from bnn_keras.export import open_export
+        >>> exported = open_export("lenet5.safetensors")  # doctest: +SKIP
+        >>> exported.logits(images).argmax(-1)  # doctest: +SKIP
+        array([7, 2, 1])
+        >>> open_export("nothing.tflite")
+        Traceback (most recent call last):
+        bnn_keras.errors.BnnError: no file or folder 'nothing.tflite'; expected one that `bnnk export` wrote
     """
     path = Path(file)
     if not path.exists():
-        raise BnnError(f"no file or folder {str(path)!r}; give one that `bnnk export` wrote")
-    if path.is_file() and path.suffix not in {row.suffix for row in catalog.FORMATS.values() if row.suffix}:
-        limit_threads(threads)
-        experiment, labels, network = load_packed(path)
-        return Exported("packed", experiment, labels, with_keras(lambda images: network(images, training=False)))
+        raise BnnError(f"no file or folder {str(path)!r}; expected one that `bnnk export` wrote")
+    row = format_of(path)
+    if row.self_contained:
+        return Exported(row.name, *self_contained_module(row).open_file(path, threads))
     sidecar = read_sidecar(path)
-    experiment = parse(sidecar["experiment"], str(sidecar_of(path)))
     row = catalog.find("format", sidecar["format"])
+    experiment = parse(sidecar["experiment"], str(sidecar_path(path)))
     softmax = sidecar["outputs"] == "probabilities"
-    logits = load(row, path, sidecar["floats"], softmax, batch_size, threads)
+    logits = load_predictor(row, path, sidecar["floats"], softmax, batch_size, threads)
     return Exported(row.name, experiment, sidecar["labels"], logits)
-
-
-def read_sidecar(file: Path) -> dict[str, Any]:
-    """The sidecar of a file, whose checksums fit.
-
-    Raises:
-        BnnError: It is missing, damaged or of a later version, or the file is not the one it is of.
-    """
-    path = sidecar_of(file)
-    if not path.is_file():
-        raise BnnError(
-            f"{str(file)!r} has no {path.name} beside it, which says what the file is; keep the two together, or "
-            "export it again"
-        )
-    try:
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
-        version, digests = sidecar["sidecar_version"], sidecar["sha256"]
-        found = {name: digest_of(file.parent / name) for name in digests}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BnnError(f"cannot read {str(path)!r}, or a file that it names ({error}); export it again") from error
-    if version != SIDECAR_VERSION:
-        raise BnnError(f"{str(path)!r} has version {version}; expected {SIDECAR_VERSION}: export it again")
-    changed = [name for name in digests if found[name] != digests[name]]
-    if changed:
-        raise BnnError(f"{changed[0]!r} is not the file that {str(path)!r} is of: it was changed; export it again")
-    return sidecar

@@ -1,8 +1,8 @@
-"""OpenVINO, for x86: a graph pass makes convolutions of signs `BinaryConvolution`, which no converter does.
+"""OpenVINO, for x86. A graph pass replaces convolutions of signs by `BinaryConvolution`; OpenVINO's converter does not.
 
-Its CPU plugin computes them with XNOR and popcount. What it takes, found by trying (docs/deploying.md):
+The CPU plugin computes them with XNOR and popcount. It requires (found by experiment, see docs/deploying.md):
 `FakeQuantize` with two levels, 0 and 1, and a threshold just below 0; kernel bits as `u1` in OIHW order, the least
-significant bit first; input channels in eights, or results are wrong; static shapes.
+significant bit first; a multiple of 8 input channels, or results are wrong; static shapes.
 """
 
 from __future__ import annotations
@@ -19,46 +19,49 @@ from openvino.op import Constant
 
 from bnn_keras.errors import BnnError
 from bnn_keras.export import worker
-from bnn_keras.export.graphs import Predictor, Source, in_batches, layers_with
+from bnn_keras.export.constants import find_float_layers
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.predictors import Predictor, in_batches
 
-# FakeQuantize gives 0 up to its threshold. With the largest normal number below 0, both zeros give 1: their sign is +1.
+# FakeQuantize returns 0 up to its threshold, the largest normal number below 0. So +0 and −0 give 1: their sign is +1.
 _BELOW_ZERO = np.float32(-np.finfo(np.float32).tiny)
 _CHANNELS = 8
 
 
-def convert(source: Source, file: Path) -> dict[str, str]:
-    """Writes an `.xml` and the `.bin` beside it.
+def convert(job: ExportJob, file: Path) -> dict[str, str]:
+    """Write an `.xml` file and the `.bin` file beside it.
 
     Args:
-        source: The network. `floats` is what layers that are not binary compute in: "float32", "bfloat16" (which
-            `load` asks for; the file is the same), or "int8", which NNCF calibrates.
-        file: The `.xml` to write.
+        job: The network. `floats` is the type that real-valued layers compute in: "float32"; "bfloat16", a hint to the
+            device when the file is loaded; or "int8", calibrated by NNCF.
+        file: The `.xml` file to write.
 
     Returns:
-        Names of the binary layers that stayed float, and why.
+        The binary layers that are float in the file, and why, by layer name.
 
     Raises:
-        BnnError: The converter crashed, or NNCF is needed and not installed.
+        BnnError: The converter crashed.
+        ImportError: `floats` is "int8" and NNCF is not installed.
     """
-    calibration = source.calibration() if source.floats == "int8" else None
-    constants = worker.call(f"{__name__}:write", str(source.graph), str(file), source.batch_size, calibration)
-    return layers_with(source.kernels, constants)
+    calibration = job.calibration() if job.floats == "int8" else None
+    constants = worker.call(f"{__name__}:write", str(job.graph), str(file), job.batch_size, calibration)
+    return find_float_layers(job.kernels, constants)
 
 
 def write(
     graph: str, file: str, batch_size: int, calibration: np.ndarray | None = None, binary: bool = True
 ) -> list[tuple[np.ndarray, str]]:
-    """Writes the `.xml` and `.bin` of a SavedModel.
+    """Convert a SavedModel to an `.xml` and a `.bin` file. Runs in the worker.
 
     Args:
         graph: The SavedModel.
-        file: The `.xml`.
-        batch_size: Images of a batch, for good.
-        calibration: Images that give the ranges of int8; without them other layers stay float.
-        binary: Make binary convolutions; else everything stays float, to compare with.
+        file: The `.xml` file.
+        batch_size: Images per batch; the file's shapes are static.
+        calibration: Images to calibrate int8 with; if None, real-valued layers stay float.
+        binary: Use binary convolutions; if False, every layer is float.
 
     Returns:
-        Its float kernels, (filters, height, width, inputs) or (units, inputs), and why they are float.
+        The float kernels, (filters, height, width, inputs) or (units, inputs), and why they are float.
     """
     model = ov.convert_model(graph)
     model.reshape({model.inputs[0]: [batch_size, *list(model.inputs[0].partial_shape)[1:]]})
@@ -75,45 +78,44 @@ def write(
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:
-    """Predicts with a file.
+    """Return a predictor that runs a file with OpenVINO.
 
     Raises:
-        BnnError: The file cannot be read, takes batches of another size, or makes OpenVINO crash.
+        BnnError: The file cannot be read, has another batch size, or makes OpenVINO crash.
     """
     try:
-        own = worker.call(f"{__name__}:batch_size_of", str(file), floats, threads)
+        fixed = worker.call(f"{__name__}:batch_size_of", str(file), floats, threads)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise BnnError(f"OpenVINO cannot read {str(file)!r} ({reason}); export it again") from error
-    if batch_size not in (None, own):
+        raise BnnError(f"OpenVINO cannot read {str(file)!r} ({reason}); export again") from error
+    if batch_size not in (None, fixed):
         raise BnnError(
-            f"{str(file)!r} takes batches of {own}, asked for are batches of {batch_size}; export it again with "
-            f"--batch-size {batch_size}"
+            f"{str(file)!r} has a batch size of {fixed}, got {batch_size}; export again with --batch-size {batch_size}"
         )
     return lambda images: worker.call(f"{__name__}:predictions", str(file), floats, threads, images)
 
 
 def batch_size_of(file: str, floats: str, threads: int | None) -> int:
-    """The number of images that a file takes at once."""
-    return _compiled(file, floats, threads, Path(file).stat().st_mtime_ns).inputs[0].shape[0]
+    """Return the fixed batch size of a file. Runs in the worker."""
+    return _compiled_file(file, floats, threads, Path(file).stat().st_mtime_ns).inputs[0].shape[0]
 
 
 def predictions(file: str, floats: str, threads: int | None, images: np.ndarray) -> np.ndarray:
-    """What a file makes of any number of images."""
-    compiled = _compiled(file, floats, threads, Path(file).stat().st_mtime_ns)
+    """Return the outputs of a file for any number of images. Runs in the worker."""
+    compiled = _compiled_file(file, floats, threads, Path(file).stat().st_mtime_ns)
     return in_batches(lambda batch: compiled(batch)[0].copy(), compiled.inputs[0].shape[0])(images)
 
 
 @functools.lru_cache(maxsize=1)
-def _compiled(file: str, floats: str, threads: int | None, written: int) -> ov.CompiledModel:
-    """A file ready to run; `written` tells files of one name apart."""
+def _compiled_file(file: str, floats: str, threads: int | None, modified: int) -> ov.CompiledModel:
+    """Return a compiled file; `modified`, its modification time in ns, makes the cache load a rewritten file again."""
     return compiled_model(ov.Core().read_model(file), threads, floats)
 
 
 def compiled_model(
     model: ov.Model, threads: int | None, floats: str = "float32", **properties: Any
 ) -> ov.CompiledModel:
-    """A model ready to run, in float32 unless asked otherwise, with further properties of the CPU plugin."""
+    """Compile a model for the CPU plugin, with further properties of the plugin; it computes in float32 by default."""
     properties["INFERENCE_PRECISION_HINT"] = "bf16" if floats == "bfloat16" else "f32"
     if threads:
         properties["INFERENCE_NUM_THREADS"] = threads
@@ -121,22 +123,22 @@ def compiled_model(
 
 
 def binarize(node: ov.Node) -> None:
-    """Replaces a convolution of signs: conv(sign(x), ±α) becomes α · BinaryConvolution(x ≥ 0, bits).
+    """Replace conv(sign(x), ±α) by α · BinaryConvolution(x ≥ 0, bits).
 
-    With bits b of inputs and k of kernels a binary convolution is Σ (2 · (b xnor k) − 1), and zeros of its padding
-    count as zeros. Missing input channels are made up in pairs that cancel: +1 with a kernel of +1 and one of −1.
+    With input bits b and kernel bits k, a binary convolution is Σ (2 · (b xnor k) − 1), and padding counts as zero.
+    Input channels are padded to a multiple of 8, in pairs that cancel: two inputs of +1, with kernels of −1 and +1.
     """
-    x = _signed(node)
+    x = _argument_of_sign(node)
     weights = node.input_value(1).get_node().get_data().astype(np.float32)
     scales = _scales(weights)
     assert x is not None
-    x = _apart(x)
+    x = _unfused(x)
     missing = -weights.shape[1] % _CHANNELS
     if missing:
         x = ops.pad(x, [0] * 4, [0, missing, 0, 0], "constant", np.float32(1)).output(0)
-        more = np.ones((len(weights), missing, *weights.shape[2:]), np.float32)
-        more[:, ::2] = -1
-        weights = np.concatenate([weights, more], axis=1)
+        padding = np.ones((len(weights), missing, *weights.shape[2:]), np.float32)
+        padding[:, ::2] = -1
+        weights = np.concatenate([weights, padding], axis=1)
     threshold, zero, one = (np.full((1, 1, 1, 1), value, np.float32) for value in (_BELOW_ZERO, 0, 1))
     bits = np.packbits(~np.signbit(weights).ravel(), bitorder="little")
     convolution = ops.binary_convolution(
@@ -153,34 +155,35 @@ def binarize(node: ov.Node) -> None:
 
 
 def is_sign_convolution(node: ov.Node) -> bool:
-    """Whether a node is a convolution that `binarize` takes."""
+    """Return whether `binarize` can replace a node."""
     return obstacle(node) is None
 
 
 def obstacle(node: ov.Node) -> str | None:
-    """What keeps a node from being made a binary convolution; None where nothing does."""
+    """Return why `binarize` cannot replace a node, or None if it can."""
     if node.get_type_name() != "Convolution" or not isinstance(node.input_value(1).get_node(), Constant):
-        return "it is no convolution with a constant kernel"
+        return "it is not a convolution with a constant kernel"
     weights = node.input_value(1).get_node().get_data()
     padding = max(*node.get_attributes()["pads_begin"], *node.get_attributes()["pads_end"])
     if not np.allclose(np.abs(weights), _scales(weights).reshape(-1, 1, 1, 1), rtol=1e-5, atol=0):
         return "a filter has values of several magnitudes"
     if weights.shape[1] % 2:
         return f"it has {weights.shape[1]} input channels, an odd number"
-    if padding >= min(weights.shape[2:]):  # windows that hold nothing else come out wrong
+    if padding >= min(weights.shape[2:]):  # OpenVINO's result is wrong for windows that hold only padding
         return f"its padding of {padding} is as wide as its kernel"
-    return None if _signed(node) is not None else "its inputs are no signs"
+    return None if _argument_of_sign(node) is not None else "its inputs are not signs"
 
 
 def _scales(weights: np.ndarray) -> np.ndarray:
-    """The magnitude of each filter, OIHW."""
+    """Return the magnitude of each filter of a kernel in OIHW order."""
     return np.abs(weights).reshape(len(weights), -1).max(axis=1)
 
 
-def _signed(node: ov.Node) -> ov.Output | None:
-    """X where a convolution's input is the sign of x, as Larq has it: Sign(Sign(x) + 0.1).
+def _argument_of_sign(node: ov.Node) -> ov.Output | None:
+    """Return `x` if the convolution's input is Larq's `sign(x)`, else None.
 
-    A padding with ones may stand between them: that of x with ones has the same signs.
+    Larq computes it as Sign(Sign(x) + 0.1). If the signs are padded with ones, return `x` padded with ones, which has
+    the same signs.
     """
     value = node.input_value(0)
     pad = value.get_node()
@@ -203,7 +206,7 @@ def _signed(node: ov.Node) -> ov.Output | None:
 
 
 def _operand(value: ov.Output, outer: str, inner: str) -> list[ov.Output] | None:
-    """The inputs of an `inner` that an `outer` takes, where `value` is that."""
+    """Return the inputs of the `inner` node if `value` is the output of outer(inner(…)), else None."""
     node = value.get_node()
     if node.get_type_name() != outer:
         return None
@@ -211,11 +214,11 @@ def _operand(value: ov.Output, outer: str, inner: str) -> list[ov.Output] | None
     return node.input_values() if node.get_type_name() == inner else None
 
 
-def _apart(x: ov.Output) -> ov.Output:
-    """X as OpenVINO shall compute it before it takes signs.
+def _unfused(x: ov.Output) -> ov.Output:
+    """Return `x`, behind a max pool of size 1 if OpenVINO must not fuse it with the sign that follows.
 
-    It would make sums and signs one with a binary convolution in front, which comes out wrong, where nothing else takes
-    the sum; and it crashes where it takes signs of a transposed input. A pooling of single pixels stands between them.
+    OpenVINO fuses a binary convolution, an addition and a sign into one node if only the sign uses the sum; its results
+    are wrong. It crashes on the signs of a transposed input.
     """
     node = x.get_node()
     summed = node.get_type_name() == "Add" and not any(
@@ -227,7 +230,7 @@ def _apart(x: ov.Output) -> ov.Output:
 
 
 def _number(value: ov.Output) -> float | None:
-    """A constant of one number."""
+    """Return the value of a scalar constant, or None."""
     node = value.get_node()
     if not isinstance(node, Constant) or np.prod(node.get_output_shape(0)) != 1:
         return None
@@ -235,9 +238,9 @@ def _number(value: ov.Output) -> float | None:
 
 
 def _constants(model: ov.Model, signs: Sequence[str]) -> list[tuple[np.ndarray, str]]:
-    """Constant kernels of layers that are not among `signs`, and why they are not.
+    """Return the constant kernels of all layers that are not among `signs`, and why they are float.
 
-    They are (filters, height, width, inputs) or (units, inputs).
+    Kernels are (filters, height, width, inputs) or (units, inputs).
     """
     kernels = []
     for node in model.get_ordered_ops():
@@ -248,14 +251,14 @@ def _constants(model: ov.Model, signs: Sequence[str]) -> list[tuple[np.ndarray, 
             values = weights.get_data().copy()
             columns = node.get_type_name() == "MatMul" and not node.get_attributes()["transpose_b"]
             values = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values.T if columns else values
-            kernels.append((values, obstacle(node) or "not asked for"))
+            kernels.append((values, obstacle(node) or "binary convolutions are disabled"))
     return kernels
 
 
 def _with_int8(model: ov.Model, signs: Sequence[str], images: np.ndarray, batch_size: int) -> ov.Model:
-    """The model with its other layers quantized to int8 by NNCF."""
+    """Return the model with all layers but `signs` quantized to int8 by NNCF."""
     import nncf
 
-    batches = [images[place : place + batch_size] for place in range(0, len(images) - batch_size + 1, batch_size)]
+    batches = [images[start : start + batch_size] for start in range(0, len(images) - batch_size + 1, batch_size)]
     ignored = nncf.IgnoredScope(names=list(signs), validate=False)
     return nncf.quantize(model, nncf.Dataset(batches), ignored_scope=ignored, subset_size=len(batches))

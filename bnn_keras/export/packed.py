@@ -1,4 +1,4 @@
-"""The packed file: every binary weight in one bit, in a safetensors container (docs/packed-format.md)."""
+"""Packed files: one bit per binary weight, in a safetensors container (docs/packed-format.md)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
-from bnn_keras.export.freeze import freeze, is_binary
-from bnn_keras.export.graphs import Predictor, Source, limit_threads, with_keras
+from bnn_keras.export.freeze import freeze
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.kernels import is_binary
 from bnn_keras.export.packed_reader import (
     FORMAT,
     MAX_BYTES,
@@ -29,40 +30,52 @@ from bnn_keras.export.packed_reader import (
     digest,
     read_packed,
 )
+from bnn_keras.export.predictors import Predictor, with_keras
+from bnn_keras.export.threads import limit_threads
 from bnn_keras.models import build_empty
 
-_OF_FROZEN_LAYERS = ("kernel", "scale")
+_KERNEL_WEIGHTS = ("kernel", "scale")  # weights of frozen layers that a `Kernel` holds
 
 
-def convert(source: Source, file: Path) -> dict[str, str]:
-    """Writes a network.
+def convert(job: ExportJob, file: Path) -> dict[str, str]:
+    """Write a packed file.
 
     Args:
-        source: The network. `floats` is the type of all numbers that are not binary weights, "float32" or "float16".
+        job: The network. `floats` is "float32" or "float16".
         file: The file to write.
 
     Returns:
-        Names of binary layers that stayed float, and why: none.
+        No layers: every binary layer is stored in one bit per weight.
 
     Raises:
         BnnError: As `pack`.
     """
-    frozen = freeze(source.model, source.kernels)
-    tensors = {name: tensor.numpy() for name, tensor in _tensors(frozen, source.kernels).items()}
-    content = Content(source.experiment.to_toml(), list(source.labels), source.kernels, tensors)
-    file.write_bytes(pack(content, source.floats))
+    frozen = freeze(job.model, job.kernels)
+    tensors = {name: tensor.numpy() for name, tensor in _tensors(frozen, job.kernels).items()}
+    content = Content(job.experiment.to_toml(), list(job.labels), job.kernels, tensors)
+    file.write_bytes(pack(content, job.floats))
     return {}
 
 
 def pack(content: Content, floats: str = "float32") -> bytes:
-    """A packed file; the same content gives the same bytes.
+    """Return the bytes of a packed file. Equal content gives equal bytes.
 
     Args:
-        content: What `unpack` shall give back.
+        content: What `unpack` returns for these bytes.
         floats: Type of all numbers that are not binary weights, "float32" or "float16".
 
     Raises:
-        BnnError: A number does not fit that type, or the file would be larger than a packed file may be.
+        BnnError: A number is out of range of that type, or the file exceeds a limit of the format.
+
+    Example:
+        >>> import numpy as np
+        >>> from bnn_keras.export.packed import pack
+        >>> from bnn_keras.export.packed_reader import Content, Kernel, unpack
+        >>> kernel = Kernel(signs=np.array([[1, -1], [-1, -1]], np.int8), scales=np.array([0.5], np.float32))
+        >>> content = Content(experiment="", labels=["cat", "dog"], kernels={"dense": kernel}, tensors={})
+        >>> data = pack(content)
+        >>> unpack(data).kernels["dense"].signs.tolist()
+        [[1, -1], [-1, -1]]
     """
     layout = {
         "type": floats,
@@ -70,8 +83,8 @@ def pack(content: Content, floats: str = "float32") -> bytes:
         "tensors": [[name, values.shape] for name, values in content.tensors.items()],
     }
     numbers = [
-        *(_narrowed(kernel.scales, name, floats) for name, kernel in content.kernels.items()),
-        *(_narrowed(values, name, floats) for name, values in content.tensors.items()),
+        *(_narrow(kernel.scales, name, floats) for name, kernel in content.kernels.items()),
+        *(_narrow(values, name, floats) for name, values in content.tensors.items()),
     ]
     bits = b"".join(np.packbits(kernel.signs > 0, bitorder="little").tobytes() for kernel in content.kernels.values())
     stream = _compressed(np.concatenate([np.empty(0, TYPES[floats]), *numbers]))
@@ -91,29 +104,58 @@ def pack(content: Content, floats: str = "float32") -> bytes:
     ).encode()
     header += b" " * (-len(header) % 8)
     data = len(header).to_bytes(8, "little") + header + bits + stream
-    amount = sum(map(len, numbers))
+    count = sum(map(len, numbers))
     for value, limit, what in (
         (len(data), MAX_BYTES, "bytes"),
-        (len(header), MAX_HEADER, "bytes of names and labels"),
-        (len(content.experiment), MAX_EXPERIMENT, "characters of its experiment"),
-        (amount, MAX_NUMBERS, "numbers that are not binary weights"),
+        (len(header), MAX_HEADER, "bytes of header (names and labels)"),
+        (len(content.experiment), MAX_EXPERIMENT, "characters of experiment"),
+        (count, MAX_NUMBERS, "numbers that are not binary weights"),
     ):
         if value > limit:
-            raise BnnError(f"packed, the network has {value} {what}; expected at most {limit}: export to saved_model")
+            raise BnnError(f"the packed file would have {value} {what}; expected at most {limit}: use another format")
     return data
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:
-    """Predicts with a file."""
+    """Return a predictor that runs a file with Keras.
+
+    Raises:
+        BnnError: As `load_packed`.
+    """
+    return open_file(file, threads)[-1]
+
+
+def open_file(file: Path, threads: int | None = None) -> tuple[Experiment, list[str], Predictor]:
+    """Return the experiment, the labels and a predictor of a packed file.
+
+    Raises:
+        BnnError: As `load_packed`.
+    """
     limit_threads(threads)
-    return with_keras(load_packed(file)[-1])
+    experiment, labels, network = load_packed(file)
+    return experiment, labels, with_keras(lambda images: network(images, training=False))
 
 
 def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model]:
-    """The experiment, the labels and the frozen network of a packed file; it predicts what the trained one predicts.
+    """Load a packed file as a Keras model. Its outputs are equal to the trained network's bit for bit.
+
+    Args:
+        file: The packed file.
+
+    Returns:
+        The experiment, the labels, and the frozen network.
 
     Raises:
-        BnnError: The file is damaged, or no packed file, or its network is another than its experiment's.
+        BnnError: The file is damaged or not a packed file, or its weights do not match its experiment.
+
+    Example:
+        >>> from bnn_keras.export.packed import load_packed
+        >>> experiment, labels, network = load_packed("lenet5.safetensors")  # doctest: +SKIP
+        >>> network(images, training=False).shape  # doctest: +SKIP
+        TensorShape([3, 10])
+        >>> load_packed("nothing.safetensors")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        bnn_keras.errors.BnnError: cannot read 'nothing.safetensors' as a packed file (No such file or directory); ...
     """
     content = read(file)
     experiment = parse(content.experiment, f"in {str(file)!r}")
@@ -122,65 +164,69 @@ def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model
         with _no_larger_than(len(arrays), sum(array.size for array in arrays)):
             model = build_empty(experiment)
     except _TooLargeError as error:
-        raise _misfit(file, "its experiment describes a larger network than it holds") from error
-    except (OverflowError, TypeError) as error:  # of TensorFlow: sizes of more than 64 bits
-        raise _misfit(file, f"its experiment describes no network: {error}") from error
+        raise _inconsistent(file, "its experiment describes a larger network than it holds") from error
+    except (OverflowError, TypeError) as error:  # TensorFlow raises them for sizes of more than 64 bits
+        raise _inconsistent(file, f"its experiment does not describe a network: {error}") from error
     binary = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if is_binary(layer)}
-    if _kinds({name: kernel.signs.shape for name, kernel in content.kernels.items()}) != _kinds(binary):
-        raise _misfit(file, "its binary layers are others than those of its experiment")
+    if _signature({name: kernel.signs.shape for name, kernel in content.kernels.items()}) != _signature(binary):
+        raise _inconsistent(file, "its binary layers differ from those of its experiment")
     frozen = freeze(model, dict(zip(binary, content.kernels.values(), strict=True)))
     tensors = _tensors(frozen, binary)
-    if _kinds({name: values.shape for name, values in content.tensors.items()}) != _kinds(
+    if _signature({name: values.shape for name, values in content.tensors.items()}) != _signature(
         {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     ):
-        raise _misfit(file, "its tensors are others than those of its experiment")
+        raise _inconsistent(file, "its tensors differ from those of its experiment")
     if len(content.labels) != frozen.output_shape[-1]:
-        raise _misfit(file, f"it has {len(content.labels)} labels for {frozen.output_shape[-1]} classes")
+        raise _inconsistent(file, f"it has {len(content.labels)} labels for {frozen.output_shape[-1]} classes")
     for tensor, values in zip(tensors.values(), content.tensors.values(), strict=True):
         tensor.assign(values)
     return experiment, content.labels, frozen
 
 
 def read(file: str | Path) -> Content:
-    """A packed file's content; the reader's errors as ours.
+    """Return the content of a packed file.
 
     Raises:
-        BnnError: The file is damaged, or no packed file.
+        BnnError: The file is damaged, or not a packed file.
     """
     try:
         return read_packed(file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BnnError(
-            f"cannot read {str(file)!r} as a packed file ({reason}); get it anew, or write it with `bnnk export --to "
-            "packed`"
+            f"cannot read {str(file)!r} as a packed file ({reason}); get a new copy, or write it again with "
+            "`bnnk export --to packed`"
         ) from error
 
 
-def _misfit(file: str | Path, reason: str) -> BnnError:
-    return BnnError(f"packed file {str(file)!r} does not fit together ({reason}); write it anew with `bnnk export`")
+def _inconsistent(file: str | Path, reason: str) -> BnnError:
+    return BnnError(f"packed file {str(file)!r} is inconsistent ({reason}); write it again with `bnnk export`")
 
 
-def _kinds(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
-    """What two networks have in common that are the same: order, shapes, and names but for Keras's running numbers."""
+def _signature(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return names and shapes in order, without the running numbers that Keras appends to names."""
     return [(re.sub(r"_\d+(?=/|$)", "", name), shape) for name, shape in shapes.items()]
 
 
 def _tensors(frozen: tf.keras.Model, binary: Container[str]) -> dict[str, tf.Variable]:
-    """What is not in a binary kernel, by layer/name."""
+    """Return all weights that no binary kernel holds, by layer/name."""
     tensors = {}
     for layer in frozen.layers:
         for variable in layer.weights:
             name = variable.name.split("/")[-1].split(":")[0]
-            if not (layer.name in binary and name in _OF_FROZEN_LAYERS):
+            if not (layer.name in binary and name in _KERNEL_WEIGHTS):
                 tensors[f"{layer.name}/{name}"] = variable
     return tensors
 
 
-def _narrowed(values: np.ndarray, name: str, floats: str) -> np.ndarray:
-    """Numbers as they are stored, in one row."""
+def _narrow(values: np.ndarray, name: str, floats: str) -> np.ndarray:
+    """Return numbers in the type of the file, flattened.
+
+    Raises:
+        BnnError: A number is not finite, or out of range of the type.
+    """
     if not np.isfinite(values).all():
-        raise BnnError(f"{name!r} has values that are infinite or no numbers; train again with a lower learning rate")
+        raise BnnError(f"{name!r} has infinite or NaN values; train again with a lower learning rate")
     with np.errstate(over="ignore"):
         narrow = values.astype(TYPES[floats]).ravel()
     if not np.isfinite(narrow).all():
@@ -191,7 +237,7 @@ def _narrowed(values: np.ndarray, name: str, floats: str) -> np.ndarray:
 
 
 def _compressed(numbers: np.ndarray) -> bytes:
-    """Byte by byte: the first bytes of all numbers, then the second, …: those with the exponents repeat."""
+    """Compress numbers as byte planes: byte 0 of all numbers, then byte 1, …; planes of exponents compress well."""
     planes = numbers.view(np.uint8).reshape(len(numbers), numbers.itemsize).T
     return zlib.compress(planes.tobytes(), 9)
 
@@ -201,23 +247,29 @@ def _json(value: Any) -> str:
 
 
 def _bytes_at(start: int, end: int) -> dict[str, Any]:
-    """A tensor of bytes in a safetensors header."""
+    """Return the safetensors header entry of a tensor of bytes."""
     return {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
 
 
 class _TooLargeError(Exception):
-    """A network has more weights than the file that is to fill it."""
+    """A network has more weights than the file it is built for."""
 
 
 @contextlib.contextmanager
 def _no_larger_than(arrays: int, weights: int) -> Iterator[None]:
-    """Lets a network be built with so many arrays and weights, twice (Larq Zoo's are), and stops before it has more."""
+    """Stop building a network before it has more arrays or weights than given.
+
+    Counts up to twice the given numbers, because networks of Larq Zoo are built twice.
+
+    Raises:
+        _TooLargeError: The network is larger.
+    """
     arrays_left, weights_left = 2 * arrays, 2 * weights
 
     def count(create: Any, **kwargs: Any) -> Any:
         nonlocal arrays_left, weights_left
         shape = tf.TensorShape(kwargs.get("shape"))
-        if shape.rank:  # Keras counts things in scalars
+        if shape.rank:  # scalars are counters of Keras
             arrays_left -= 1
             weights_left -= shape.num_elements()
         if min(arrays_left, weights_left) < 0:

@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel, for TensorFlow Serving: every kernel in float."""
+"""TensorFlow's SavedModel, for TensorFlow Serving. Every kernel is float."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from pathlib import Path
 import tensorflow as tf
 
 from bnn_keras.errors import BnnError
-from bnn_keras.export.graphs import OUTPUT, Predictor, Source, limit_threads, with_keras
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.predictors import Predictor, with_keras
+from bnn_keras.export.saved_graph import OUTPUT
+from bnn_keras.export.threads import limit_threads
 
 
-def convert(source: Source, file: Path) -> dict[str, str]:
-    """Writes a folder, whose signature `serving_default` takes `images` and gives `outputs`.
+def convert(job: ExportJob, file: Path) -> dict[str, str]:
+    """Write a folder whose signature `serving_default` maps `images` to `outputs`.
 
     Returns:
-        Names of the binary layers that stayed float, all, and why.
+        All binary layers, with the reason why they are float.
     """
-    shutil.copytree(source.graph, file)
-    return dict.fromkeys(source.kernels, "the format has float kernels alone")
+    shutil.copytree(job.graph, file)
+    return dict.fromkeys(job.kernels, "the format has only float kernels")
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:
-    """Predicts with a folder.
+    """Return a predictor that runs a folder with TensorFlow.
 
     Raises:
-        BnnError: It cannot be read.
+        BnnError: The folder is not a SavedModel.
     """
     limit_threads(threads)
     try:
         loaded = tf.saved_model.load(str(file))
         signature = loaded.signatures["serving_default"]
     except (OSError, KeyError, ValueError) as error:
-        raise BnnError(f"cannot read {str(file)!r} as a SavedModel ({error}); export it again") from error
-    signature.owner = loaded  # which holds the variables
+        raise BnnError(f"cannot read {str(file)!r} as a SavedModel ({error}); export again") from error
+    signature.owner = loaded  # keeps the variables alive
     return with_keras(lambda images: signature(images=images)[OUTPUT])

@@ -1,6 +1,6 @@
-"""TFLite with Larq Compute Engine's binary convolutions, for ARM; and plain float TFLite to compare with.
+"""TFLite with Larq Compute Engine's binary convolutions, for ARM; and plain float TFLite for comparison.
 
-Everything of Larq Compute Engine runs in the `worker`: its converter and its interpreter have crashed on networks.
+Larq Compute Engine runs in the `worker`, because its converter and its interpreter can crash.
 """
 
 from __future__ import annotations
@@ -13,103 +13,101 @@ import numpy as np
 
 from bnn_keras.errors import BnnError
 from bnn_keras.export import worker
-from bnn_keras.export.graphs import Predictor, Source, in_batches, layers_with
+from bnn_keras.export.constants import find_float_layers
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.predictors import Predictor
 
-_CONV_2D, _DEPTHWISE_CONV_2D, _FULLY_CONNECTED = 3, 4, 9  # TFLite's numbers of its operators
-_FLOAT32, _INT8 = 0, 9  # and of its types
+_CONV_2D, _DEPTHWISE_CONV_2D, _FULLY_CONNECTED = 3, 4, 9  # operator codes of TFLite's schema
+_FLOAT32, _INT8 = 0, 9  # type codes
 _FILE_IDENTIFIER = b"TFL3"
 
 
-def convert(source: Source, file: Path) -> dict[str, str]:
-    """Writes a `.tflite`.
+def convert(job: ExportJob, file: Path) -> dict[str, str]:
+    """Write a `.tflite` file.
 
     Args:
-        source: The network. `floats` is "float32", or "int8": weights of real convolutions and dense layers as int8,
-            with a scale for each filter; their inputs are quantized when they come (TFLite's hybrid kernels).
+        job: The network. `floats` is "float32" or "int8". With int8, weights of real-valued convolutions and dense
+            layers are int8 with one scale per filter, and their inputs are quantized at run time (TFLite's hybrid
+            kernels).
         file: The file to write.
 
     Returns:
-        Names of the binary layers that stayed float, and why.
+        The binary layers that are float in the file, and why, by layer name.
 
     Raises:
         BnnError: The converter crashed.
     """
-    model, constants = worker.call(f"{__name__}:converted", str(source.graph), source.floats)
+    model, constants = worker.call(f"{__name__}:convert_graph", str(job.graph), job.floats)
     file.write_bytes(model)
-    return layers_with(source.kernels, [(kernel, "the converter did not take it for binary") for kernel in constants])
+    reason = "the converter did not recognise it as binary"
+    return find_float_layers(job.kernels, [(kernel, reason) for kernel in constants])
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:
-    """Predicts with a file, one image after the other.
+    """Return a predictor that runs a file with Larq Compute Engine, one image at a time.
 
     Raises:
-        BnnError: The interpreter crashed; or batches of several images are asked for.
+        BnnError: The interpreter crashed, or `batch_size` is not 1.
     """
     if batch_size not in (None, 1):
-        raise BnnError(f"{str(file)!r} takes one image after the other, asked for are batches of {batch_size}; use 1")
+        raise BnnError(f"{str(file)!r} has a batch size of 1, got {batch_size}; use --batch-size 1")
     return lambda images: worker.call(f"{__name__}:predictions", str(file), threads or 1, images)
 
 
 def convert_float(graph: Path, file: Path) -> None:
-    """Writes the `.tflite` of a SavedModel by TensorFlow's own converter: every layer is float."""
+    """Convert a SavedModel to a `.tflite` file with TensorFlow's own converter; every layer is float."""
     import tensorflow as tf
 
     file.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(graph)).convert())
 
 
-def load_float(file: Path, threads: int = 1) -> Predictor:
-    """Predicts with a file of `convert_float` by TensorFlow's own interpreter (XNNPACK)."""
-    import tensorflow as tf
-
-    interpreter = tf.lite.Interpreter(str(file), num_threads=threads)
-    interpreter.allocate_tensors()
-    (images,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def predict(batch: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(images["index"], batch)
-        interpreter.invoke()
-        return interpreter.get_tensor(outputs["index"])
-
-    return in_batches(predict, 1)
-
-
 @functools.lru_cache(maxsize=1)
-def interpreter(file: str, threads: int, written: int = 0) -> Any:
-    """Larq Compute Engine's interpreter of a file; `written` tells files of one name apart."""
+def interpreter(file: str, threads: int, modified: int = 0) -> Any:
+    """Return Larq Compute Engine's interpreter of a file. Runs in the worker.
+
+    Args:
+        file: The `.tflite` file.
+        threads: Number of threads.
+        modified: Modification time of the file in ns, to load a rewritten file again.
+    """
     from larq_compute_engine.tflite.python.interpreter import Interpreter
 
     return Interpreter(Path(file).read_bytes(), num_threads=threads)
 
 
 def predictions(file: str, threads: int, images: np.ndarray) -> np.ndarray:
-    """What a file makes of images."""
-    # The interpreter knows NumPy's own float32 object alone, not the equal one of an array that has travelled.
-    written = Path(file).stat().st_mtime_ns
-    return interpreter(file, threads, written).predict(images.astype(np.float32))
+    """Return the outputs of a file. Runs in the worker."""
+    modified = Path(file).stat().st_mtime_ns
+    # The interpreter compares dtypes by identity. An unpickled array has an equal dtype, but another object.
+    return interpreter(file, threads, modified).predict(images.astype(np.float32))
 
 
-def converted(graph: str, floats: str) -> tuple[bytes, list[np.ndarray]]:
-    """The `.tflite` of a SavedModel, and its float kernels, (filters, height, width, inputs) or (units, inputs)."""
+def convert_graph(graph: str, floats: str) -> tuple[bytes, list[np.ndarray]]:
+    """Convert a SavedModel. Runs in the worker.
+
+    Returns:
+        The `.tflite` file, and its float kernels, (filters, height, width, inputs) or (units, inputs).
+    """
     import larq_compute_engine
 
     data = larq_compute_engine.convert_saved_model(graph)
-    model = _parsed(data)
+    model = _parse(data)
     weights = _float_weights(model)
     kernels = [_values(model, tensor) for tensor, _ in weights]
     if floats == "int8":
         for tensor, axis in weights:
             _quantize(model, tensor, axis)
-        data = _serialized(model)
+        data = _serialize(model)
     return data, kernels
 
 
-def _parsed(data: bytes) -> Any:
+def _parse(data: bytes) -> Any:
     from larq_compute_engine.mlir.python import tflite_schema
 
     return tflite_schema.ModelT.InitFromObj(tflite_schema.Model.GetRootAs(data, 0))
 
 
-def _serialized(model: Any) -> bytes:
+def _serialize(model: Any) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1 << 20)
@@ -118,9 +116,9 @@ def _serialized(model: Any) -> bytes:
 
 
 def _float_weights(model: Any) -> list[tuple[Any, int]]:
-    """Tensors of constant float kernels, each with its axis of filters."""
+    """Return the tensors of constant float kernels, each with its filter axis."""
     axes = {_CONV_2D: 0, _DEPTHWISE_CONV_2D: 3, _FULLY_CONNECTED: 0}
-    found = {}
+    weights = {}
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex].builtinCode
@@ -128,8 +126,8 @@ def _float_weights(model: Any) -> list[tuple[Any, int]]:
                 continue
             tensor = graph.tensors[operator.inputs[1]]
             if tensor.type == _FLOAT32 and model.buffers[tensor.buffer].data is not None:
-                found[tensor.buffer] = (tensor, axes[code])
-    return list(found.values())
+                weights[tensor.buffer] = (tensor, axes[code])
+    return list(weights.values())
 
 
 def _values(model: Any, tensor: Any) -> np.ndarray:
@@ -137,11 +135,11 @@ def _values(model: Any, tensor: Any) -> np.ndarray:
 
 
 def _quantize(model: Any, tensor: Any, axis: int) -> None:
-    """A float kernel to int8, w ≈ scale · q with one scale for each filter and q in −127 … 127."""
+    """Quantize a float kernel to int8: w ≈ scale · q, with one scale per filter and q in −127 … 127."""
     from larq_compute_engine.mlir.python import tflite_schema
 
     values = _values(model, tensor)
-    others = tuple(place for place in range(values.ndim) if place != axis)
+    others = tuple(other for other in range(values.ndim) if other != axis)
     scales = np.abs(values).max(axis=others, keepdims=True) / 127
     scales = np.where(scales > 0, scales, 1).astype(np.float32)
     quantization = tflite_schema.QuantizationParametersT()

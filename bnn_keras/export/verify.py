@@ -1,4 +1,4 @@
-"""Does a file predict what the network predicts? Asked of every file that is written."""
+"""Verify an exported file against its network. Runs on every export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bnn_keras.data import (
 )
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
-from bnn_keras.export.graphs import Predictor
+from bnn_keras.export.predictors import Predictor
 from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
 RANDOM = "random"
@@ -32,11 +32,11 @@ TOLERANCE = {RANDOM: 1e-3, "images": 0.1}
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Images that a file is verified on.
+    """Images to verify a file on.
 
     Attributes:
-        name: What they are, "random" for made-up ones.
-        images: As the network takes them, (images, height, width, channels).
+        name: Their source, "random" for random images.
+        images: Normalised images, (images, height, width, channels).
     """
 
     name: str
@@ -45,47 +45,48 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a file must keep to.
+    """What an exported file must satisfy.
 
     Attributes:
-        agreement: Least share of images whose likeliest class is the network's, in percent; not asked of random ones.
-        tolerance: Largest median over the images of |file − network| / |network|, Euclidean norms of logits.
+        agreement: Minimum share of images with the same top-1 class as the network, in percent; ignored for random
+            images.
+        tolerance: Maximum of the median over the images of |file − network| / |network|, Euclidean norms of the logits.
     """
 
     agreement: float
     tolerance: float
 
     @classmethod
-    def of(cls, sample: Sample, agreement: float | None = None, tolerance: float | None = None) -> Limits:
-        """Those that are given, else the usual ones for such images."""
-        usual = TOLERANCE.get(sample.name, TOLERANCE["images"])
-        return cls(AGREEMENT if agreement is None else agreement, usual if tolerance is None else tolerance)
+    def for_sample(cls, sample: Sample, agreement: float | None = None, tolerance: float | None = None) -> Limits:
+        """Return the given limits, with the sample's defaults in place of None."""
+        default = TOLERANCE.get(sample.name, TOLERANCE["images"])
+        return cls(AGREEMENT if agreement is None else agreement, default if tolerance is None else tolerance)
 
 
-def sample(
+def load_sample(
     experiment: Experiment,
     verify_on: str | None,
     count: int,
     location: DataLocation = DEFAULT_LOCATION,
 ) -> Sample:
-    """The images to verify on.
+    """Load the images to verify on.
 
     Args:
-        experiment: Says what the network takes.
-        verify_on: A folder of images, an image or a `.npy`; or a dataset. By default the test images of the
-            experiment's own dataset where it is prepared or ships with the package, else made-up ones, with a warning.
-        count: Images at the most.
-        location: Where datasets are.
+        experiment: The experiment of the network.
+        verify_on: A folder of images, an image or a `.npy` file; or a dataset. Defaults to the test images of the
+            experiment's dataset if it is prepared or part of this package, else to random images, with a warning.
+        count: Maximum number of images.
+        location: Where datasets are read from.
 
     Raises:
-        BnnError: The images cannot be had, or do not fit.
+        BnnError: The images are not available, or have another shape than the network's inputs.
     """
     if verify_on is None:
-        images = available_data(experiment, location)
-        if images is None:
+        dataset = available_data(experiment, location)
+        if dataset is None:
             warnings.warn(
                 f"dataset {experiment.data.name!r} is not prepared: the file is verified on {_RANDOM_IMAGES} random "
-                "images, by its logits alone; give --verify-on FOLDER or DATASET for more",
+                "images, by their logits alone; pass --verify-on FOLDER or DATASET to verify on real images",
                 UserWarning,
                 stacklevel=2,
             )
@@ -93,19 +94,20 @@ def sample(
     elif Path(verify_on).exists():
         return Sample(verify_on, read_images(verify_on, experiment)[1][:count])
     else:
-        images = open_test_data(experiment, verify_on, location)
-    return Sample(f"{images.info.name} {images.info.test}", _first(evaluation_batches(images, experiment), count))
+        dataset = open_test_data(experiment, verify_on, location)
+    return Sample(f"{dataset.info.name} {dataset.info.test}", _first(evaluation_batches(dataset, experiment), count))
 
 
 def calibration(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> np.ndarray:
-    """Training images to find ranges with; made-up ones where the dataset is not prepared."""
-    images = available_data(experiment, location)
-    if images is None:
+    """Return training images to calibrate quantization ranges with; random images if the dataset is not prepared."""
+    dataset = available_data(experiment, location)
+    if dataset is None:
         return _random(experiment)
-    return _first(evaluation_batches(training_examples(images), experiment), _CALIBRATION_IMAGES)
+    return _first(evaluation_batches(training_examples(dataset), experiment), _CALIBRATION_IMAGES)
 
 
 def _first(batches: tf.data.Dataset, count: int) -> np.ndarray:
+    """Return the first `count` images of a dataset of batches."""
     parts: list[np.ndarray] = []
     for images, _ in batches:
         parts.append(images.numpy()[: count - sum(map(len, parts))])
@@ -122,19 +124,21 @@ def _random(experiment: Experiment) -> np.ndarray:
 
 
 def compare(network: Predictor, file: Predictor, images: np.ndarray, batch_size: int = 32) -> dict[str, Any]:
-    """How far the logits of a file are from those of the network.
+    """Measure how far the logits of an exported file are from those of its network.
+
+    We compare the median logit error: rounding can flip single signs, a wrong layer shifts every image.
 
     Returns:
-        `images`; `agreement` of the likeliest class in percent; `logit_error`, median over the images of |file −
-        network| / |network|, and `largest_logit_error`.
+        `images`, their number; `agreement` of the top-1 class in percent; `logit_error`, the median over the images of
+        |file − network| / |network|, and `largest_logit_error`, the maximum.
     """
     same, errors = 0, []
-    for place in range(0, len(images), batch_size):
-        batch = images[place : place + batch_size]
-        expected, found = network(batch), file(batch)
-        same += int((expected.argmax(-1) == found.argmax(-1)).sum())
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        expected, actual = network(batch), file(batch)
+        same += int((expected.argmax(-1) == actual.argmax(-1)).sum())
         scale = np.maximum(np.linalg.norm(expected, axis=-1), np.finfo(np.float32).tiny)
-        errors.extend(np.linalg.norm(found - expected, axis=-1) / scale)
+        errors.extend(np.linalg.norm(actual - expected, axis=-1) / scale)
     return {
         "images": len(images),
         "agreement": round(100 * same / len(images), 4),
@@ -143,30 +147,32 @@ def compare(network: Predictor, file: Predictor, images: np.ndarray, batch_size:
     }
 
 
-def check(measured: dict[str, Any], of: Sample, limits: Limits) -> None:
-    """Refuses a file that is too far from its network.
+def check(measured: dict[str, Any], sample: Sample, limits: Limits) -> None:
+    """Check the measurements of `compare` against limits.
 
     Raises:
-        BnnError: It is.
+        BnnError: A limit is exceeded.
     """
     problems = []
-    if of.name != RANDOM and measured["agreement"] < limits.agreement:
-        problems.append(f"the likeliest class is the same for {measured['agreement']:.2f} %, not {limits.agreement} %")
+    if sample.name != RANDOM and measured["agreement"] < limits.agreement:
+        problems.append(f"top-1 agreement is {measured['agreement']:.2f} %, expected at least {limits.agreement} %")
     if not measured["logit_error"] <= limits.tolerance:
-        problems.append(f"the median error of logits is {measured['logit_error']:.2g}, more than {limits.tolerance:g}")
+        problems.append(
+            f"the median error of the logits is {measured['logit_error']:.2g}, expected at most {limits.tolerance:g}"
+        )
     if problems:
         raise BnnError(
             f"the exported file does not predict what the network predicts: on {measured['images']} images of "
-            f"{of.name} {' and '.join(problems)}; nothing was written: choose other floats or another format, or "
-            "accept it with --min-agreement and --tolerance"
+            f"{sample.name} {' and '.join(problems)}; nothing was written: choose other floats or another format, or "
+            "accept the difference with --min-agreement and --tolerance"
         )
 
 
 def logits_of_probabilities(predict: Predictor) -> Predictor:
-    """Logits, less a constant, of a file that gives probabilities."""
+    """Return a predictor of logits, up to a constant per image, from a predictor of probabilities."""
     return lambda images: np.log(np.maximum(predict(images), np.finfo(np.float32).tiny))
 
 
 def log_softmax(predict: Predictor) -> Predictor:
-    """Logits with the constant that `logits_of_probabilities` has."""
+    """Return a predictor of log-probabilities, the logits that `logits_of_probabilities` returns."""
     return lambda images: tf.nn.log_softmax(predict(images)).numpy()

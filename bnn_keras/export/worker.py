@@ -1,13 +1,14 @@
-"""A second process for converters and interpreters whose crash would take the program with it.
+"""Call converters and interpreters in a second process, because a crash of native code ends the process.
 
-`call("module:function", *arguments)` calls a function there; what it raises is raised here. There is one such process
-for a program: starting it takes seconds, most of them TensorFlow's.
+`call("module:function", *arguments)` calls a function there, and returns its result or raises its exception. A program
+has one shared worker, because starting a process takes seconds, most of them to import TensorFlow.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import importlib
 import os
 import pickle
@@ -15,71 +16,89 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any
+from typing import IO, Any
 
 from bnn_keras.errors import BnnError
 
 
+@dataclasses.dataclass(frozen=True)
+class _Process:
+    """A running worker process.
+
+    Attributes:
+        handle: The process.
+        requests: Pipe to its standard input.
+        results: Pipe from its standard output.
+        log: File with its standard error.
+    """
+
+    handle: subprocess.Popen[bytes]
+    requests: IO[bytes]
+    results: IO[bytes]
+    log: IO[bytes]
+
+
 class Worker:
-    """A process that is started with the first call, and again with the first one after a crash or `close`."""
+    """A process that calls functions. It starts with the first call, and again after a crash or `close`."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _Process | None = None
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """The result of "module:function" with these arguments, all of which must be picklable.
+        """Return the result of "module:function" for picklable arguments.
 
         Raises:
             BnnError: The process crashed.
-            Exception: What the function raises.
+            Exception: The function raised it.
         """
-        process = self._started()
-        assert process.stdin
-        assert process.stdout
+        process = self._start()
         try:
-            pickle.dump((function, arguments), process.stdin)
-            process.stdin.flush()
-            raised, result = pickle.load(process.stdout)
+            pickle.dump((function, arguments), process.requests)
+            process.requests.flush()
+            raised, result = pickle.load(process.results)
         except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
-            raise self._crash(function) from error
+            raise self._crash(function, process) from error
         if raised:
             raise result
         return result
 
     def close(self) -> None:
-        """Ends the process."""
-        if self._process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # libraries may have started processes of their own
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout, self._said):
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-            self._process = None
+        """End the process and all processes that it started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.handle.pid, signal.SIGKILL)
+        process.handle.wait()
+        for stream in (process.requests, process.results, process.log):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> _Process:
         if self._process is None:
-            self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-            self._process = subprocess.Popen(
+            log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+            handle = subprocess.Popen(
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._said,
+                stderr=log,
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
                 start_new_session=True,
             )
+            assert handle.stdin
+            assert handle.stdout
+            self._process = _Process(handle, handle.stdin, handle.stdout, log)
         return self._process
 
-    def _crash(self, function: str) -> BnnError:
-        assert self._process
-        code = self._process.wait()
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
+    def _crash(self, function: str, process: _Process) -> BnnError:
+        code = process.handle.wait()
+        process.log.seek(0)
+        lines = process.log.read().decode(errors="replace").strip().splitlines()
         self.close()
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}: {lines[-1] if lines else 'no word'}"
+        reason = signal.Signals(-code).name if code < 0 else f"exit code {code}: {lines[-1] if lines else 'no output'}"
         return BnnError(
-            f"{function.replace(':', '.')} crashed ({how}); the fault is in a library it calls: nothing was "
-            "written; try another format or another version of that library"
+            f"{function.replace(':', '.')} crashed ({reason}), which is a fault of a library that it calls; nothing "
+            "was written: try another format or another version of that library"
         )
 
 
@@ -89,8 +108,8 @@ atexit.register(_WORKER.close)
 
 
 def _serve() -> None:
-    """Calls what it is told on standard input; results alone go to what was standard output."""
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it forks, and would call home
+    """Answer calls from standard input. Only results are written to the original standard output."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it forks and sends usage reports
     results = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while True:
@@ -101,18 +120,18 @@ def _serve() -> None:
         try:
             module, name = function.split(":")
             answer = (False, getattr(importlib.import_module(module), name)(*arguments))
-        except Exception as error:  # whatever it is belongs to the caller
+        except Exception as error:  # the caller handles it
             answer = (True, error)
         pickle.dump(_picklable(answer), results)
         results.flush()
 
 
 def _picklable(answer: tuple[bool, Any]) -> tuple[bool, Any]:
-    """The answer; an error that cannot travel as one that says the same."""
+    """Return the answer, with an exception that cannot be pickled replaced by a RuntimeError of the same message."""
     raised, result = answer
     try:
         pickle.loads(pickle.dumps(result))
-    except Exception:  # objects say themselves why they cannot travel, each in its way
+    except Exception:  # pickling calls methods of the object, which may raise anything
         if not raised:
             raise
         return True, RuntimeError(f"{type(result).__name__}: {result}")

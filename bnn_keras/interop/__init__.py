@@ -1,8 +1,9 @@
-"""Our networks in the names and layouts of the references, and back; the references' checkpoint files.
+"""Exchange weights with the reference code: tensor names, layouts and checkpoint files.
 
-Layers bear the names of the references' modules, so a rule replaces a table: the layer `bin_conv2.conv` with its kernel
-is the reference's `bin_conv2.conv.weight`. Where a reference says it otherwise, the catalog has it
-(`catalog.ReferenceLayout`). A network that rotates its images (`network.rotated`) has the reference's kernels rotated.
+Our layers have the names of the reference's modules, so tensor names follow a rule instead of a table: the kernel of
+the layer `bin_conv2.conv` is the reference's `bin_conv2.conv.weight`. Exceptions are in the catalog
+(`catalog.ReferenceLayout`). If a network rotates its images (`network.rotated`), its kernels are the reference's
+kernels rotated by 180°.
 """
 
 from bnn_keras.interop.files import read_checkpoint

@@ -1,4 +1,4 @@
-"""Checkpoint files of the references: their tensors by name, and nothing else of them."""
+"""Read the tensors of the references' checkpoint files. Nothing else in a file is used."""
 
 from __future__ import annotations
 
@@ -13,41 +13,50 @@ import numpy as np
 
 from bnn_keras.errors import BnnError
 
-TORCH_SUFFIXES = (".pth", ".tar", ".th", ".pt")
-KNOWN = ".npz, .safetensors, .pth, .pth.tar, .th or .pt"
+_TORCH_SUFFIXES = (".pth", ".tar", ".th", ".pt")
+_SUFFIXES = ".npz, .safetensors, .pth, .pth.tar, .th or .pt"
 
 
 def read_checkpoint(file: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint, by the names its repository gives them.
+    """Read the tensors of a checkpoint by name.
 
-    `.npz` and `.safetensors` hold tensors by name. PyTorch's files hold a state dict, alone or as the entry
-    `state_dict` beside what else a training keeps. `module.`, which DataParallel puts into names, is taken out.
+    `.npz` and `.safetensors` hold tensors by name. A PyTorch file holds a state dict, either alone or as the entry
+    `state_dict` of a dictionary. `module.`, which `torch.nn.DataParallel` adds to names, is removed.
 
-    PyTorch's files are programs; only what `torch.load(weights_only=True)` calls harmless is run, and NumPy's scalars,
-    which trainings keep as their best accuracy. A file that asks for anything else is refused.
+    PyTorch files are pickles, which can run any program when they are read. They are read with
+    `torch.load(weights_only=True)`, which accepts tensors and plain values only. NumPy scalars are accepted as well,
+    because training scripts store their best accuracy as one. All other files are refused.
 
     Args:
-        file: The file.
+        file: The checkpoint: .npz, .safetensors, .pth, .pth.tar, .th or .pt.
 
     Returns:
-        Arrays by name.
+        The arrays by name, in the layout of the file.
 
     Raises:
-        BnnError: There is no such file, it is of another kind, damaged, refused, or holds no tensors; or PyTorch is
-            needed and not installed.
+        BnnError: The file does not exist, has another suffix, is damaged, refused, or holds no tensors; or the file
+            needs PyTorch, which is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/checkpoint.npz", **{"module.conv1.weight": np.ones((20, 1, 5, 5))})
+        ...     tensors = read_checkpoint(f"{folder}/checkpoint.npz")
+        >>> {name: tensor.shape for name, tensor in tensors.items()}
+        {'conv1.weight': (20, 1, 5, 5)}
     """
     path = Path(file)
     if not path.is_file():
-        raise BnnError(f"no file {str(path)!r}; give a checkpoint: {KNOWN}")
+        raise BnnError(f"no file {str(path)!r}; give a checkpoint: {_SUFFIXES}")
     suffix = path.suffix.lower()
-    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, **dict.fromkeys(TORCH_SUFFIXES, _read_torch)}
+    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, **dict.fromkeys(_TORCH_SUFFIXES, _read_torch)}
     if suffix not in readers:
-        raise BnnError(f"{str(path)!r} ends in {suffix!r}; expected a checkpoint named {KNOWN}")
+        raise BnnError(f"{str(path)!r} ends in {suffix!r}; expected a checkpoint named {_SUFFIXES}")
     try:
         tensors = readers[suffix](path)
     except BnnError:
         raise
-    except Exception as error:  # a damaged file may break its reader anywhere
+    except Exception as error:  # a damaged file can make its reader raise any error
         raise _damaged(path, error) from error
     if not tensors:
         raise BnnError(f"{str(path)!r} holds no tensors; expected the state dict of a network")
@@ -57,7 +66,7 @@ def read_checkpoint(file: str | Path) -> dict[str, np.ndarray]:
 def _damaged(path: Path, error: Exception) -> BnnError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return BnnError(
-        f"cannot read {str(path)!r} as a checkpoint ({reason}); it is damaged or of another kind: get it anew"
+        f"cannot read {str(path)!r} as a checkpoint ({reason}); it is damaged or has another format: download it again"
     )
 
 
@@ -65,7 +74,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         tensors = dict(arrays)
     if not all(isinstance(value, np.ndarray) for value in tensors.values()):
-        raise ValueError("an archive of something else than arrays")
+        raise ValueError("the archive holds something other than arrays")
     return tensors
 
 
@@ -80,26 +89,26 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise BnnError(
-            f"{str(path)!r} is a file of PyTorch, which is not installed; install it with "
+            f"{str(path)!r} is a PyTorch file, and PyTorch is not installed; install it with "
             "`pip install 'bnn-keras[torch]'`, or save the tensors as .npz or .safetensors"
         ) from error
     try:
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickles that others wrote
+            warnings.simplefilter("ignore", UserWarning)  # about pickles that torch.save did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what PyTorch says of damaged files advises to read them without protection
-        asked_for = _ASKED_FOR.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if not asked_for:
-            raise ValueError("not written by torch.save, or cut off") from error
+    except Exception as error:  # hide PyTorch's message, which recommends `weights_only=False` for damaged files
+        refused = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if not refused:
+            raise ValueError("not written by torch.save, or truncated") from error
         raise BnnError(
-            f"refused to read {str(path)!r}: it asks for more than tensors and numbers ({asked_for[1]}), and "
+            f"refused to read {str(path)!r}: it asks for more than tensors and numbers ({refused[1]}), and "
             "could run any program; save its state dict alone with torch.save"
         ) from error
     return {name: _array(value) for name, value in _state_dict(content, torch.Tensor).items()}
 
 
-# How PyTorch names what it does not allow: a global, or the class of something it was to build.
-_ASKED_FOR = re.compile(r"(?:GLOBAL |<class ')([\w.]+\w)")
+# PyTorch's error names the global, or the class of the object, that `weights_only=True` refuses.
+_REFUSED = re.compile(r"(?:GLOBAL |<class ')([\w.]+\w)")
 
 
 def _array(tensor: Any) -> np.ndarray:
@@ -108,14 +117,14 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def _numpy_scalars() -> list[Any]:
-    """What a pickled NumPy number is made of, under the names that old and new versions of NumPy write."""
+    """Return the globals in the pickle of a NumPy scalar, by the names that NumPy 1 and NumPy 2 write."""
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     return [*((scalar, name) for name in names), np.dtype, *{type(np.dtype(kind)) for kind in "efdbhilqBHILQ?"}]
 
 
 def _state_dict(content: Any, tensor: type) -> Mapping[str, Any]:
-    """The tensors by name: those of `state_dict` where there is one, else those at the top."""
+    """Return the tensors by name: those of the entry `state_dict` if it exists, else those at the top level."""
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):

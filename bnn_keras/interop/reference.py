@@ -1,4 +1,4 @@
-"""Names and layouts: one tensor of ours as the reference stores it, and the other way."""
+"""Convert tensors between our layout and the reference's, and name them as the reference does."""
 
 from __future__ import annotations
 
@@ -21,44 +21,45 @@ _NAMES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+_SHOWN_PROBLEMS = 10
 _KERAS_NAME = re.compile(r"((quant_)?(conv2d|dense)|batch_normalization)(_\d+)?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One variable of a model and the reference's tensor that it stands for.
+    """A variable of a model and the tensor of the reference that corresponds to it.
 
     Attributes:
-        name: The reference's name.
-        variable: Ours (the latent weights, where it is quantized).
-        keras: Whether the reference is written in Keras: its layout is ours.
-        turned: Whether the reference is our network turned by 180°.
-        flat: Whether it is stored as a column.
-        flattened: (height, width, channels) of the map whose flattened form this tensor meets; Keras flattens it as
-            HWC, PyTorch as CHW. None where there is none.
+        name: The reference's name of the tensor.
+        variable: Our variable. For a quantized kernel, it holds the latent weights.
+        keras: Whether the reference is written in Keras and has our layout.
+        rotated: Whether the reference is our network rotated by 180°.
+        flat: Whether the reference stores the tensor as a column.
+        flattened: (height, width, channels) of the feature map that is flattened before this layer; None if there is
+            no such map. Keras flattens in HWC order, PyTorch in CHW order.
     """
 
     name: str
     variable: tf.Variable
     keras: bool = False
-    turned: bool = False
+    rotated: bool = False
     flat: bool = False
     flattened: tuple[int, int, int] | None = None
 
     def to_reference(self, value: np.ndarray) -> np.ndarray:
-        """A value in our layout (HWIO, IO), in the reference's (OIHW, OI)."""
+        """Convert a value from our layout (HWIO, IO) to the reference's (OIHW, OI)."""
         if self.keras:
             return value
         if self.flattened:
-            maps = self._turned(value.reshape(*self.flattened, -1))
+            maps = self._rotate(value.reshape(*self.flattened, -1))
             value = maps.transpose(2, 0, 1, 3).reshape(value.shape)
         elif value.ndim == 4:
-            value = self._turned(value)
+            value = self._rotate(value)
         value = value.transpose(_AXES_TO_REFERENCE[value.ndim])
         return value.reshape(-1, 1) if self.flat else value
 
     def from_reference(self, value: np.ndarray) -> np.ndarray:
-        """A value in the reference's layout, in ours."""
+        """Convert a value from the reference's layout to ours."""
         if self.keras:
             return value
         axes = _AXES_TO_REFERENCE[len(self.variable.shape)]
@@ -66,12 +67,12 @@ class Tensor:
         if self.flattened:
             height, width, channels = self.flattened
             maps = value.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
-            return self._turned(maps).reshape(value.shape)
-        return self._turned(value) if value.ndim == 4 else value
+            return self._rotate(maps).reshape(value.shape)
+        return self._rotate(value) if value.ndim == 4 else value
 
-    def _turned(self, maps: np.ndarray) -> np.ndarray:
-        """Turned by 180° in its first two axes, where the reference is."""
-        return maps[::-1, ::-1] if self.turned else maps
+    def _rotate(self, maps: np.ndarray) -> np.ndarray:
+        """Rotate the first two axes by 180° if the reference is rotated."""
+        return maps[::-1, ::-1] if self.rotated else maps
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -88,45 +89,48 @@ _AXES_TO_REFERENCE = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 def _flattened_map(layer: tf.keras.layers.Layer) -> tuple[int, int, int] | None:
-    """The map behind a layer, where a `Flatten` and only layers that keep its features lie in between."""
+    """Return the shape of the feature map that is flattened before a layer, or None.
+
+    Only layers that keep the order of features may be between the `Flatten` and the layer.
+    """
     if not isinstance(layer, tf.keras.layers.Dense | tf.keras.layers.BatchNormalization):
         return None
-    above = layer.inbound_nodes[0].inbound_layers
-    while not isinstance(above, list | tf.keras.layers.Flatten | tf.keras.layers.Dense) and above.inbound_nodes:
-        above = above.inbound_nodes[0].inbound_layers
-    return tuple(above.input_shape[1:]) if isinstance(above, tf.keras.layers.Flatten) else None
+    previous = layer.inbound_nodes[0].inbound_layers
+    while not isinstance(previous, list | tf.keras.layers.Flatten | tf.keras.layers.Dense) and previous.inbound_nodes:
+        previous = previous.inbound_nodes[0].inbound_layers
+    return tuple(previous.input_shape[1:]) if isinstance(previous, tf.keras.layers.Flatten) else None
 
 
-def _reference_of(model: tf.keras.Model) -> catalog.ReferenceLayout:
+def _layout_of(model: tf.keras.Model) -> catalog.ReferenceLayout:
     row = catalog.NETWORKS.get(model.name)
     return (row.reference if row else None) or catalog.ReferenceLayout()
 
 
 def _tensor(
-    layer: tf.keras.layers.Layer, variable: tf.Variable, reference: catalog.ReferenceLayout, rotated: bool
+    layer: tf.keras.layers.Layer, variable: tf.Variable, layout: catalog.ReferenceLayout, rotated: bool
 ) -> Tensor:
     kind = variable.name.split("/")[-1].split(":")[0]
     if _KERAS_NAME.fullmatch(layer.name):
         return Tensor(f"{layer.name}/{kind}", variable, keras=True)
     if kind != "kernel":
         flattened = None if isinstance(layer, tf.keras.layers.Dense) else _flattened_map(layer)
-        return Tensor(f"{layer.name}.{_NAMES[kind]}", variable, turned=rotated, flattened=flattened)
-    # The name follows from the kind of layer, not from its quantizer: a float network has the same.
+        return Tensor(f"{layer.name}.{_NAMES[kind]}", variable, rotated=rotated, flattened=flattened)
+    # The name depends on the class of the layer, not on its quantizer, so that a float network has the same names.
     binary = hasattr(layer, "kernel_quantizer")
     return Tensor(
-        (reference.binary_kernel if binary else reference.kernel).format(layer.name),
+        (layout.binary_kernel if binary else layout.kernel).format(layer.name),
         variable,
-        turned=rotated,
-        flat=binary and reference.flat,
+        rotated=rotated,
+        flat=binary and layout.flat,
         flattened=_flattened_map(layer),
     )
 
 
 def _tensors(model: tf.keras.Model) -> list[Tensor]:
-    reference = _reference_of(model)
+    layout = _layout_of(model)
     rotated = any(isinstance(layer, Rotate180) for layer in model.layers)
     return [
-        _tensor(layer, variable, reference, rotated)
+        _tensor(layer, variable, layout, rotated)
         for layer in model.layers
         for variable in layer.weights
         if variable.dtype.is_floating
@@ -134,20 +138,36 @@ def _tensors(model: tf.keras.Model) -> list[Tensor]:
 
 
 def reference_names(model: tf.keras.Model, variables: Iterable[tf.Variable]) -> list[str]:
-    """The reference's names of some variables of a model, in their order."""
+    """Return the reference's names of variables of a model, in the same order.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> model = build_model(resolve("lenet5").experiment)
+        >>> reference_names(model, model.get_layer("bin_conv2.conv").weights)
+        ['bin_conv2.conv.weight', 'bin_conv2.conv.bias']
+    """
     names = {id(tensor.variable): tensor.name for tensor in _tensors(model)}
     return [names[id(variable)] for variable in variables]
 
 
 def to_reference(model: tf.keras.Model, values: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-    """Weights or gradients of a model in the reference's names and layouts.
+    """Convert the weights or gradients of a model to the reference's names and layouts.
 
     Args:
-        model: One of our networks.
-        values: Arrays in our layout by the reference's names, such as gradients; the model's weights where absent.
+        model: A network of the catalog.
+        values: Arrays in our layout by the reference's names, such as gradients. Default: the weights of the model.
+            For quantized kernels these are the latent weights.
 
     Returns:
-        The arrays in the reference's layout (OIHW and OI kernels, dense rows in CHW order), by its names.
+        The arrays by the reference's names, in the reference's layout: kernels as OIHW and OI, rows of dense kernels
+        in CHW order.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> model = build_model(resolve("lenet5").experiment)
+        >>> tensors = to_reference(model)
+        >>> model.get_layer("bin_conv2.conv").kernel.shape.as_list(), tensors["bin_conv2.conv.weight"].shape
+        ([5, 5, 20, 50], (50, 20, 5, 5))
     """
     tensors = _tensors(model)
     if values is None:
@@ -156,53 +176,67 @@ def to_reference(model: tf.keras.Model, values: Mapping[str, np.ndarray] | None 
 
 
 def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The reference's tensors in our layout, by the reference's names.
+    """Convert the tensors of a reference to our layout.
 
-    Left out are `num_batches_tracked`, which nothing reads, and tensors that the reference stores and never uses
-    (`catalog.ReferenceLayout.unused`). Kernels in uint8 are taken for signs packed along the input channels, as
-    binary-wide-resnet publishes them: bit 1 is +√(2/n), bit 0 −√(2/n), n = weights of a filter.
+    `num_batches_tracked` and tensors that the reference stores but never uses (`catalog.ReferenceLayout.unused`) are
+    ignored. Kernels of type uint8 are signs packed along the input channels, as binary-wide-resnet publishes them:
+    bit 1 is +√(2/n), bit 0 is −√(2/n), where n is the number of weights of a filter.
+
+    Args:
+        model: A network of the catalog. It is not changed.
+        tensors: The reference's tensors by name.
+
+    Returns:
+        The arrays in our layout by the reference's names.
 
     Raises:
-        BnnError: A tensor of the model is missing, has another shape or no real numbers, or there is one that the model
-            does not have.
+        BnnError: A tensor of the model is missing, has another shape or holds no real numbers, or a tensor does not
+            belong to the model.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> model = build_model(resolve("lenet5").experiment)
+        >>> values = from_reference(model, to_reference(model))
+        >>> values["bin_conv2.conv.weight"].shape
+        (5, 5, 20, 50)
     """
-    unused = _reference_of(model).unused
-    given = {name: np.asarray(value) for name, value in tensors.items() if not _surplus(name, unused)}
-    wanted = {tensor.name: tensor for tensor in _tensors(model)}
-    given = {
-        name: _unpacked(value, wanted[name].shape) if name in wanted and value.dtype == np.uint8 else value
-        for name, value in given.items()
+    unused = _layout_of(model).unused
+    received = {name: np.asarray(value) for name, value in tensors.items() if not _ignored(name, unused)}
+    expected = {tensor.name: tensor for tensor in _tensors(model)}
+    received = {
+        name: _unpacked(value, expected[name].shape) if name in expected and value.dtype == np.uint8 else value
+        for name, value in received.items()
     }
     problems = [
-        *(f"{name} is missing" for name in wanted if name not in given),
-        *(f"{name} is unknown" for name in given if name not in wanted),
+        *(f"{name} is missing" for name in expected if name not in received),
+        *(f"{name} is unknown" for name in received if name not in expected),
         *(
             f"{name} holds {value.dtype}, expected real numbers"
-            for name, value in given.items()
-            if name in wanted and value.dtype.kind not in "fiu"
+            for name, value in received.items()
+            if name in expected and value.dtype.kind not in "fiu"
         ),
         *(
-            f"{name} has shape {given[name].shape}, expected {tensor.shape}"
-            for name, tensor in wanted.items()
-            if name in given and given[name].shape != tensor.shape
+            f"{name} has shape {received[name].shape}, expected {tensor.shape}"
+            for name, tensor in expected.items()
+            if name in received and received[name].shape != tensor.shape
         ),
     ]
     if problems:
-        shown = "; ".join(problems[:MOST_PROBLEMS])
-        more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
-        raise BnnError(f"these are not the tensors of {model.name}: {shown}{more}; choose the network they are of")
-    return {name: tensor.from_reference(given[name]) for name, tensor in wanted.items()}
+        shown = "; ".join(problems[:_SHOWN_PROBLEMS])
+        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+        raise BnnError(
+            f"these are not the tensors of {model.name}: {shown}{more}; choose the network that they belong to"
+        )
+    return {name: tensor.from_reference(received[name]) for name, tensor in expected.items()}
 
 
-MOST_PROBLEMS = 10
-
-
-def _surplus(name: str, unused: tuple[str, ...]) -> bool:
-    return name.endswith("num_batches_tracked") or any(name == one or name.startswith(f"{one}.") for one in unused)
+def _ignored(name: str, unused: tuple[str, ...]) -> bool:
+    """Return whether a tensor is a counter of batches, or is or belongs to one of the `unused` names."""
+    return name.endswith("num_batches_tracked") or any(f"{name}.".startswith(f"{prefix}.") for prefix in unused)
 
 
 def _unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Signs from bits along the second axis, with He's deviation as their magnitude."""
+    """Unpack signs from bits along the second axis; their magnitude is He's standard deviation √(2/n)."""
     if bits.ndim != 4 or len(shape) != 4 or bits.shape[1] != -(-shape[1] // 8):
         return bits
     signs = 2.0 * np.unpackbits(bits, axis=1, count=shape[1]) - 1
@@ -210,17 +244,39 @@ def _unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def classes_of(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> int | None:
-    """How many classes a reference's tensors tell apart: the outputs of their last kernel; None where it is missing."""
+    """Return the number of classes in the tensors of a reference: the outputs of the last kernel.
+
+    Returns:
+        The number of classes, or None if the last kernel is missing.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> model = build_model(resolve("lenet5").experiment)
+        >>> classes_of(model, {"ip2.weight": np.zeros((26, 500))})
+        26
+    """
     kernels = [tensor for tensor in _tensors(model) if len(tensor.variable.shape) > 1]
     last = tensors.get(kernels[-1].name)
     return None if last is None or not last.ndim else last.shape[-1 if kernels[-1].keras else 0]
 
 
 def load_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Gives a model the reference's weights, and applies its constraints once.
+    """Load the tensors of a reference into a model, then apply the model's constraints once.
+
+    Args:
+        model: A network of the catalog. If it is the reference rotated by 180°, build it with `network.rotated=true`.
+        tensors: The reference's tensors by name, for example from `read_checkpoint`.
 
     Raises:
-        BnnError: As `from_reference`; the model is then as it was.
+        BnnError: The tensors do not belong to the model (see `from_reference`). The model is then unchanged.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> experiment = resolve("lenet5").experiment
+        >>> model, other = build_model(experiment), build_model(experiment.model_copy(update={"seed": 2}))
+        >>> load_reference(other, to_reference(model))
+        >>> bool((other.get_layer("conv1").kernel == model.get_layer("conv1").kernel).numpy().all())
+        True
     """
     values = from_reference(model, tensors)
     for tensor in _tensors(model):

@@ -1,4 +1,4 @@
-"""Bi-Real Net: a shortcut round every binary convolution, so that real-valued activations survive."""
+"""Bi-Real Net: a shortcut around every binary convolution preserves real-valued activations."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from bnn_keras.schemes import Scheme
 FILTERS = (64, 128, 256, 512)
 
 layers = tf.keras.layers
-Name = Callable[[str, str], str]
+NameLayer = Callable[[str, str], str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What two codebases do differently in the same topology.
+    """Differences between two codebases in the same topology.
 
     Attributes:
-        batch_norm: Makes a batch norm.
-        convolution: Initializers of a real convolution, from the weights that feed one output.
-        binary: Those of a binary one.
-        dense: Those of the last layer.
-        names: Makes the function (kind of layer, Bi-Real-net's name) → name.
+        batch_norm: Creates a batch norm.
+        convolution: Returns the initializers of a real convolution for its fan-in.
+        binary: Returns the initializers of a binary convolution.
+        dense: Returns the initializers of the last layer for its fan-in.
+        names: Creates the function (kind of layer, Bi-Real-net's name) → name.
     """
 
     batch_norm: Callable[..., tf.keras.layers.Layer]
     convolution: Callable[[int], dict[str, Any]]
     binary: Callable[[], dict[str, Any]]
     dense: Callable[[int], dict[str, Any]]
-    names: Callable[[], Name]
+    names: Callable[[], NameLayer]
 
 
 def _small_and_positive() -> dict[str, Any]:
@@ -63,7 +63,7 @@ VARIANTS = {
 
 @dataclasses.dataclass
 class _Parts:
-    """The parts of a network of one variant, with their names."""
+    """Build the named parts of a network of one variant."""
 
     scheme: Scheme
     variant: Variant
@@ -75,17 +75,17 @@ class _Parts:
         return self.variant.batch_norm(name=self.name("batch_normalization", name))(x)
 
     def real(self, x: tf.Tensor, name: str, filters: int, size: int, stride: int = 1) -> tf.Tensor:
-        initial = self.variant.convolution(size**2 * x.shape[-1])
+        initializers = self.variant.convolution(size**2 * x.shape[-1])
         name = self.name("conv2d", name)
-        return layers.Conv2D(filters, size, stride, "same", use_bias=False, name=name, **initial)(x)
+        return layers.Conv2D(filters, size, stride, "same", use_bias=False, name=name, **initializers)(x)
 
     def binary(self, x: tf.Tensor, name: str, filters: int, size: int, stride: int = 1) -> tf.Tensor:
         arguments = {"padding": "same", "use_bias": False, **self.variant.binary()}
         layer = self.scheme.conv2d(filters, size, strides=stride, name=self.name("quant_conv2d", name), **arguments)
         return layer(x)
 
-    def stem(self, images: tf.Tensor) -> tf.Tensor:
-        x = self.norm(self.real(images, "conv1", 64, 7, 2), "bn1")
+    def stem(self, images: tf.Tensor, filters: int) -> tf.Tensor:
+        x = self.norm(self.real(images, "conv1", filters, 7, 2), "bn1")
         return layers.MaxPool2D(3, 2, "same", name="maxpool")(x)
 
     def downsample(self, x: tf.Tensor, name: str, filters: int, stride: int = 2) -> tf.Tensor:
@@ -98,19 +98,27 @@ class _Parts:
         return layers.Dense(classes, name=self.name("dense", "fc"), **self.variant.dense(x.shape[-1]))(x)
 
 
-def birealnet(scheme: Scheme, images: tf.Tensor, classes: int, blocks: tuple[int, ...], variant: str) -> tf.Tensor:
-    """Bi-Real Net with 3×3 convolutions.
+def birealnet(
+    scheme: Scheme,
+    images: tf.Tensor,
+    classes: int,
+    blocks: tuple[int, ...],
+    filters: tuple[int, ...] = FILTERS,
+    variant: str = "bireal",
+) -> tf.Tensor:
+    """Build a Bi-Real Net with 3×3 convolutions.
 
-    conv 7×7 / 2 → batch norm → max pool; then blocks, each binary 3×3 convolution → batch norm, + shortcut. Where the
-    number of filters doubles, the shortcut is average pool 2 → pointwise convolution → batch norm. No activation but
-    the signs in front of the convolutions.
+    conv 7×7 / 2 → batch norm → max pool, then blocks of binary 3×3 convolution → batch norm, + shortcut. If the number
+    of filters changes, the shortcut is average pool 2 → pointwise convolution → batch norm. The network has no
+    activations except the signs in front of the convolutions.
 
     Args:
-        scheme: Gives the binary layers.
+        scheme: Builds the binary layers.
         images: (batch, height, width, channels), 224×224×3 in the reference.
         classes: Number of logits.
-        blocks: Number of blocks with 64, 128, 256, 512 filters.
-        variant: "bireal", or "rethinking": batch norm, initial weights and names as in rethinking-bnn-optimization.
+        blocks: Number of blocks of each stage.
+        filters: Number of filters of each stage.
+        variant: "bireal", or "rethinking": batch norm, initial weights and names of rethinking-bnn-optimization.
 
     Returns:
         Logits, (batch, classes).
@@ -119,65 +127,87 @@ def birealnet(scheme: Scheme, images: tf.Tensor, classes: int, blocks: tuple[int
         rethinking-bnn-optimization, models/birealnet.py.
     """
     parts = _Parts(scheme, VARIANTS[variant])
-    x = parts.stem(images)
-    for stage, (filters, number) in enumerate(zip(FILTERS, blocks, strict=True), 1):
-        for place in range(number):
-            name = f"layer{stage}.{place}"
-            shrink = x.shape[-1] != filters
-            shortcut = parts.downsample(x, f"{name}.downsample", filters) if shrink else x
-            x = parts.norm(parts.binary(x, f"{name}.binary_conv", filters, 3, 2 if shrink else 1), f"{name}.bn1")
+    x = parts.stem(images, filters[0])
+    for stage, (channels, number) in enumerate(zip(filters, blocks, strict=True), 1):
+        for index in range(number):
+            name = f"layer{stage}.{index}"
+            shrink = x.shape[-1] != channels
+            shortcut = parts.downsample(x, f"{name}.downsample", channels) if shrink else x
+            x = parts.norm(parts.binary(x, f"{name}.binary_conv", channels, 3, 2 if shrink else 1), f"{name}.bn1")
             x = layers.Add(name=f"{name}.add")([x, shortcut])
     return parts.head(x, classes)
 
 
-def birealnet18(scheme: Scheme, images: tf.Tensor, classes: int, variant: str = "bireal") -> tf.Tensor:
-    """Bi-Real Net with 18 layers; see `birealnet`."""
-    return birealnet(scheme, images, classes, (4, 4, 4, 4), variant)
+def birealnet18(
+    scheme: Scheme,
+    images: tf.Tensor,
+    classes: int,
+    variant: str = "bireal",
+    blocks: tuple[int, ...] = (4, 4, 4, 4),
+    filters: tuple[int, ...] = FILTERS,
+) -> tf.Tensor:
+    """Build Bi-Real Net with 18 layers; see `birealnet`."""
+    return birealnet(scheme, images, classes, blocks, filters, variant)
 
 
-def birealnet34(scheme: Scheme, images: tf.Tensor, classes: int) -> tf.Tensor:
-    """Bi-Real Net with 34 layers; see `birealnet`."""
-    return birealnet(scheme, images, classes, (6, 8, 12, 6), "bireal")
+def birealnet34(
+    scheme: Scheme,
+    images: tf.Tensor,
+    classes: int,
+    blocks: tuple[int, ...] = (6, 8, 12, 6),
+    filters: tuple[int, ...] = FILTERS,
+) -> tf.Tensor:
+    """Build Bi-Real Net with 34 layers; see `birealnet`."""
+    return birealnet(scheme, images, classes, blocks, filters)
 
 
-def birealnet50(scheme: Scheme, images: tf.Tensor, classes: int) -> tf.Tensor:
-    """Bi-Real Net with 50 layers, in blocks of pointwise, 3×3 and pointwise binary convolutions.
+def birealnet50(
+    scheme: Scheme,
+    images: tf.Tensor,
+    classes: int,
+    blocks: tuple[int, ...] = (3, 4, 6, 3),
+    filters: tuple[int, ...] = FILTERS,
+) -> tf.Tensor:
+    """Build Bi-Real Net with 50 layers: blocks of pointwise, 3×3 and pointwise binary convolutions.
 
-    Two streams run through the blocks, each with shortcuts of its own: one as wide as the 3×3 convolutions, one four
-    times as wide. The wide one feeds a block's first convolution, whose output takes up the narrow one. In the first
-    block that convolution is real, behind a leaky clip. The 3×3 convolutions shrink the map. The narrow stream passes
-    a pointwise convolution where it widens; the reference does not shrink it there, since the map shrinks behind it.
+    The blocks carry two streams, each with its own shortcuts: a narrow one, as wide as the 3×3 convolutions, and a wide
+    one with four times as many channels. The wide stream is the input of a block's first convolution, whose output is
+    added to the narrow stream. In the first block that convolution is real and follows a leaky clip. The 3×3
+    convolutions shrink the map. Where the narrow stream widens, it passes a pointwise convolution without stride, since
+    the map shrinks only behind it.
 
     Args:
-        scheme: Gives the binary layers.
+        scheme: Builds the binary layers.
         images: (batch, height, width, channels), 224×224×3 in the reference.
         classes: Number of logits.
+        blocks: Number of blocks of each stage.
+        filters: Number of filters of the 3×3 convolutions of each stage.
 
     Returns:
         Logits, (batch, classes).
 
-    Source: Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py. Its tensor layers.0.down_conv1x1.weight is used
-        by nothing, and absent here.
+    Source: Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py. Its tensor layers.0.down_conv1x1.weight is
+        unused and has no counterpart here.
     """
     parts = _Parts(scheme, VARIANTS["bireal"])
-    narrow = wide = parts.stem(images)
-    place = 0
-    for stage, (filters, number) in enumerate(zip(FILTERS, (3, 4, 6, 3), strict=True)):
-        for inner in range(number):
-            name, first = f"layers.{place}", inner == 0
+    narrow = wide = parts.stem(images, filters[0])
+    index = 0
+    for stage, (channels, number) in enumerate(zip(filters, blocks, strict=True)):
+        for index_in_stage in range(number):
+            name, first = f"layers.{index}", index_in_stage == 0
             stride = 2 if first and stage else 1
-            if place == 0:
+            if index == 0:
                 x = RealActivation("leaky_clip", name=f"{name}.leaky_clip")(wide)
-                x = parts.norm(parts.real(x, f"{name}.conv1", filters, 1), f"{name}.bn1")
+                x = parts.norm(parts.real(x, f"{name}.conv1", channels, 1), f"{name}.bn1")
             else:
-                x = parts.norm(parts.binary(wide, f"{name}.conv1", filters, 1), f"{name}.bn1")
-                shortcut = parts.real(narrow, f"{name}.down_conv1x1", filters, 1) if first else narrow
+                x = parts.norm(parts.binary(wide, f"{name}.conv1", channels, 1), f"{name}.bn1")
+                shortcut = parts.real(narrow, f"{name}.down_conv1x1", channels, 1) if first else narrow
                 x = layers.Add(name=f"{name}.add1")([x, shortcut])
             shortcut = layers.AveragePooling2D(2, 2, "same", name=f"{name}.pooling")(x) if stride > 1 else x
-            x = parts.norm(parts.binary(x, f"{name}.conv2", filters, 3, stride), f"{name}.bn2")
+            x = parts.norm(parts.binary(x, f"{name}.conv2", channels, 3, stride), f"{name}.bn2")
             narrow = layers.Add(name=f"{name}.add2")([x, shortcut])
-            shortcut = parts.downsample(wide, f"{name}.downsample", 4 * filters, stride) if first else wide
-            x = parts.norm(parts.binary(narrow, f"{name}.conv3", 4 * filters, 1), f"{name}.bn3")
+            shortcut = parts.downsample(wide, f"{name}.downsample", 4 * channels, stride) if first else wide
+            x = parts.norm(parts.binary(narrow, f"{name}.conv3", 4 * channels, 1), f"{name}.bn3")
             wide = layers.Add(name=f"{name}.add3")([x, shortcut])
-            place += 1
+            index += 1
     return parts.head(wide, classes)

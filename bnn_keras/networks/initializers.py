@@ -1,4 +1,4 @@
-"""Initial weights as the references draw them."""
+"""Initializers of the references, as arguments of Keras layers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Initializers = dict[str, Any]
 
 
 def torch_default(fan_in: int, bias: bool = True) -> Initializers:
-    """Kernel and bias uniform within ±1/√fan_in.
+    """Draw kernel and bias uniformly within ±1/√fan_in.
 
     Args:
-        fan_in: Weights that feed one output: kernel height × width × input channels, or input features.
-        bias: Whether the layer has one.
+        fan_in: Number of weights of one output: kernel height × width × input channels, or input features.
+        bias: Whether the layer has a bias.
 
     Source: torch.nn.Conv2d and torch.nn.Linear (`reset_parameters`).
     """
@@ -24,15 +24,15 @@ def torch_default(fan_in: int, bias: bool = True) -> Initializers:
 
 
 def normal(deviation: float) -> Initializers:
-    """Kernel normal with mean 0."""
+    """Draw the kernel from a normal distribution with mean 0 and a standard deviation."""
     return {"kernel_initializer": tf.keras.initializers.RandomNormal(0, deviation)}
 
 
 def he_normal(mode: str) -> Initializers:
-    """Kernel normal with mean 0 and variance 2 / fan.
+    """Draw the kernel from a normal distribution with mean 0 and variance 2 / fan.
 
     Args:
-        mode: "fan_in" or "fan_out": weights that feed an output, or that an input feeds.
+        mode: "fan_in" or "fan_out": the number of weights of one output, or of one input.
 
     Source: He et al. 2015, arXiv:1502.01852, eqs. 10 and 14; torch.nn.init.kaiming_normal_.
     """

@@ -1,4 +1,4 @@
-"""The names that Keras gives layers by itself: a reference written in Keras has them in its checkpoints."""
+"""Keras's automatic layer names, which checkpoints of references written in Keras contain."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import itertools
 
 
 class KerasNames:
-    """Names by kind and number of order: "conv2d", "conv2d_1", … for each kind."""
+    """Number layers of each kind: "conv2d", "conv2d_1", …."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, itertools.count] = collections.defaultdict(itertools.count)
 
     def __call__(self, kind: str, name: str = "") -> str:
-        """The next name of a kind; `name`, another codebase's, is not looked at."""
+        """Return the next name of a kind. `name`, the name in another codebase, is ignored."""
         number = next(self._numbers[kind])
         return f"{kind}_{number}" if number else kind

@@ -1,4 +1,4 @@
-"""The networks of XNOR-Net-PyTorch: LeNet-5, Network in Network, AlexNet."""
+"""Networks of XNOR-Net-PyTorch: LeNet-5, Network in Network, AlexNet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bnn_keras.networks.initializers import normal, torch_default
 from bnn_keras.quantizers import Dropout
 from bnn_keras.schemes import Scheme
 
-EPSILON = 1e-4  # of every batch norm but AlexNet's last
+EPSILON = 1e-4  # of every batch norm except AlexNet's last one
 SMALLEST_SCALE = 0.01
 
 layers = tf.keras.layers
@@ -23,27 +23,27 @@ def _batch_norm(x: tf.Tensor, name: str, **kwargs: Any) -> tf.Tensor:
 
 
 def _bounded_batch_norm(x: tf.Tensor, name: str) -> tf.Tensor:
-    """With scales held at 0.01 or above: in every forward pass there, a constraint here."""
+    """Normalise with scales at 0.01 or above: a constraint here, a step of each forward pass in the reference."""
     return _batch_norm(x, name, gamma_constraint=AtLeast(SMALLEST_SCALE))
 
 
 def _plain_batch_norm(x: tf.Tensor, name: str) -> tf.Tensor:
-    """Without scale and shift."""
+    """Normalise without scale and shift."""
     return _batch_norm(x, name, scale=False, center=False)
 
 
 def lenet5(scheme: Scheme, images: tf.Tensor, classes: int) -> tf.Tensor:
-    """XNOR-Net's LeNet-5: convolution, binary convolution, binary dense layer, dense layer.
+    """Build XNOR-Net's LeNet-5: convolution, binary convolution, binary dense layer, dense layer.
 
     conv 5×5, 20 → batch norm (without scale and shift) → ReLU → max pool 2
     → batch norm → binary conv 5×5, 50 → ReLU → max pool 2
     → batch norm → binary dense 500 → ReLU → dense. All convolutions are 'valid' and have biases.
 
-    The reference holds batch norm's scales at 0.01 or above, in every forward pass; here that is a constraint, so
-    evaluation does not change them.
+    The reference sets the scales of batch norms to 0.01 or above in every forward pass. Here a constraint does so after
+    each update, and evaluation does not change them.
 
     Args:
-        scheme: Gives the two binary layers.
+        scheme: Builds the two binary layers.
         images: (batch, height, width, channels), 28×28×1 in the reference.
         classes: Number of logits.
 
@@ -69,17 +69,24 @@ def lenet5(scheme: Scheme, images: tf.Tensor, classes: int) -> tf.Tensor:
     return layers.Dense(classes, name="ip2", **torch_default(500))(x)
 
 
-def nin(scheme: Scheme, images: tf.Tensor, classes: int, dropout: float = 0.5) -> tf.Tensor:
-    """XNOR-Net's Network in Network: nine convolutions, the middle seven binary.
+def nin(
+    scheme: Scheme,
+    images: tf.Tensor,
+    classes: int,
+    dropout: float = 0.5,
+    filters: tuple[int, ...] = (192, 160, 96, 192, 192, 192, 192, 192),
+) -> tf.Tensor:
+    """Build XNOR-Net's Network in Network: nine convolutions, all but the first and the last binary.
 
-    Binary blocks are batch norm → (sign, dropout) → convolution → ReLU. The last convolution's outputs go through a
-    ReLU and a mean over the map, so logits are not negative.
+    Binary blocks are batch norm → (sign, dropout) → convolution → ReLU. A ReLU and the mean over the map follow the
+    last convolution, so logits are not negative.
 
     Args:
-        scheme: Gives the binary layers.
+        scheme: Builds the binary layers.
         images: (batch, height, width, channels), 32×32×3 in the reference.
         classes: Number of logits.
-        dropout: Share of the signs dropped in front of the third and the sixth binary convolution.
+        dropout: Fraction of the signs dropped in front of the third and the sixth binary convolution.
+        filters: Number of filters of each convolution except the last.
 
     Returns:
         Logits, (batch, classes).
@@ -87,77 +94,87 @@ def nin(scheme: Scheme, images: tf.Tensor, classes: int, dropout: float = 0.5) -
     Source: XNOR-Net-PyTorch, CIFAR_10/models/nin.py; initial weights: CIFAR_10/main.py.
     """
 
-    def block(x: tf.Tensor, place: int, filters: int, size: int, drop: float = 0.0) -> tf.Tensor:
-        name = f"xnor.{place}"
+    def block(x: tf.Tensor, index: int, channels: int, size: int, drop: float = 0.0) -> tf.Tensor:
+        name = f"xnor.{index}"
         x = _bounded_batch_norm(x, f"{name}.bn")
-        x = scheme.conv2d(filters, size, padding="same", dropout=drop, name=f"{name}.conv", **normal(0.05))(x)
+        x = scheme.conv2d(channels, size, padding="same", dropout=drop, name=f"{name}.conv", **normal(0.05))(x)
         return layers.ReLU(name=f"{name}.relu")(x)
 
-    x = layers.Conv2D(192, 5, padding="same", name="xnor.0", **normal(0.05))(images)
+    x = layers.Conv2D(filters[0], 5, padding="same", name="xnor.0", **normal(0.05))(images)
     x = _plain_batch_norm(x, "xnor.1")
     x = layers.ReLU(name="xnor.2")(x)
-    x = block(x, 3, 160, 1)
-    x = block(x, 4, 96, 1)
+    x = block(x, 3, filters[1], 1)
+    x = block(x, 4, filters[2], 1)
     x = layers.MaxPool2D(3, 2, "same", name="xnor.5")(x)
-    x = block(x, 6, 192, 5, dropout)
-    x = block(x, 7, 192, 1)
-    x = block(x, 8, 192, 1)
+    x = block(x, 6, filters[3], 5, dropout)
+    x = block(x, 7, filters[4], 1)
+    x = block(x, 8, filters[5], 1)
     x = PaddedAveragePooling2D(name="xnor.9")(x)
-    x = block(x, 10, 192, 3, dropout)
-    x = block(x, 11, 192, 1)
+    x = block(x, 10, filters[6], 3, dropout)
+    x = block(x, 11, filters[7], 1)
     x = _plain_batch_norm(x, "xnor.12")
     x = layers.Conv2D(classes, 1, name="xnor.13", **normal(0.05))(x)
     x = layers.ReLU(name="xnor.14")(x)
     return layers.GlobalAveragePooling2D(name="xnor.15")(x)
 
 
-def alexnet(scheme: Scheme, images: tf.Tensor, classes: int, dropout: float = 0.5) -> tf.Tensor:
-    """XNOR-Net's AlexNet: five convolutions and three dense layers, all but the first and the last binary.
+def alexnet(
+    scheme: Scheme,
+    images: tf.Tensor,
+    classes: int,
+    dropout: float = 0.5,
+    filters: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256),
+    units: tuple[int, int] = (4096, 4096),
+) -> tf.Tensor:
+    """Build XNOR-Net's AlexNet: five convolutions and three dense layers, all but the first and the last binary.
 
-    Without groups and local response normalisation. Batch norm's scales are not bounded here, unlike in the other two.
+    The network has no groups and no local response normalisation. Scales of batch norms are not bounded, unlike in the
+    other two networks.
 
     Args:
-        scheme: Gives the binary layers.
+        scheme: Builds the binary layers.
         images: (batch, height, width, channels), 227×227×3 in the reference.
         classes: Number of logits.
-        dropout: Share of what comes into the second and the third dense layer that is dropped.
+        dropout: Fraction of the inputs of the second and the third dense layer to drop.
+        filters: Number of filters of each convolution.
+        units: Number of units of each dense layer except the last.
 
     Returns:
         Logits, (batch, classes).
 
     Source: XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py; initial weights: ImageNet/networks/main.py, whose
-        deviation is 2 / fan-in, not its root.
+        standard deviation is 2 / fan-in, not its square root.
     """
 
-    def initial(fan_in: int) -> dict[str, Any]:
+    def initializers(fan_in: int) -> dict[str, Any]:
         return torch_default(fan_in) | normal(2 / fan_in)
 
-    def block(x: tf.Tensor, place: int, filters: int, size: int) -> tf.Tensor:
-        name, fan_in = f"features.{place}", size**2 * x.shape[-1]
+    def block(x: tf.Tensor, index: int, channels: int, size: int) -> tf.Tensor:
+        name, fan_in = f"features.{index}", size**2 * x.shape[-1]
         x = _batch_norm(x, f"{name}.bn")
-        x = scheme.conv2d(filters, size, padding="same", name=f"{name}.conv", **initial(fan_in))(x)
+        x = scheme.conv2d(channels, size, padding="same", name=f"{name}.conv", **initializers(fan_in))(x)
         return layers.ReLU(name=f"{name}.relu")(x)
 
-    def dense_block(x: tf.Tensor, place: int, drop: float = 0.0) -> tf.Tensor:
-        name = f"classifier.{place}"
+    def dense_block(x: tf.Tensor, index: int, features: int, drop: float = 0.0) -> tf.Tensor:
+        name = f"classifier.{index}"
         x = _batch_norm(x, f"{name}.bn")
-        x = scheme.dense(4096, dropout=drop, name=f"{name}.linear", **initial(x.shape[-1]))(x)
+        x = scheme.dense(features, dropout=drop, name=f"{name}.linear", **initializers(x.shape[-1]))(x)
         return layers.ReLU(name=f"{name}.relu")(x)
 
-    x = layers.Conv2D(96, 11, 4, name="features.0", **initial(121 * images.shape[-1]))(images)
+    x = layers.Conv2D(filters[0], 11, 4, name="features.0", **initializers(121 * images.shape[-1]))(images)
     x = _batch_norm(x, "features.1")
     x = layers.ReLU(name="features.2")(x)
     x = layers.MaxPool2D(3, 2, name="features.3")(x)
-    x = block(x, 4, 256, 5)
+    x = block(x, 4, filters[1], 5)
     x = layers.MaxPool2D(3, 2, name="features.5")(x)
-    x = block(x, 6, 384, 3)
-    x = block(x, 7, 384, 3)
-    x = block(x, 8, 256, 3)
+    x = block(x, 6, filters[2], 3)
+    x = block(x, 7, filters[3], 3)
+    x = block(x, 8, filters[4], 3)
     x = layers.MaxPool2D(3, 2, name="features.9")(x)
 
     x = layers.Flatten(name="flatten")(x)
-    x = dense_block(x, 0)
-    x = dense_block(x, 1, dropout)
+    x = dense_block(x, 0, units[0])
+    x = dense_block(x, 1, units[1], dropout)
     x = TorchBatchNormalization(epsilon=1e-3, name="classifier.2")(x)
     x = Dropout(dropout, name="classifier.3")(x) if dropout else x
-    return layers.Dense(classes, name="classifier.4", **initial(4096))(x)
+    return layers.Dense(classes, name="classifier.4", **initializers(units[1]))(x)

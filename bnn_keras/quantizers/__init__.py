@@ -1,4 +1,4 @@
-"""Estimators: each file has pure functions with their gradients, and thin Larq quantizers around them."""
+"""Estimators: pure functions with their gradients, and the Larq quantizers that wrap them, one file per paper."""
 
 from bnn_keras.quantizers.activations import RealActivation, clip, leaky_clip
 from bnn_keras.quantizers.annealing import Annealed, anneal, annealed_of

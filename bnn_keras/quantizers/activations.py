@@ -1,4 +1,4 @@
-"""Real-valued activations: what stands in the place of a sign where activations keep 32 bits."""
+"""Real-valued activations, which replace the sign of activations at 32 bits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ from bnn_keras.errors import BnnError, unknown
 
 
 def clip(x: tf.Tensor) -> tf.Tensor:
-    r"""Y = min(max(x, −1), 1), hardtanh. dx = dy where |x| < 1, else 0.
+    r"""Clip activations to [−1, 1] (hardtanh).
+
+    Forward: y = min(max(x, −1), 1). Backward: dx = dy where |x| < 1, else 0.
+
+    Args:
+        x: Activations of any shape.
+
+    Returns:
+        The clipped activations, in the shape of `x`.
 
     Source: torch.nn.Hardtanh, as IR-Net uses it.
+
+    >>> clip(tf.constant([-2.0, 0.5, 3.0])).numpy().tolist()
+    [-1.0, 0.5, 1.0]
     """
 
     @tf.custom_gradient
@@ -24,9 +35,20 @@ def clip(x: tf.Tensor) -> tf.Tensor:
 
 
 def leaky_clip(x: tf.Tensor) -> tf.Tensor:
-    r"""Y = x where |x| ≤ 1, else 0.1 · x ± 0.9. dx = dy where |x| ≤ 1, else 0.1 · dy.
+    r"""Clip activations to [−1, 1] with a slope of 0.1 outside.
+
+    Forward: y = x where |x| ≤ 1, else 0.1 · x ± 0.9. Backward: dx = dy where |x| ≤ 1, else 0.1 · dy.
+
+    Args:
+        x: Activations of any shape.
+
+    Returns:
+        The activations, in the shape of `x`.
 
     Source: Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py (`Leakyclip`).
+
+    >>> leaky_clip(tf.constant([-11.0, 0.5, 1.0])).numpy().tolist()
+    [-2.0, 0.5, 1.0]
     """
     inside = tf.clip_by_value(x, -1, 1)
     return tf.where(tf.abs(x) <= 1, x, tf.constant(0.1, x.dtype) * x + tf.constant(0.9, x.dtype) * inside)
@@ -37,11 +59,17 @@ FUNCTIONS = {"relu": tf.nn.relu, "leaky_clip": leaky_clip, "clip": clip}
 
 @larq.utils.register_keras_custom_object
 class RealActivation(larq.quantizers.Quantizer):
-    """A real-valued activation, as a layer or in the place of the quantizer of a layer's inputs.
+    """Apply a real-valued activation, as a layer or as the input quantizer of a layer.
 
     Args:
-        function: "relu", "leaky_clip" or "clip": Bi-Real Net's first recipe trains with these, one after the other,
-            before it binarizes.
+        function: "relu", "leaky_clip" or "clip". The first recipe of Bi-Real Net trains with each of them in turn
+            before it binarizes activations.
+
+    Raises:
+        BnnError: The function is unknown.
+
+    >>> RealActivation("clip")(tf.constant([-2.0, 0.5])).numpy().tolist()
+    [-1.0, 0.5]
     """
 
     precision = 32
@@ -53,9 +81,9 @@ class RealActivation(larq.quantizers.Quantizer):
         self.function = function
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The activation, in the shape of `inputs`."""
+        """Return the activation of `inputs`, in their shape."""
         return FUNCTIONS[self.function](inputs)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for serialization."""
+        """Return the arguments, for serialization."""
         return {**super().get_config(), "function": self.function}

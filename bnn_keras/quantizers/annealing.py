@@ -1,4 +1,4 @@
-"""Hyper-parameters of estimators that change while a network trains."""
+"""Hyper-parameters of estimators that change during training."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import tensorflow as tf
 
 
 class Annealed:
-    """Named values that the quantizers of a model share and a training changes, such as IR-Net's t and k.
+    """Named values that the quantizers of a model share and that training changes, such as t and k of IR-Net.
 
-    They are no weights of the model: Keras neither counts nor saves them; a checkpoint holds them explicitly.
+    The values are not weights of the model: Keras neither counts nor saves them. Checkpoints store them separately.
 
     Args:
-        values: The values to begin with, by name.
+        **values: Initial values by name.
+
+    >>> annealed = Annealed(t=0.1, k=10.0)
+    >>> annealed.assign(t=1.0)
+    >>> annealed.values()
+    {'t': 1.0, 'k': 10.0}
     """
 
     def __init__(self, **values: float):
@@ -21,22 +26,38 @@ class Annealed:
         return self.variables[name]
 
     def assign(self, **values: float) -> None:
-        """Changes some of the values, by name."""
+        """Change some of the values, by name."""
         for name, value in values.items():
             self.variables[name].assign(value)
 
     def values(self) -> dict[str, float]:
-        """The values by name."""
+        """Return the current values by name."""
         return {name: float(variable.numpy()) for name, variable in self.variables.items()}
 
 
 def anneal(model: tf.keras.Model, name: str, value: float) -> None:
-    """Changes one value wherever it anneals in a model."""
+    """Change one annealed value everywhere in a model.
+
+    Args:
+        model: The model.
+        name: Name of the value, such as "t".
+        value: The new value.
+
+    >>> from bnn_keras.quantizers import ErrorDecaySign
+    >>> model = tf.keras.Sequential([ErrorDecaySign(t=0.1, k=10.0)])
+    >>> anneal(model, "t", 2.0)
+    >>> [annealed.values() for annealed in annealed_of(model)]
+    [{'t': 2.0, 'k': 10.0}]
+    """
     for annealed in annealed_of(model):
         annealed.assign(**{name: value})
 
 
 def annealed_of(model: tf.keras.Model) -> list[Annealed]:
-    """Everything that anneals in a model and in models inside it, each once."""
-    found = (getattr(part, "annealed", None) for part in model.submodules)
-    return list({id(each): each for each in found if isinstance(each, Annealed)}.values())
+    """Return every `Annealed` of a model and of its nested models, each once.
+
+    >>> annealed_of(tf.keras.Sequential([tf.keras.layers.ReLU()]))
+    []
+    """
+    candidates = (getattr(module, "annealed", None) for module in model.submodules)
+    return list({id(annealed): annealed for annealed in candidates if isinstance(annealed, Annealed)}.values())

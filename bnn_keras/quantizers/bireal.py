@@ -1,4 +1,4 @@
-"""Bi-Real Net's estimator of kernels (Liu et al. 2018, arXiv:1808.00278); of activations it is Larq's `approx_sign`."""
+"""Bi-Real Net's estimator for kernels (Liu et al. 2018, arXiv:1808.00278). Activations use Larq's `approx_sign`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import tensorflow as tf
 
 
 def detached_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
-    r"""Sign of a kernel, scaled by its mean magnitude for each filter; no gradient knows of the scale.
+    r"""Binarize a kernel to ±α for each filter, without a gradient through α.
 
     Forward: b = α · sign(w), α = mean |w| over the filter. Backward: dw = db · 1[|w| ≤ 1].
 
-    Larq's `magnitude_aware_sign` has the same forward pass and mask, but multiplies the gradient by α, as the paper
-    does (its section 3.3): here the code is followed. The reference computes b in three steps that leave it up to
-    two float32 roundings away from α · sign(w). Its sign(0) is 0, ours +1.
+    Larq's `magnitude_aware_sign` has the same forward pass and mask but multiplies the gradient by α, as the paper does
+    (section 3.3). This function follows the reference code. The reference computes b in three steps, which leave it up
+    to two float32 roundings away from α · sign(w). sign(0) is +1 here and 0 in the reference.
 
     Args:
         kernel: HWIO (or IO) kernel; a filter is one index of the last axis.
@@ -24,6 +24,9 @@ def detached_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
         ±α in the shape of `kernel`.
 
     Source: Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py (`HardBinaryConv`).
+
+    >>> detached_scaled_sign(tf.constant([[0.5, -2.0], [-1.0, 1.0]])).numpy().tolist()
+    [[0.75, -1.5], [-0.75, 1.5]]
     """
     filter_axes = tuple(range(len(kernel.shape) - 1))
 
@@ -42,10 +45,14 @@ def detached_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("detached_scaled_sign")
 class DetachedScaledSign(larq.quantizers.Quantizer):
-    """`detached_scaled_sign` as a quantizer for the kernel of a layer."""
+    """Quantize the kernel of a layer with `detached_scaled_sign`.
+
+    >>> DetachedScaledSign()(tf.constant([[0.5], [-1.0]])).numpy().tolist()
+    [[0.75], [-0.75]]
+    """
 
     precision = 1
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """±α in the shape of the kernel."""
+        """Return ±α in the shape of the kernel."""
         return detached_scaled_sign(inputs)

@@ -1,4 +1,4 @@
-"""Dropout that repeats: between a quantizer and its layer, or on its own."""
+"""Reproducible dropout, between an input quantizer and its layer or as a layer."""
 
 from __future__ import annotations
 
@@ -13,21 +13,28 @@ from bnn_keras.errors import BnnError
 
 @larq.utils.register_keras_custom_object
 class Dropout(larq.quantizers.Quantizer):
-    """In training sets a share of its inputs to 0, and multiplies the others to make up for it; else does nothing.
+    """Set a fraction of the inputs to 0 during training and scale the others by 1 / (1 − rate).
 
     Forward: y = q(x) · d / (1 − rate), d = 0 with probability `rate`, else 1. Backward: dx = q'(dy · d / (1 − rate)).
+    In evaluation y = q(x).
 
-    What is dropped is a pure function of (seed, number of training steps so far): the number is a weight of the layer,
-    so that a training that is resumed drops what one that was never interrupted drops. Keras's own layer draws from a
-    state that no checkpoint holds.
+    The mask is a pure function of `seed` and of the number of training steps. That number is a weight of the layer, so
+    a resumed training draws the same masks as uninterrupted training. Keras's own layer draws from a random state that
+    checkpoints do not contain.
 
     Args:
-        rate: Share that is dropped, 0 ≤ rate < 1.
-        quantizer: Comes before it: a layer whose inputs are quantized, then dropped. None for dropout alone.
-        seed: Drawn from Python's generator where absent.
+        rate: Fraction of the inputs to drop, 0 ≤ rate < 1.
+        quantizer: Quantizer applied before the dropout; None for dropout alone.
+        seed: Seed of the masks. Drawn from Python's generator by default.
 
     Raises:
-        BnnError: The rate is out of its bounds.
+        BnnError: The rate is out of bounds.
+
+    >>> dropout = Dropout(0.5, "xnor_sign", seed=1)
+    >>> dropout(tf.constant([0.3, -0.2])).numpy().tolist()
+    [1.0, -1.0]
+    >>> sorted(set(dropout(tf.ones(100), training=True).numpy().tolist()))
+    [0.0, 2.0]
     """
 
     def __init__(self, rate: float, quantizer: Any = None, seed: int | None = None, **kwargs: Any):
@@ -40,7 +47,7 @@ class Dropout(larq.quantizers.Quantizer):
         self.precision = getattr(self.quantizer, "precision", None)
 
     def build(self, input_shape: Any) -> None:
-        """Adds the number of training steps."""
+        """Create the counter of training steps."""
         self.step = self.add_weight(
             "step",
             shape=(),
@@ -52,13 +59,13 @@ class Dropout(larq.quantizers.Quantizer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        """The inputs, quantized and, in training, with some at 0."""
+        """Return the quantized inputs, with dropout in training mode."""
         x = self.quantizer(inputs) if self.quantizer else inputs
         if training is None:
             training = tf.keras.backend.learning_phase()
-        return tf.__internal__.smart_cond.smart_cond(training, lambda: self._dropped(x), lambda: tf.identity(x))
+        return tf.__internal__.smart_cond.smart_cond(training, lambda: self._drop(x), lambda: tf.identity(x))
 
-    def _dropped(self, x: tf.Tensor) -> tf.Tensor:
+    def _drop(self, x: tf.Tensor) -> tf.Tensor:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         key = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(self.seed, tf.int64), self.step]), replica)
         kept = tf.random.stateless_uniform(tf.shape(x), key) >= self.rate
@@ -66,6 +73,6 @@ class Dropout(larq.quantizers.Quantizer):
         return tf.where(kept, x / (1 - self.rate), tf.zeros_like(x))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for serialization."""
+        """Return the arguments, for serialization."""
         quantizer = larq.quantizers.serialize(self.quantizer) if self.quantizer else None
         return {**super().get_config(), "rate": self.rate, "quantizer": quantizer, "seed": self.seed}

@@ -9,12 +9,12 @@ import tensorflow as tf
 
 
 def he_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
-    r"""Sign of a kernel, scaled by the deviation that He's initialisation would give it.
+    r"""Binarize a kernel to ± the standard deviation of He's initialisation.
 
-    Forward: b = √(2 / n) · sign(w), n = weights of a filter (eq. 1 of the paper). Backward: dw = db, unchanged.
+    Forward: b = √(2 / n) · sign(w), n = number of weights of a filter (eq. 1 of the paper). Backward: dw = db.
 
-    The scale is one constant for the layer, whatever the weights. sign(0) is +1 here, as in the reference's packed
-    weights; 0 in its training.
+    The scale is one constant for the layer and does not depend on the weights. sign(0) is +1, as in the reference's
+    packed weights; it is 0 in the reference's training.
 
     Args:
         kernel: HWIO (or IO) kernel; a filter is one index of the last axis.
@@ -23,6 +23,9 @@ def he_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
         ±√(2 / n) in the shape of `kernel`.
 
     Source: binary-wide-resnet, wrn_mcdonnell.py (`ForwardSign`).
+
+    >>> he_scaled_sign(tf.constant([[0.1], [-3.0]])).numpy().tolist()
+    [[1.0], [-1.0]]
     """
     scale = (2 / kernel.shape[:-1].num_elements()) ** 0.5
 
@@ -36,11 +39,15 @@ def he_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("he_scaled_sign")
 class HeScaledSign(larq.quantizers.Quantizer):
-    """`he_scaled_sign` as a quantizer for the kernel of a layer."""
+    """Quantize the kernel of a layer with `he_scaled_sign`.
+
+    >>> HeScaledSign()(tf.constant([[0.1], [-3.0]])).numpy().tolist()
+    [[1.0], [-1.0]]
+    """
 
     precision = 1
     one_scale = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """±√(2 / n) in the shape of the kernel."""
+        """Return ±√(2 / n) in the shape of the kernel."""
         return he_scaled_sign(inputs)

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 
 def xnor_sign(x: tf.Tensor) -> tf.Tensor:
-    r"""Sign of activations.
+    r"""Binarize activations to ±1.
 
     Forward: y = +1 where x ≥ 0, else −1. Backward: dx = dy where |x| < 1, else 0.
 
-    Larq's `ste_sign` passes the gradient at |x| = 1 too. The reference's sign(0) is 0; ours is +1, as in Larq.
+    Larq's `ste_sign` also passes the gradient at |x| = 1. sign(0) is +1 here, as in Larq, and 0 in the reference.
 
     Args:
         x: Activations of any shape.
@@ -22,6 +22,9 @@ def xnor_sign(x: tf.Tensor) -> tf.Tensor:
         ±1 in the shape of `x`.
 
     Source: XNOR-Net-PyTorch, MNIST/models/LeNet_5.py (`BinActive`).
+
+    >>> xnor_sign(tf.constant([-0.5, 0.0, 2.0])).numpy().tolist()
+    [-1.0, 1.0, 1.0]
     """
 
     @tf.custom_gradient
@@ -37,28 +40,31 @@ def xnor_sign(x: tf.Tensor) -> tf.Tensor:
 def xnor_scaled_sign(
     kernel: tf.Tensor, fan_in_factor: bool = True, channel_factor: bool = True, gradient_scale: float = 1.0
 ) -> tf.Tensor:
-    r"""Sign of a kernel, scaled by its mean magnitude for each filter.
+    r"""Binarize a kernel to ±α, its mean magnitude for each filter, with a gradient through α.
 
-    With the n weights w of a filter and its c input channels:
+    For the n weights w of a filter with c input channels:
 
     Forward: b = α · sign(w), α = (1/n) Σ|w|  (eq. 6 of the paper).
 
     Backward: dw = s · n · (1 − 1/c) · (α · db · 1[|w| ≤ 1] + sign(w) · (1/n) Σ(db · sign(w))).
 
-    The sum runs over the filter. The paper's gradient (its section 3.1) is db · (1/n + α · 1[|w| ≤ 1]): it lacks the
-    sum and the factors in front. We follow the code. The factors matter for optimizers that are not scale-free, and for
-    weight decay. sign(0) is +1 here and 0 in the reference.
+    The sum runs over the filter. The paper's gradient (section 3.1) is db · (1/n + α · 1[|w| ≤ 1]), without the sum and
+    without the factors in front. This function follows the reference code. The factors matter for optimizers that are
+    not scale-free and for weight decay. sign(0) is +1 here and 0 in the reference.
 
     Args:
         kernel: HWIO (or IO) kernel; a filter is one index of the last axis.
         fan_in_factor: Whether the gradient is multiplied by n.
-        channel_factor: Whether it is multiplied by 1 − 1/c.
-        gradient_scale: s, 1 for MNIST and CIFAR-10; the reference has 1e9 for ImageNet.
+        channel_factor: Whether the gradient is multiplied by 1 − 1/c.
+        gradient_scale: The factor s. The reference uses 1 for MNIST and CIFAR-10, and 1e9 for ImageNet.
 
     Returns:
         ±α in the shape of `kernel`.
 
     Source: XNOR-Net-PyTorch, MNIST/util.py (`binarizeConvParams`, `updateBinaryGradWeight`), ImageNet/networks/util.py.
+
+    >>> xnor_scaled_sign(tf.constant([[0.5, -2.0], [-1.0, 1.0]])).numpy().tolist()
+    [[0.75, -1.5], [-0.75, 1.5]]
     """
     filter_axes = tuple(range(len(kernel.shape) - 1))
     channels = kernel.shape[-2]
@@ -83,19 +89,32 @@ def xnor_scaled_sign(
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("xnor_sign")
 class XnorSign(larq.quantizers.Quantizer):
-    """`xnor_sign` as a quantizer for the inputs of a layer."""
+    """Quantize the inputs of a layer with `xnor_sign`.
+
+    >>> XnorSign()(tf.constant([-0.5, 2.0])).numpy().tolist()
+    [-1.0, 1.0]
+    """
 
     precision = 1
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """±1 in the shape of `inputs`."""
+        """Return ±1 in the shape of `inputs`."""
         return xnor_sign(inputs)
 
 
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("xnor_scaled_sign")
 class XnorScaledSign(larq.quantizers.Quantizer):
-    """`xnor_scaled_sign` as a quantizer for the kernel of a layer; the arguments are the function's."""
+    """Quantize the kernel of a layer with `xnor_scaled_sign`.
+
+    Args:
+        fan_in_factor: Whether the gradient is multiplied by n, the number of weights of a filter.
+        channel_factor: Whether the gradient is multiplied by 1 − 1/c, c input channels.
+        gradient_scale: Factor of the gradient.
+
+    >>> XnorScaledSign()(tf.constant([[0.5], [-1.0]])).numpy().tolist()
+    [[0.75], [-0.75]]
+    """
 
     precision = 1
 
@@ -108,11 +127,11 @@ class XnorScaledSign(larq.quantizers.Quantizer):
         self.gradient_scale = gradient_scale
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """±α in the shape of the kernel."""
+        """Return ±α in the shape of the kernel."""
         return xnor_scaled_sign(inputs, self.fan_in_factor, self.channel_factor, self.gradient_scale)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, for serialization."""
+        """Return the arguments, for serialization."""
         return {
             **super().get_config(),
             "fan_in_factor": self.fan_in_factor,

@@ -1,4 +1,4 @@
-"""Training an experiment into a run directory, going on where it stopped, starting from a reference's checkpoint."""
+"""Train experiments into run directories, resume interrupted trainings, and import checkpoints of the references."""
 
 from bnn_keras.training.importing import import_checkpoint
 from bnn_keras.training.trainer import train

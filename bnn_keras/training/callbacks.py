@@ -1,4 +1,4 @@
-"""What happens in every epoch: schedules, measurements, files."""
+"""Keras callbacks of a training: apply schedules, measure each epoch, handle Ctrl-C, write the run's files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ Logs = dict[str, Any]
 _PERCENTAGES = ("top1", "top5", "val_top1", "val_top5")
 
 
-class Schedules(tf.keras.callbacks.Callback):
-    """Sets values before each step, and puts those of the epoch's last step among its measurements.
+class ApplySchedules(tf.keras.callbacks.Callback):
+    """Set scheduled values before each step, and log the values of each epoch's last step.
 
     Args:
-        schedules: Each value as a function of the epochs since `begin`, fractions included, by name.
-        assign: Takes (name, value): a hyper-parameter of the optimizer, or what anneals in the model.
+        schedules: Functions of the number of epochs since `begin`, fractions included, by the name of their value.
+        assign: Called with (name, value) when a value changes. It sets an optimizer hyper-parameter, or an annealed
+            value of the model.
         steps: Steps per epoch.
-        begin: The epoch that the schedules count from.
+        begin: Epoch at which the schedules start.
     """
 
-    _supports_tf_logs = True  # Keras then leaves the logs of a step on the device
+    _supports_tf_logs = True  # lets Keras leave the logs of each step on the device
 
     def __init__(
         self, schedules: Mapping[str, Schedule], assign: Callable[[str, float], None], steps: int, begin: int = 0
@@ -47,11 +48,11 @@ class Schedules(tf.keras.callbacks.Callback):
         self.values: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Notes the epoch."""
+        """Store the index of the epoch."""
         self.epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Sets what has changed."""
+        """Set the values that differ from those of the last step."""
         for name, schedule in self.schedules.items():
             value = schedule(self.epoch - self.begin + batch / self.steps)
             if self.values.get(name) != value:
@@ -59,22 +60,22 @@ class Schedules(tf.keras.callbacks.Callback):
                 self.values[name] = value
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Puts the values among the epoch's measurements."""
+        """Add the values to the epoch's logs."""
         if logs is not None:
             logs.update(self.values)
 
 
-class Measurements(tf.keras.callbacks.Callback):
-    """Adds to an epoch's logs what Keras does not measure, and turns accuracies into percent.
+class MeasureEpoch(tf.keras.callbacks.Callback):
+    """Add throughput, duration and flip ratio to the epoch's logs, and convert accuracies to percent.
 
-    `images_per_second` counts training alone, `seconds` the epoch with its evaluation. `flip_ratio` is the share of
-    binary weights whose sign at the end of the epoch is not what it was at its start.
+    `images_per_second` covers the training steps only, `seconds` the epoch including evaluation. `flip_ratio` is the
+    fraction of binary weights whose sign differs between the start and the end of the epoch.
 
     Args:
         examples: Training images per epoch.
 
     Raises:
-        BnnError: The loss is no longer finite.
+        BnnError: The loss is not finite.
     """
 
     def __init__(self, examples: int):
@@ -82,16 +83,16 @@ class Measurements(tf.keras.callbacks.Callback):
         self.examples = examples
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Remembers time and signs."""
+        """Store the time and the signs of the binary weights."""
         self.signs = self._signs()
-        self.started = self.trained = time.perf_counter()
+        self.start = self.training_end = time.perf_counter()
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Stops the clock of the training."""
-        self.trained = time.perf_counter()
+        """Store the time at which the epoch's training steps end."""
+        self.training_end = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Adds the measurements."""
+        """Add the measurements to the epoch's logs."""
         if logs is None:
             return
         if not math.isfinite(logs["loss"]):
@@ -99,8 +100,8 @@ class Measurements(tf.keras.callbacks.Callback):
                 f"the loss is {logs['loss']} in epoch {epoch + 1}; expected a finite number; lower the learning rate"
             )
         logs.update({name: percent(logs[name]) for name in _PERCENTAGES if name in logs})
-        logs["images_per_second"] = self.examples / (self.trained - self.started)
-        logs["seconds"] = time.perf_counter() - self.started
+        logs["images_per_second"] = self.examples / (self.training_end - self.start)
+        logs["seconds"] = time.perf_counter() - self.start
         if self.signs:
             flips = sum(np.count_nonzero(old != new) for old, new in zip(self.signs, self._signs(), strict=True))
             logs["flip_ratio"] = flips / sum(sign.size for sign in self.signs)
@@ -113,49 +114,51 @@ class Measurements(tf.keras.callbacks.Callback):
 
 
 class StopBetweenSteps(tf.keras.callbacks.Callback):
-    """Turns Ctrl-C into a KeyboardInterrupt between two steps; a second one ends the training wherever it is.
+    """Raise KeyboardInterrupt between two steps after Ctrl-C. A second Ctrl-C interrupts immediately.
 
-    Python's own handler raises where the program happens to be: in the middle of a file, or in a destructor, which
-    swallows it. Where SIGINT is ignored, or outside the main thread, nothing is changed.
+    Python's own handler raises at an arbitrary point of the program: while a file is written, or in a destructor, which
+    suppresses the exception. The handler is not installed if SIGINT is ignored, or outside of the main thread.
     """
 
     _supports_tf_logs = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = self.installed = False
+        self.requested = self.installed = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Takes over SIGINT."""
+        """Install the SIGINT handler."""
         self.previous = signal.getsignal(signal.SIGINT)
         self.installed = self.previous != signal.SIG_IGN and threading.current_thread() is threading.main_thread()
         if self.installed:
-            signal.signal(signal.SIGINT, self._ask)
+            signal.signal(signal.SIGINT, self._request)
 
     def close(self) -> None:
-        """Gives SIGINT back, whatever ended the training."""
+        """Restore the previous SIGINT handler. Call this after the training, however it ended."""
         if self.installed:
             signal.signal(signal.SIGINT, self.previous)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Stops if asked."""
-        if self.asked:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.requested:
             raise KeyboardInterrupt
 
     on_test_batch_end = on_train_batch_end
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: Any) -> None:
+        if self.requested:
             signal.default_int_handler(number, frame)
-        self.asked = True
+        self.requested = True
 
 
 class SaveRun(tf.keras.callbacks.Callback):
-    """Writes the run's files after each epoch; the checkpoint last, so that it vouches for the others.
+    """Write the run's files after each epoch, in the order metrics, weights, checkpoint.
+
+    The checkpoint is last: if it exists, the other files of its epoch are complete.
 
     Args:
-        run: The run directory, owned.
-        state: Where the training stands at the start.
+        run: The run directory, owned by this process.
+        state: State of the training at the start of the stage.
         stage: Index of the stage.
         steps: Steps per epoch.
     """
@@ -169,7 +172,7 @@ class SaveRun(tf.keras.callbacks.Callback):
         self.first = True
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Writes metrics, weights and checkpoint."""
+        """Write metrics, weights and checkpoint."""
         logs = logs or {}
         step = self.state.step + self.steps
         row = {"stage": self.stage, "epoch": epoch + 1, "step": step, "first": self.first}
@@ -184,9 +187,13 @@ class SaveRun(tf.keras.callbacks.Callback):
 
 
 def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:
-    """Writes a model's latent weights as HDF5, whole or not at all."""
+    """Write the latent weights of a model to an HDF5 file of a run, atomically.
+
+    Raises:
+        BnnError: The file cannot be written.
+    """
     with files.replacing(run / name) as temporary:
         try:
             model.save_weights(temporary, save_format="h5")
-        except RuntimeError as error:  # h5py's word for a full disk
+        except RuntimeError as error:  # h5py raises RuntimeError if the disk is full
             raise BnnError(files.cannot_write(run / name, str(error))) from error

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, and known to be undamaged before anything of them is used."""
+"""Checkpoints of a training, written atomically and verified by digests before they are restored."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ _VARIABLES = "variables"
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where a training stands, beside its variables. Order and augmentation follow from seed and epoch.
+    """Progress of a training, apart from its variables.
+
+    Shuffle order and augmentation need no state: they are functions of seed and epoch.
 
     Attributes:
-        epoch: Epochs finished, of all stages.
-        step: Optimizer steps taken, of all stages.
-        best_top1: Best test accuracy so far, in percent.
-        metrics_length: Bytes of metrics.jsonl that belong to the finished epochs.
+        epoch: Finished epochs, over all stages.
+        step: Optimizer steps taken, over all stages.
+        best_top1: Best test accuracy of the stage so far, in percent.
+        metrics_length: Length of metrics.jsonl after the last finished epoch, in bytes.
     """
 
     epoch: int = 0
@@ -39,30 +41,35 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """An undamaged checkpoint on the disk."""
+    """A verified checkpoint.
+
+    Attributes:
+        folder: Folder with its files.
+        state: Progress of the training when it was written.
+    """
 
     folder: Path
     state: State
 
     def restore(self, model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> None:
-        """Gives the model, and the optimizer where there is one, what they had."""
-        status = _parts(model, optimizer).read(str(self.folder / _VARIABLES))
-        # Slots come to be in the first step and take their values then.
+        """Restore weights and annealed values of the model, and the optimizer's state unless `optimizer` is None."""
+        status = _tracked(model, optimizer).read(str(self.folder / _VARIABLES))
+        # The optimizer creates its slot variables in the first step; TensorFlow restores them then.
         status.assert_existing_objects_matched().expect_partial()
 
 
-def _parts(model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> tf.train.Checkpoint:
-    # The weights and not the model: a compiled model brings its optimizer along, wanted or not.
-    annealed = [each.variables for each in annealed_of(model)]
-    parts = {"weights": model.weights, "annealed": annealed, **({"optimizer": optimizer} if optimizer else {})}
-    return tf.train.Checkpoint(**parts)
+def _tracked(model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> tf.train.Checkpoint:
+    # The weights instead of the model: tracking a compiled model always tracks its optimizer too.
+    annealed = [values.variables for values in annealed_of(model)]
+    tracked = {"weights": model.weights, "annealed": annealed, **({"optimizer": optimizer} if optimizer else {})}
+    return tf.train.Checkpoint(**tracked)
 
 
 def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer) -> None:
-    """Writes a checkpoint and removes those older than the last two.
+    """Write a checkpoint and remove all but the last `KEPT`.
 
     Raises:
-        BnnError: It cannot be written; the older ones are then as they were.
+        BnnError: The checkpoint cannot be written. The existing checkpoints are then unchanged.
     """
     folder = run / runs.CHECKPOINTS
     with files.writing(folder):
@@ -70,7 +77,7 @@ def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.opti
     with files.replacing(folder / f"epoch-{state.epoch:05d}") as temporary:
         temporary.mkdir()
         try:
-            _parts(model, optimizer).write(str(temporary / _VARIABLES))
+            _tracked(model, optimizer).write(str(temporary / _VARIABLES))
         except tf.errors.OpError as error:
             raise BnnError(files.cannot_write(folder, error.message)) from error
         digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
@@ -80,12 +87,12 @@ def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.opti
 
 
 def latest(run: Run) -> Checkpoint | None:
-    """The newest undamaged checkpoint of a run; None where no epoch was finished.
+    """Return the newest undamaged checkpoint of a run, or None if no epoch was finished.
 
-    A damaged one is passed over with a warning.
+    Damaged checkpoints are skipped with a warning.
 
     Raises:
-        BnnError: There are checkpoints, and all are damaged.
+        BnnError: Every checkpoint is damaged.
     """
     damaged = []
     for folder in _folders(run):
@@ -95,7 +102,9 @@ def latest(run: Run) -> Checkpoint | None:
             damaged.append(f"{folder.name} ({error})")
             continue
         if damaged:
-            warnings.warn(f"damaged: {', '.join(damaged)}; going on from {folder.name} instead", stacklevel=2)
+            warnings.warn(
+                f"damaged checkpoint: {', '.join(damaged)}; resuming from {folder.name} instead", stacklevel=2
+            )
         return checkpoint
     if damaged:
         raise BnnError(
@@ -105,7 +114,7 @@ def latest(run: Run) -> Checkpoint | None:
 
 
 def _folders(run: Run) -> list[Path]:
-    """Folders of complete checkpoints, newest first."""
+    """Return the folders of complete checkpoints, newest first."""
     return sorted((run / runs.CHECKPOINTS).glob("epoch-*"), reverse=True)
 
 

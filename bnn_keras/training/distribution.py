@@ -1,4 +1,4 @@
-"""On which devices a training runs, and who of several processes writes."""
+"""Distribute a training over devices and processes with `tf.distribute`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TPU_ADDRESSES = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "COLAB_TPU_ADDR")
 
 @dataclasses.dataclass(frozen=True)
 class Replicas:
-    """The copies of a network that train together.
+    """The replicas of a network that train together.
 
     Attributes:
-        strategy: TensorFlow's distribution of them.
-        name: What was chosen: single, mirrored, multiworker, tpu.
+        strategy: TensorFlow's distribution strategy.
+        name: Name of the strategy: single, mirrored, multiworker or tpu.
     """
 
     strategy: tf.distribute.Strategy
@@ -29,12 +29,12 @@ class Replicas:
 
     @property
     def count(self) -> int:
-        """Number of copies, over all processes."""
+        """Number of replicas, over all processes."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def processes(self) -> int:
-        """Number of processes, each with an input pipeline of its own."""
+        """Number of processes. Each has its own input pipeline."""
         resolver = self.strategy.cluster_resolver if self.name == "multiworker" else None
         return sum(map(len, resolver.cluster_spec().as_dict().values())) if resolver else 1
 
@@ -44,43 +44,47 @@ class Replicas:
         return self.strategy.extended.should_checkpoint
 
     @property
-    def static(self) -> bool:
+    def static_shapes(self) -> bool:
         """Whether every batch must have the same size."""
         return self.name == "tpu"
 
-    def wait(self) -> None:
-        """Returns when every process has come here."""
+    def barrier(self) -> None:
+        """Block until every process calls this method."""
         if self.name == "multiworker":
             self.strategy.reduce("SUM", self.strategy.run(lambda: tf.constant(1.0)), axis=None)
 
     def distribute(self, batches: Callable[[tf.distribute.InputContext], tf.data.Dataset]) -> tf.data.Dataset:
-        """Batches for each copy, from a function that makes those of one process."""
+        """Return a distributed dataset, given a function that returns the batches of one input pipeline."""
         return self.strategy.distribute_datasets_from_function(batches)
 
-    def check(self, experiment: Experiment) -> None:
-        """Raises a BnnError where a batch does not divide evenly among the copies."""
+    def check_batch_sizes(self, experiment: Experiment) -> None:
+        """Verify that the batch size of every stage is divisible by the number of replicas.
+
+        Raises:
+            BnnError: A batch size is not divisible.
+        """
         for stage in experiment.stages:
             size = stage.batch_size
             if size % self.count:
                 below, above = size - size % self.count, size - size % self.count + self.count
-                valid = " or ".join(str(one) for one in (below, above) if one)
+                valid = " or ".join(str(nearest) for nearest in (below, above) if nearest)
                 raise BnnError(
-                    f"batch size {size} does not divide among {self.count} replicas ({self.name}); the next that does "
-                    f"is {valid}: set it with --batch-size"
+                    f"batch size {size} is not divisible by {self.count} replicas ({self.name}); "
+                    f"set --batch-size to {valid}"
                 )
 
 
 def build_replicas(name: str = "auto") -> Replicas:
-    """The distribution of that name.
+    """Return the replicas of a distribution strategy.
 
     Args:
-        name: "single": one device. "mirrored": every GPU of this machine (every logical CPU where there is none).
-            "multiworker": every process that TF_CONFIG names, or of a step of Slurm. "tpu": the TPU of TPU_NAME, or
-            this machine's. "auto": multiworker where TF_CONFIG names several processes, tpu where an environment
-            variable gives its address, mirrored where there are several GPUs, else single.
+        name: "single": one device. "mirrored": all GPUs of this machine, or all logical CPUs if it has no GPU.
+            "multiworker": the processes listed in TF_CONFIG, or the tasks of a Slurm step. "tpu": the TPU at TPU_NAME,
+            or the TPU of this machine. "auto": "multiworker" if TF_CONFIG lists several processes, "tpu" if an
+            environment variable gives the address of one, "mirrored" if there are several GPUs, else "single".
 
     Raises:
-        BnnError: The name is unknown, or what it needs is missing.
+        BnnError: The name is unknown, or the devices or processes are not available.
     """
     if name not in ("auto", *_STRATEGIES):
         raise BnnError(unknown("strategy", name, ["auto", *_STRATEGIES]))
@@ -97,14 +101,14 @@ def _automatic() -> str:
 
 
 def _processes() -> list[str]:
-    """Addresses of the processes that TF_CONFIG names."""
+    """Return the addresses of the processes listed in TF_CONFIG."""
     text = os.environ.get("TF_CONFIG", "{}")
     try:
         cluster = json.loads(text).get("cluster", {})
         return [address for job in ("chief", "worker") for address in cluster.get(job, [])]
     except (ValueError, AttributeError) as error:
         raise BnnError(
-            f"cannot read TF_CONFIG={text!r} ({error}); expected JSON with cluster and task: see docs/scaling.md"
+            f"cannot read TF_CONFIG={text!r} ({error}); expected JSON with cluster and task; see docs/scaling.md"
         ) from error
 
 
@@ -118,16 +122,16 @@ def _multiworker() -> tf.distribute.Strategy:
         if _processes():
             return tf.distribute.MultiWorkerMirroredStrategy()
         if "SLURM_STEP_NUM_TASKS" in os.environ:
-            # Slurm has given each task its GPUs already; these numbers only let the resolver count to the last task.
+            # Slurm has already assigned the GPUs. These numbers only make the resolver include every task.
             tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
             gpus = {"gpus_per_node": tasks, "gpus_per_task": 1, "auto_set_gpu": False}
             resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**gpus)
             return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
-        raise BnnError(f"cannot join the other processes ({reason}); start all of them afresh") from error
+        raise BnnError(f"cannot connect to the other processes ({reason}); restart all of them") from error
     raise BnnError(
-        "strategy 'multiworker' needs TF_CONFIG, which names every process, or a step of Slurm: see docs/scaling.md"
+        "strategy 'multiworker' needs TF_CONFIG, which lists every process, or a Slurm step; see docs/scaling.md"
     )
 
 
@@ -136,7 +140,9 @@ def _tpu() -> tf.distribute.Strategy:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME") or "local")
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
-        raise BnnError(f"no TPU to be had ({reason}); give its address in TPU_NAME, or another --strategy") from error
+        raise BnnError(
+            f"no TPU is available ({reason}); set TPU_NAME to its address, or choose another --strategy"
+        ) from error
     return tf.distribute.TPUStrategy(resolver)
 
 

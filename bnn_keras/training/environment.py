@@ -1,4 +1,4 @@
-"""Where, with what and on which data a run is made: the content of environment.json."""
+"""Collect the content of environment.json: versions, hardware, git commit, command line, seed and dataset."""
 
 from __future__ import annotations
 
@@ -20,30 +20,36 @@ from bnn_keras.experiment import Experiment
 _PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 
 
-def environment(experiment: Experiment, images: Dataset, command: Sequence[str]) -> dict[str, Any]:
-    """Versions, hardware, devices, git commit, command line, seed, dataset."""
+def collect_environment(experiment: Experiment, dataset: Dataset, command: Sequence[str]) -> dict[str, Any]:
+    """Return versions, hardware, devices, git commit, command line, seed and dataset as a JSON document.
+
+    Args:
+        experiment: The experiment, for its seed.
+        dataset: The dataset of the experiment.
+        command: The command line; `sys.argv` if empty.
+    """
     return {
         "bnn_keras": bnn_keras.__version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "platform": platform.platform(),
-        "hardware": hardware(),
+        "hardware": _hardware(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "command": list(command) or sys.argv,
         "seed": experiment.seed,
         "dataset": {
-            "name": images.info.name,
-            "version": images.version,
-            "train_examples": images.examples(images.info.train),
-            "test_examples": images.examples(images.info.test),
-            "labels": images.labels,
+            "name": dataset.info.name,
+            "version": dataset.version,
+            "train_examples": dataset.examples(dataset.info.train),
+            "test_examples": dataset.examples(dataset.info.test),
+            "labels": dataset.labels,
         },
     }
 
 
-def hardware() -> str:
-    """What computes, for people: the GPUs, else the processor with its number of cores."""
+def _hardware() -> str:
+    """Return the names of the GPUs with their number, or else the processor with its number of cores."""
     gpus = [
         tf.config.experimental.get_device_details(device).get("device_name", "GPU")
         for device in tf.config.list_physical_devices("GPU")
@@ -63,7 +69,7 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that the package runs from; None where it is installed otherwise."""
+    """Return the git commit of the package's checkout, or None if it does not run from one."""
     folder = Path(bnn_keras.__file__).parents[1]
     if not (folder / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""How a training shows where it is: a bar on a terminal, else one line per epoch."""
+"""Show the progress of a training: a progress bar on a terminal, otherwise one line per epoch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SECONDS_BETWEEN_UPDATES = 0.2
 
 
 class ShowProgress(tf.keras.callbacks.Callback):
-    """Shows epoch, images/s, loss, accuracies and the time left.
+    """Show epoch, images/s, loss, accuracies and the time left.
 
     Args:
-        console: Where to; a bar if it is a terminal, else plain lines.
-        epochs: Epochs of all stages.
-        steps: Steps per epoch, in this stage.
+        console: Output; a progress bar if it is a terminal, otherwise plain lines.
+        epochs: Epochs, over all stages.
+        steps: Steps per epoch of this stage.
         examples: Training images per epoch.
-        plain: Plain lines on a terminal too.
+        plain: Print plain lines on a terminal, too.
     """
 
-    _supports_tf_logs = True  # Keras then leaves the logs of a step on the device until they are read
+    _supports_tf_logs = True  # lets Keras leave the logs of each step on the device until they are read
 
     def __init__(self, console: Console, epochs: int, steps: int, examples: int, plain: bool):
         super().__init__()
@@ -37,59 +37,58 @@ class ShowProgress(tf.keras.callbacks.Callback):
         self.progress = Progress(*columns, console=console, transient=True) if bar else None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Starts the clock and the bar."""
-        self.begun: float | None = None
-        self.epochs_timed = 0
-        self.tested = ""
+        """Start the progress bar."""
+        self.timing_start: float | None = None
+        self.test_accuracy = ""
         if self.progress:
             self.task = self.progress.add_task("starting", total=self.epochs)
             self.progress.start()
 
     def close(self) -> None:
-        """Removes the bar, whatever ended the training."""
+        """Remove the progress bar. Call this after the training, however it ended."""
         if self.progress:
             self.progress.stop()
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Notes when the epoch began."""
+        """Store the index and the start time of the epoch."""
         self.epoch = epoch
-        self.epoch_begun = self.updated = time.perf_counter()
+        self.epoch_start = self.updated = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Moves the bar."""
+        """Update the progress bar."""
         now = time.perf_counter()
         if not self.progress or now - self.updated < SECONDS_BETWEEN_UPDATES or not logs:
             return
         self.updated = now
-        rate = self.examples * (batch + 1) / self.steps / (now - self.epoch_begun)
+        rate = self.examples * (batch + 1) / self.steps / (now - self.epoch_start)
         line = f"epoch {self.epoch + 1}/{self.epochs}  {rate:,.0f} images/s  loss {float(logs['loss']):.4f}"
-        left = self._left(self.epoch + (batch + 1) / self.steps, now)
+        epochs_done = self.epoch + (batch + 1) / self.steps
+        accuracies = f"top-1 {100 * float(logs['top1']):.2f} %{self.test_accuracy}"
         self.progress.update(
             self.task,
-            completed=self.epoch + (batch + 1) / self.steps,
-            description=f"{line}  top-1 {100 * float(logs['top1']):.2f} %{self.tested}{left}",
+            completed=epochs_done,
+            description=f"{line}  {accuracies}{self._time_left(epochs_done, now)}",
         )
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Prints the epoch's line, or remembers its test accuracy for the bar."""
+        """Print the line of the epoch, or store its test accuracy for the progress bar."""
         now = time.perf_counter()
-        if self.begun is None:  # the first epoch also compiles: rates are counted from its end
-            self.begun, self.first_timed = now, epoch + 1
+        if self.timing_start is None:  # excludes the first epoch, which also compiles the model
+            self.timing_start, self.first_timed = now, epoch + 1
         logs = logs or {}
-        self.tested = f"  test {logs['val_top1']:.2f} %"
+        self.test_accuracy = f"  test {logs['val_top1']:.2f} %"
         if not self.progress:
             self.console.print(
                 f"epoch {epoch + 1}/{self.epochs}  {logs['images_per_second']:,.0f} images/s  loss {logs['loss']:.4f}  "
-                f"top-1 {logs['top1']:.2f} %{self.tested}{self._left(epoch + 1, now)}",
+                f"top-1 {logs['top1']:.2f} %{self.test_accuracy}{self._time_left(epoch + 1, now)}",
                 highlight=False,
                 soft_wrap=True,
             )
 
-    def _left(self, epochs_done: float, now: float) -> str:
-        timed = epochs_done - self.first_timed if self.begun is not None else 0
-        if timed <= 0:
+    def _time_left(self, epochs_done: float, now: float) -> str:
+        if self.timing_start is None or epochs_done <= self.first_timed:
             return ""
-        seconds = (now - self.begun) / timed * (self.epochs - epochs_done)
-        minutes, seconds = divmod(round(seconds), 60)
+        seconds_per_epoch = (now - self.timing_start) / (epochs_done - self.first_timed)
+        minutes, seconds = divmod(round(seconds_per_epoch * (self.epochs - epochs_done)), 60)
         hours, minutes = divmod(minutes, 60)
         return f"  left {f'{hours}:{minutes:02d}' if hours else minutes}:{seconds:02d}"

@@ -1,6 +1,7 @@
-"""The commands `bnnk datasets …`."""
+"""Tests of `bnnk datasets`."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import tensorflow as tf
 from helpers import error_line, run_bnnk
 
 from bnn_keras import catalog
+from bnn_keras.data import grid
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """One image of each of two classes."""
+    """A folder of one training and one test image for each of two classes."""
     for split in ("train", "test"):
         for name in ("cat", "dog"):
             (tmp_path / "photographs" / split / name).mkdir(parents=True)
@@ -21,13 +23,21 @@ def folder(tmp_path):
     return tmp_path / "photographs"
 
 
-def test_prepare(tmp_path):
-    for _ in range(2):
-        result = run_bnnk("datasets", "prepare", "mnist_5k", "--data-dir", tmp_path)
-        assert result.exit_code == 0
-        assert result.stdout == (
-            f"mnist_5k 1.0.0: 4,000 images to train on, 1,000 to test, in {tmp_path / 'mnist_5k' / '1.0.0'}\n"
-        )
+def prepare_mnist_5k(data_dir):
+    result = run_bnnk("datasets", "prepare", "mnist_5k", "--data-dir", data_dir)
+    assert result.exit_code == 0, result.output
+    folder = Path(data_dir) / "mnist_5k" / "1.0.0"
+    assert result.stdout == f"mnist_5k 1.0.0: 4,000 training images and 1,000 test images in {folder}\n"
+
+
+def test_prepare_prepared_dataset(data_dir):
+    prepare_mnist_5k(data_dir)
+
+
+@pytest.mark.slow
+def test_prepare_new_dataset(tmp_path):
+    prepare_mnist_5k(tmp_path)
+    assert (tmp_path / "mnist_5k" / "1.0.0" / "dataset_info.json").is_file()
 
 
 def test_list(data_dir, tmp_path):
@@ -45,7 +55,9 @@ def test_list(data_dir, tmp_path):
     assert all(name in last for name in ("TFDS", "`image_folder`", "`fake`"))
 
 
-def test_show(data_dir, folder, tmp_path):
+def test_show(data_dir, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "COLUMNS", 2)
+    monkeypatch.setattr(grid, "EPOCHS", 1)
     for name, *more in (
         ("mnist_5k", "--data-dir", data_dir),
         ("mnist_5k", "--data-dir", data_dir, "--experiment", "xnor_net/lenet5_mnist_5k"),
@@ -63,12 +75,13 @@ def test_show(data_dir, folder, tmp_path):
     [
         (("prepare", "mnst"), "unknown dataset 'mnst'; did you mean 'mnist'?"),
         (("prepare", "imagenet2012"), "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (from https"),
-        (("prepare", "image_folder"), "has no folder 'train'; expected DIR/train"),
+        (("prepare", "image_folder"), "has no folder 'train'; expected images DIR/train"),
         (("show", "mnist_5k", "-o", "grid.xyz"), "cannot draw 'grid.xyz'; expected a file named *.png"),
-        (("show", "fake", "-o", "grid.png"), "dataset 'fake' takes shape and classes from another one"),
+        (("show", "fake", "-o", "grid.png"), "dataset 'fake' needs an experiment, which sets image shape and classes"),
         (("show", "mnist_5k", "-o", "grid.png", "--experiment", "xnor_net/lenet"), "xnor_net/lenet"),
     ],
 )
-def test_errors(data_dir, arguments, message):
+def test_errors(data_dir, arguments, message, monkeypatch):
+    monkeypatch.setattr(grid, "COLUMNS", 1)
     line = error_line("datasets", *arguments, "--data-dir", data_dir)
     assert message in line

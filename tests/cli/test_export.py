@@ -1,4 +1,4 @@
-"""`bnnk export`, and `evaluate` and `predict` with what it writes."""
+"""`bnnk export`, and `evaluate` and `predict` with exported files."""
 
 import json
 import subprocess
@@ -6,18 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import error_line, run_bnnk
+from helpers import error_line, export_trained, run_bnnk
 
 from bnn_keras import catalog
 
 
 @pytest.fixture(scope="module")
 def packed(trained, tmp_path_factory, data_dir):
-    from bnn_keras import export_run
-
-    file = tmp_path_factory.mktemp("packed") / "model.safetensors"
-    export_run(trained, "packed", file, data_dir=data_dir)
-    return file
+    return export_trained(tmp_path_factory, trained, data_dir) / "model.safetensors"
 
 
 @pytest.fixture
@@ -33,23 +29,23 @@ def test_help_has_every_format():
         assert name in result.stdout
 
 
-def test_export_says_what_it_wrote(trained, data_dir, tmp_path):
+def test_export_reports_what_it_wrote(trained, data_dir, tmp_path):
     file = tmp_path / "model.safetensors"
     arguments = ("export", trained, "--to", "packed", "-o", file, "--data-dir", data_dir)
     result = run_bnnk(*arguments)
     assert result.exit_code == 0, result.output
     lines = {line[:16].strip(): line[16:].strip() for line in result.stdout.splitlines()}
-    assert lines["binary layers"] == "2 of 2 in one bit"
+    assert lines["binary layers"] == "2 of 2 in one bit per weight"
     assert "100.00 % on 1,000 images of mnist_5k test" in result.stdout
     assert f"{file.stat().st_size:,} bytes" in result.stdout
-    said = json.loads(run_bnnk(*arguments, "--json").stdout)
-    assert said == json.loads((tmp_path / "model.safetensors.json").read_text())
+    sidecar = json.loads(run_bnnk(*arguments, "--json").stdout)
+    assert sidecar == json.loads((tmp_path / "model.safetensors.json").read_text())
 
 
-def test_layers_in_float_are_named(trained, data_dir, tmp_path):
+def test_float_layers_are_listed(trained, data_dir, tmp_path):
     result = run_bnnk("export", trained, "--to", "saved_model", "-o", tmp_path / "model", "--data-dir", data_dir)
     assert result.exit_code == 0, result.output
-    assert "Note: binary layer bin_ip1.linear is float in the file: the format has float kernels alone" in result.stderr
+    assert "Note: binary layer bin_ip1.linear is float in the file: the format has only float kernels" in result.stderr
     assert "0 of 2 in one bit" in result.stdout
 
 
@@ -90,9 +86,9 @@ def test_wrong_usage_exits_2(words, expected):
     assert expected in " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize("kind", ["run", "packed"])
-def test_one_thread(packed, trained, data_dir, images, kind):
-    """In a program of its own: TensorFlow takes no other number once it runs."""
+@pytest.mark.parametrize("kind", [pytest.param("run", marks=pytest.mark.slow), "packed"])
+def test_threads_limits_tensorflow(packed, trained, data_dir, images, kind):
+    """Run in a process of its own, because TensorFlow accepts a number of threads only before its first operation."""
     source = ["--model", str(packed)] if kind == "packed" else [str(trained)]
     command = ["bnnk", "predict", *source, str(images), "--threads", "1", "--json"]
     result = subprocess.run(
@@ -105,5 +101,5 @@ def test_one_thread(packed, trained, data_dir, images, kind):
     assert len(json.loads(result.stdout)) == 5
 
 
-def test_best_is_for_runs(packed):
+def test_best_needs_a_run(packed):
     assert "has one set of weights; leave --best out" in error_line("evaluate", "--model", packed, "--best")

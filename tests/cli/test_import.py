@@ -1,4 +1,4 @@
-"""`bnnk import`: what it prints, where, and with which exit code."""
+"""`bnnk import`: output, error lines and exit codes."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import procedural
 import pytest
-from helpers import ROOT, error_line, run_bnnk
+from helpers import GOLDEN, error_line, run_bnnk
 
 from bnn_keras import load_run
 from bnn_keras.interop import to_reference
@@ -18,7 +18,7 @@ REPOSITORIES = ("XNOR-Net-PyTorch", "binary-wide-resnet", "Bi-Real-net", "IR-Net
 
 @pytest.fixture(scope="module")
 def tensors(trained):
-    """Those of a trained LeNet-5, as XNOR-Net-PyTorch would store them."""
+    """The tensors of a trained LeNet-5 in XNOR-Net-PyTorch's layout."""
     _, model = load_run(trained)
     return to_reference(model)
 
@@ -40,7 +40,7 @@ def test_help():
 
 
 def test_import_evaluate_train(file, trained, tmp_path, data_dir):
-    """The whole way that the command's help describes."""
+    """As the help of the command describes."""
     run = tmp_path / "run"
     keys = ("stages.0.epochs=1", "stages.0.batch_size=500", "stages.0.optimizer.learning_rate=1e-9")
     result = run_bnnk(
@@ -70,7 +70,7 @@ def test_import_evaluate_train(file, trained, tmp_path, data_dir):
     assert "epoch 1/1" in result.stderr
 
 
-def test_checkpoint_of_pytorch(tensors, tmp_path):
+def test_pytorch_checkpoint(tensors, tmp_path):
     torch = pytest.importorskip("torch")
     state = OrderedDict((f"module.{name}", torch.from_numpy(value)) for name, value in tensors.items())
     torch.save({"state_dict": state, "acc": np.float64(99.23)}, tmp_path / "lenet5.pth.tar")
@@ -79,8 +79,8 @@ def test_checkpoint_of_pytorch(tensors, tmp_path):
     assert result.stdout == f"{tmp_path / 'lenet5.pth.tar'} → {tmp_path / 'run'} (lenet5, xnor 1/1)\n"
 
 
-def test_an_experiment_that_is_no_recipe_is_announced(tmp_path):
-    golden, _, _, weights, _, _ = procedural.load(ROOT / "tests" / "golden" / "wrn_20_1_1bit_cifar100.npz")
+def test_note_if_no_recipe_matches(tmp_path):
+    golden, _, _, weights, _, _ = procedural.load(GOLDEN / "wrn_20_1_1bit_cifar100.npz")
     golden.close()
     np.savez(tmp_path / "wide.npz", **weights)
     result = run_bnnk("import", tmp_path / "wide.npz", "--network", "wrn_20_1", "--run", tmp_path / "run")
@@ -116,16 +116,16 @@ def test_an_experiment_that_is_no_recipe_is_announced(tmp_path):
     ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",
 )
 @pytest.mark.usefixtures("file")
-def test_one_line(tmp_path, name, choices, message):
+def test_error_is_one_line(tmp_path, name, choices, message):
     for text in ("text.txt", "text.npz"):
         (tmp_path / text).write_text("no checkpoint")
-    found = error_line("import", tmp_path / name, *choices, "--run", tmp_path / "run")
-    assert found.startswith(message.format(file=tmp_path / name))
+    line = error_line("import", tmp_path / name, *choices, "--run", tmp_path / "run")
+    assert line.startswith(message.format(file=tmp_path / name))
     assert not (tmp_path / "run").exists()
 
 
-class Runs:
-    """Calls a function as soon as it is unpickled."""
+class RunsCommand:
+    """Runs a shell command when it is unpickled."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -134,18 +134,18 @@ class Runs:
         return os.system, (f"touch '{self.marker}'",)
 
 
-def test_hostile_checkpoint(tmp_path):
+def test_malicious_checkpoint_is_refused(tmp_path):
     torch = pytest.importorskip("torch")
-    torch.save({"state_dict": {}, "best": Runs(tmp_path / "executed")}, tmp_path / "x.pth")
-    found = error_line("import", tmp_path / "x.pth", "--network", "lenet5", "--run", tmp_path / "run")
-    assert found.startswith(
+    torch.save({"state_dict": {}, "best": RunsCommand(tmp_path / "executed")}, tmp_path / "x.pth")
+    line = error_line("import", tmp_path / "x.pth", "--network", "lenet5", "--run", tmp_path / "run")
+    assert line.startswith(
         f"refused to read '{tmp_path / 'x.pth'}': it asks for more than tensors and numbers (posix.sys"
     )
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "run").exists()
 
 
-def test_existing_run(file, trained):
+def test_existing_run_is_refused(file, trained):
     before = (trained / "experiment.toml").read_bytes(), (trained / "weights.h5").read_bytes()
     assert error_line("import", file, "--network", "lenet5", "--run", trained) == (
         f"'{trained}' holds a run already; give another --run DIR"
@@ -165,7 +165,7 @@ def test_existing_run(file, trained):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage(arguments, message):
+def test_invalid_arguments(arguments, message):
     assert error_line(*arguments, code=2).startswith(message)
 
 

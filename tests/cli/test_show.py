@@ -130,7 +130,7 @@ def test_scale_is_linear_below_a_decade_and_from_0(overrides, scale, file, monke
     [
         (
             "schedules.pngg",
-            "unknown picture format 'pngg'; did you mean 'png'? known: pdf, png, svg; give it such a suffix",
+            "unknown picture format 'pngg'; did you mean 'png'? known: pdf, png, svg; use one of these suffixes",
         ),
         ("schedules", "unknown picture format ''; known: pdf, png, svg"),
         ("nowhere/schedules.png", "cannot write"),

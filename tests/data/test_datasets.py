@@ -12,14 +12,14 @@ from bnn_keras.location import DataLocation
 
 
 def write_idx(path, array):
-    """MNIST's own format: big-endian magic number and sizes, then bytes."""
+    """Write an array in MNIST's format: big-endian magic number and shape, then bytes, compressed with gzip."""
     header = np.array([0x800 + array.ndim, *array.shape], ">i4").tobytes()
     path.write_bytes(gzip.compress(header + array.tobytes()))
 
 
 @pytest.fixture
 def fashion(tmp_path):
-    """A folder with files as Fashion-MNIST's, of the right sizes, with few different pixels."""
+    """A folder of files in Fashion-MNIST's format, with the right numbers of images; each image has one grey value."""
     folder = tmp_path / "manual"
     folder.mkdir()
     for prefix, number in (("train", 60_000), ("t10k", 10_000)):
@@ -30,7 +30,7 @@ def fashion(tmp_path):
     return folder
 
 
-def test_shipped_digits_are_those_described():
+def test_shipped_digits_match_readme():
     with np.load(FILE) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     assert (images.shape, images.dtype, labels.dtype) == ((5000, 28, 28), np.uint8, np.uint8)
@@ -39,17 +39,17 @@ def test_shipped_digits_are_those_described():
     assert digest in (FILE.parent / "README.md").read_text()
 
 
-def test_mnist_5k_splits_every_fifth_row(data_dir):
-    opened = open_dataset("mnist_5k", DataLocation(data_dir))
-    assert opened.labels == [str(digit) for digit in range(10)]
-    assert opened.version == "1.0.0"
+def test_every_fifth_row_of_mnist_5k_is_test(data_dir):
+    dataset = open_dataset("mnist_5k", DataLocation(data_dir))
+    assert dataset.labels == [str(digit) for digit in range(10)]
+    assert dataset.version == "1.0.0"
     with np.load(FILE) as arrays:
         images, labels = arrays["images"], arrays["labels"]
-    for split, chosen in (("train", np.arange(5000) % 5 != 4), ("test", np.arange(5000) % 5 == 4)):
-        assert opened.examples(split) == chosen.sum()
-        pairs = [(image.tobytes(), int(label)) for image, label in opened.pairs(split).as_numpy_iterator()]
+    for split, selected in (("train", np.arange(5000) % 5 != 4), ("test", np.arange(5000) % 5 == 4)):
+        assert dataset.examples(split) == selected.sum()
+        pairs = [(image.tobytes(), int(label)) for image, label in dataset.pairs(split).as_numpy_iterator()]
         assert sorted(pairs) == sorted(
-            zip((image.tobytes() for image in images[chosen]), labels[chosen].tolist(), strict=True)
+            zip((image.tobytes() for image in images[selected]), labels[selected].tolist(), strict=True)
         )
 
 
@@ -58,7 +58,7 @@ def test_unknown_name():
         open_dataset("mnst")
 
 
-def test_no_network_fails_at_once_and_says_what_to_do(tmp_path, monkeypatch):
+def test_error_without_network_names_files_and_option(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_reachable", lambda url: False)
     with pytest.raises(BnnError) as error:
         open_dataset("mnist", DataLocation(str(tmp_path)))
@@ -71,40 +71,42 @@ def test_no_network_fails_at_once_and_says_what_to_do(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/file", "http://no-such-host.invalid/file"])
-def test_unreachable_server_is_found_out_in_seconds(address):
+def test_unreachable_server_is_detected_within_timeout(address):
     started = time.monotonic()
     assert not preparing._reachable(address)
-    assert time.monotonic() - started < 2 * preparing.SECONDS_TO_REACH
+    assert time.monotonic() - started < 2 * preparing.CONNECT_TIMEOUT
 
 
-def test_manual_dir_that_is_none(tmp_path):
-    with pytest.raises(BnnError, match=r"--manual-dir '.*nowhere' is no folder; give the one that holds"):
+def test_manual_dir_must_exist(tmp_path):
+    with pytest.raises(
+        BnnError, match=r"--manual-dir '.*nowhere' is not a folder; set it to the folder of the downloaded files"
+    ):
         open_dataset("mnist", DataLocation(str(tmp_path), str(tmp_path / "nowhere")))
 
 
-def test_manual_dir_that_lacks_a_file(tmp_path, fashion, monkeypatch):
+def test_manual_dir_without_one_file(tmp_path, fashion, monkeypatch):
     monkeypatch.setattr(preparing, "_reachable", lambda url: False)
     (fashion / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(BnnError, match=r"put t10k-labels-idx1-ubyte.gz into a folder"):
         open_dataset("fashion_mnist", DataLocation(str(tmp_path / "data"), str(fashion)))
 
 
-def test_damaged_file_leaves_nothing_half_prepared(tmp_path, fashion):
+def test_damaged_file_leaves_no_partly_prepared_dataset(tmp_path, fashion):
     (fashion / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip")
     with (
         pytest.warns(UserWarning, match="differ from the files that TFDS downloads"),
         pytest.raises(BnnError, match=r"cannot prepare dataset 'fashion_mnist' .* check the files"),
     ):
         open_dataset("fashion_mnist", DataLocation(str(tmp_path / "data"), str(fashion)))
-    left = [path for path in (tmp_path / "data" / "fashion_mnist").rglob("*") if path.is_file()]
-    assert left == []
+    files = [path for path in (tmp_path / "data" / "fashion_mnist").rglob("*") if path.is_file()]
+    assert files == []
 
 
 @pytest.mark.slow
-def test_manual_dir_prepares_a_whole_data_set(tmp_path, fashion):
+def test_prepare_from_manual_dir(tmp_path, fashion):
     with pytest.warns(UserWarning, match="differ from the files that TFDS downloads for 'fashion_mnist'"):
-        opened = open_dataset("fashion_mnist", DataLocation(str(tmp_path / "data"), str(fashion)))
-    assert (opened.examples("train"), opened.examples("test")) == (60_000, 10_000)
-    assert opened.labels[0] == "T-shirt/top"
-    image, label = next(iter(opened.pairs("test")))
+        dataset = open_dataset("fashion_mnist", DataLocation(str(tmp_path / "data"), str(fashion)))
+    assert (dataset.examples("train"), dataset.examples("test")) == (60_000, 10_000)
+    assert dataset.labels[0] == "T-shirt/top"
+    image, label = next(iter(dataset.pairs("test")))
     assert np.all(image.numpy() == label.numpy())

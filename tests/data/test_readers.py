@@ -1,4 +1,4 @@
-"""Datasets outside the catalog: made up, a folder of images, any of TFDS; and ImageNet from its archives."""
+"""Datasets outside the catalog (generated, a folder of images, any of TFDS), and ImageNet from its archives."""
 
 import dataclasses
 import io
@@ -16,7 +16,7 @@ from bnn_keras.data import (
     open_data,
     open_dataset,
     preparing,
-    sources,
+    readers,
     training_batches,
 )
 from bnn_keras.errors import BnnError
@@ -24,61 +24,63 @@ from bnn_keras.experiment import resolve
 from bnn_keras.location import DataLocation
 
 
-def epoch_of(images, experiment, batch_size):
+def epoch_of(dataset, experiment, batch_size):
     stage = experiment.stages[0].model_copy(update={"batch_size": batch_size, "drop_last": False})
-    return list(training_batches(images, experiment, stage, 0, 1))
+    return list(training_batches(dataset, experiment, stage, 0, 1))
 
 
-def picture(height, width, channels=3, seed=0):
+def noise(height, width, channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
 
 
-# --- made up ---
+# --- generated ---
 
 
-def test_fake_arrays_have_the_shape_and_classes_of_what_they_stand_for():
+def test_fake_images_have_shape_and_classes_of_replaced_dataset():
     experiment = resolve("lenet5", dataset="fake").experiment
-    images = open_data(experiment)
-    assert (images.info.input_shape, images.info.classes, images.encoded) == ((28, 28, 1), 10, False)
+    dataset = open_data(experiment)
+    assert (dataset.info.input_shape, dataset.info.classes, dataset.encoded) == ((28, 28, 1), 10, False)
     size = experiment.stages[0].batch_size
-    assert [images.examples(split) for split in (images.info.train, images.info.test)] == [2 * size] * 2
-    assert len(images.labels) == 10
-    batches = epoch_of(images, experiment, size)
+    assert [dataset.examples(split) for split in (dataset.info.train, dataset.info.test)] == [2 * size] * 2
+    assert len(dataset.labels) == 10
+    batches = epoch_of(dataset, experiment, size)
     assert [batch.shape for batch, _ in batches] == [(size, 28, 28, 1)] * 2
     assert len(np.unique(np.concatenate([labels for _, labels in batches]))) == 10
 
 
-def test_fake_images_depend_on_the_seed_alone():
+def test_fake_images_are_function_of_seed_split_and_index():
     def pixels(split, **options):
-        images = open_data(resolve("nin", dataset="fake", overrides=["data.examples=3"], **options).experiment)
-        return [(image.tobytes(), int(label)) for image, label in images.pairs(split).as_numpy_iterator()]
+        dataset = open_data(resolve("nin", dataset="fake", overrides=["data.examples=3"], **options).experiment)
+        return [(image.tobytes(), int(label)) for image, label in dataset.pairs(split).as_numpy_iterator()]
 
     assert pixels("train") == pixels("train")
     assert len({*pixels("train"), *pixels("test"), *pixels("train", seed=5)}) == 9
 
 
-def test_fake_images_of_any_size_are_jpeg_files():
+def test_fake_images_are_jpeg_files_if_replaced_ones_differ_in_size():
     experiment = resolve("resnet18", dataset="fake", overrides=["data.examples=3"]).experiment
-    images = open_data(experiment)
-    assert images.encoded
-    files = [data for data, _ in images.pairs(images.info.train)]
+    dataset = open_data(experiment)
+    assert dataset.encoded
+    files = [data for data, _ in dataset.pairs(dataset.info.train)]
     assert all(tf.io.is_jpeg(data) for data in files)
     assert {tuple(tf.io.decode_jpeg(data).shape) for data in files} == {(375, 500, 3)}
-    ((batch, _),) = evaluation_batches(images, experiment)
+    ((batch, _),) = evaluation_batches(dataset, experiment)
     assert batch.shape == (3, 224, 224, 3)
 
 
-def test_many_fake_images_repeat_those_in_memory(monkeypatch):
-    monkeypatch.setattr(sources, "MADE_UP", 4)
-    images = open_data(resolve("nin", dataset="fake", overrides=["data.examples=10"]).experiment)
-    found = [image.tobytes() for image, _ in images.pairs("train").as_numpy_iterator()]
-    assert len(found) == 10
-    assert len(set(found)) == 4
-    assert found[:4] == found[4:8]
+def test_fake_images_repeat_after_distinct_ones(monkeypatch):
+    monkeypatch.setattr(readers, "DISTINCT_FAKE_IMAGES", 4)
+    dataset = open_data(resolve("nin", dataset="fake", overrides=["data.examples=10"]).experiment)
+    images = [image.tobytes() for image, _ in dataset.pairs("train").as_numpy_iterator()]
+    assert len(images) == 10
+    assert len(set(images)) == 4
+    assert images[:4] == images[4:8]
 
 
-def test_fake_without_an_experiment():
-    with pytest.raises(BnnError, match=r"dataset 'fake' takes shape and classes from another one; set data.name=fake"):
+def test_fake_needs_an_experiment():
+    with pytest.raises(
+        BnnError, match=r"dataset 'fake' needs an experiment, which sets image shape and classes; set data.name=fake"
+    ):
         open_dataset("fake")
 
 
@@ -98,21 +100,21 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_is_described(folder):
+def test_describe_folder(folder):
     row = describe("image_folder", DataLocation(str(folder)))
     assert (row.input_shape, row.classes) == ((None, None, 3), 2)
     assert (row.train, row.test, row.train_examples, row.test_examples) == ("train", "val", 8, 4)
 
 
-def test_a_folder_trains_and_evaluates(folder):
+def test_folder_trains_and_evaluates(folder):
     row = describe("image_folder", DataLocation(str(folder)))
     experiment = resolve("resnet18", dataset=row).experiment
-    images = open_data(experiment, DataLocation(str(folder)))
-    assert images.labels == ["cat", "dog"]
-    assert images.version == "1.0.0"
-    labels = np.concatenate([labels for _, labels in epoch_of(images, experiment, 3)])
+    dataset = open_data(experiment, DataLocation(str(folder)))
+    assert dataset.labels == ["cat", "dog"]
+    assert dataset.version == "1.0.0"
+    labels = np.concatenate([labels for _, labels in epoch_of(dataset, experiment, 3)])
     assert np.bincount(labels).tolist() == [4, 4]
-    ((batch, labels),) = evaluation_batches(images, experiment)
+    ((batch, labels),) = evaluation_batches(dataset, experiment)
     assert batch.shape == (4, 224, 224, 3)
     shade = np.round(255 * (batch.numpy() * experiment.data.std + experiment.data.mean)).mean((1, 2, 3))
     assert sorted(zip(labels.numpy().tolist(), np.round(shade), strict=True)) == [(0, 0), (0, 10), (1, 100), (1, 110)]
@@ -121,33 +123,39 @@ def test_a_folder_trains_and_evaluates(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, r"dataset 'image_folder' needs its folder; give it with --data-dir DIR; expected DIR/train/<class>/"),
-        ("train", r"--data-dir '.*' has no folder 'train'; expected DIR/train/<class>/\*.jpg"),
+        (
+            None,
+            r"dataset 'image_folder' needs a folder of images; set --data-dir DIR; expected images DIR/train/",
+        ),
+        ("train", r"--data-dir '.*' has no folder 'train'; expected images DIR/train/<class>/\*.jpg"),
         ("train/*", r"--data-dir '.*' has no images in 'train'; expected"),
         ("train/*/*", r"--data-dir '.*' has no images in 'train'; expected"),
-        ("train/dog", r"has folders dog that 'train' does not have; expected the classes of 'train' in every folder"),
+        (
+            "train/dog",
+            r"has the class folders dog in a test split, but not in 'train'; add them to 'train'",
+        ),
         ("val", r"'image_folder' has images in the splits train; expected train and test or validation or val"),
     ],
 )
-def test_folders_that_are_none(folder, change, message):
+def test_errors_of_folders(folder, change, message):
     for path in folder.glob(change) if change else ():
         path.rename(folder.with_name(f"{folder.name}-{path.parent.name}-{path.name}"))
     with pytest.raises(BnnError, match=message):
         open_dataset("image_folder", DataLocation(str(folder) if change else None))
 
 
-def test_a_folder_with_other_classes_than_the_experiments(folder):
+def test_folder_with_other_classes_than_experiment(folder):
     experiment = resolve("resnet18", dataset=catalog.DatasetRow.other("image_folder", (None, None, 3), 5)).experiment
-    message = r"dataset 'image_folder' has images any × any × 3 in 2 classes; the experiment says any × any × 3 in 5"
+    message = r"dataset 'image_folder' has images any × any × 3 in 2 classes; the experiment expects any × any × 3 in 5"
     with pytest.raises(BnnError, match=message):
         open_data(experiment, DataLocation(str(folder)))
 
 
-# --- any other of TFDS ---
+# --- other datasets of TFDS ---
 
 
 class TinySquares(tfds.core.GeneratorBasedBuilder):
-    """Sixty squares of one grey each, in one split, with keys of their own."""
+    """60 images of one grey value each, in one split, with feature names other than "image" and "label"."""
 
     VERSION = tfds.core.Version("2.1.0")
     code_path = None  # TFDS looks for it in an installed package
@@ -171,7 +179,7 @@ class TinySquares(tfds.core.GeneratorBasedBuilder):
 
 
 class TinyContest(TinySquares):
-    """The labels of the split `test` are secret."""
+    """Labels of the split "test" are secret."""
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in ("train", "test", "validation")}
@@ -182,7 +190,7 @@ class TinyContest(TinySquares):
 
 
 class TinyNumbers(tfds.core.GeneratorBasedBuilder):
-    """No images."""
+    """A dataset without images."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -202,26 +210,26 @@ class TinyNumbers(tfds.core.GeneratorBasedBuilder):
         return iter(())
 
 
-def test_another_set_of_tfds_is_described_before_it_is_there(tmp_path):
+def test_describe_does_not_prepare(tmp_path):
     row = describe("tiny_squares", DataLocation(str(tmp_path)))
     expected = catalog.DatasetRow("tiny_squares", "", (8, 8, 3), 2, "train", "test", 0, 0)
     assert row == expected
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("held", [2**31, 0])
-def test_another_set_of_tfds_trains_and_evaluates(tmp_path, held, monkeypatch):
-    """Held in memory, or decoded as it is read; it has one split, of which the last tenth is for tests."""
-    monkeypatch.setattr(sources, "HELD", held)
+@pytest.mark.parametrize("max_cached_bytes", [2**31, 0])
+def test_other_dataset_trains_and_evaluates(tmp_path, max_cached_bytes, monkeypatch):
+    """Images are held in memory or decoded as they are read. The only split is divided for training and testing."""
+    monkeypatch.setattr(readers, "MAX_CACHED_BYTES", max_cached_bytes)
     experiment = resolve("nin", dataset=describe("tiny_squares", DataLocation(str(tmp_path)))).experiment
     assert experiment.input_shape == (8, 8, 3)
-    images = open_data(experiment, DataLocation(str(tmp_path)))
-    assert (images.encoded, images.version, images.labels) == (held == 0, "2.1.0", ["dark", "light"])
-    assert (images.examples(images.info.train), images.examples(images.info.test)) == (54, 6)
+    dataset = open_data(experiment, DataLocation(str(tmp_path)))
+    assert (dataset.encoded, dataset.version, dataset.labels) == (max_cached_bytes == 0, "2.1.0", ["dark", "light"])
+    assert (dataset.examples(dataset.info.train), dataset.examples(dataset.info.test)) == (54, 6)
     assert describe("tiny_squares", DataLocation(str(tmp_path))) == dataclasses.replace(
-        images.info, train_examples=54, test_examples=6
+        dataset.info, train_examples=54, test_examples=6
     )
-    batches = [*epoch_of(images, experiment, 20), *evaluation_batches(images, experiment)]
+    batches = [*epoch_of(dataset, experiment, 20), *evaluation_batches(dataset, experiment)]
     assert [len(labels) for _, labels in batches] == [20, 20, 14, 6]
     shades = [
         round(255 * float(image[4, 4, 0] * experiment.data.std[0] + experiment.data.mean[0]))
@@ -232,7 +240,7 @@ def test_another_set_of_tfds_trains_and_evaluates(tmp_path, held, monkeypatch):
     assert np.concatenate([labels for _, labels in batches]).tolist() == [int(shade >= 120) for shade in shades]
 
 
-def test_a_test_split_without_labels_is_passed_over(tmp_path):
+def test_test_split_without_labels_is_not_used(tmp_path):
     assert open_dataset("tiny_contest", DataLocation(str(tmp_path))).info.test == "validation"
     assert describe("tiny_contest", DataLocation(str(tmp_path))).test == "validation"
 
@@ -242,7 +250,10 @@ def test_a_test_split_without_labels_is_passed_over(tmp_path):
     [
         ("cifar11", r"unknown dataset 'cifar11'; did you mean 'cifar10'\? known: mnist_5k, .*, fake, and every image"),
         ("tiny_square", r"unknown dataset 'tiny_square'; did you mean 'tiny_squares'\?"),
-        ("tiny_numbers", r"dataset 'tiny_numbers' has image, label; expected 8-bit images with one label each"),
+        (
+            "tiny_numbers",
+            r"dataset 'tiny_numbers' has the features image, label; expected 8-bit images with one class",
+        ),
         ("imdb_reviews", r"dataset 'imdb_reviews' has .*; choose a dataset for image classification"),
         (
             "cifar10/grey",
@@ -250,12 +261,12 @@ def test_a_test_split_without_labels_is_passed_over(tmp_path):
         ),
     ],
 )
-def test_names_that_are_no_image_classification_set(tmp_path, name, message):
+def test_errors_of_names(tmp_path, name, message):
     with pytest.raises(BnnError, match=message):
         describe(name, DataLocation(str(tmp_path)))
 
 
-def test_another_set_fails_at_once_without_a_network(tmp_path, monkeypatch):
+def test_other_dataset_without_network(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_reachable", lambda url: False)
     with pytest.raises(
         BnnError, match=r"dataset 'stl10' is not prepared in .* cannot be downloaded .*--manual-dir DIR"
@@ -263,20 +274,20 @@ def test_another_set_fails_at_once_without_a_network(tmp_path, monkeypatch):
         open_dataset("stl10", DataLocation(str(tmp_path)))
 
 
-def test_a_set_that_the_user_downloads(tmp_path):
-    message = r"dataset 'resisc45' is not prepared in .*nobody may download it for you.*--manual-dir DIR"
+def test_dataset_that_must_be_downloaded_manually(tmp_path):
+    message = r"dataset 'resisc45' is not prepared in .*its files must be downloaded manually.*--manual-dir DIR"
     with pytest.raises(BnnError, match=message):
         open_dataset("resisc45", DataLocation(str(tmp_path)))
 
 
-# --- ImageNet, from archives as ImageNet has them ---
+# --- ImageNet, from archives in ImageNet's format ---
 
 SYNSETS = ("n01440764", "n01443537", "n02105855")
-PNG = "n02105855_2933.JPEG"  # the one of ImageNet's that is a PNG
+PNG = "n02105855_2933.JPEG"  # the only PNG file of ImageNet
 
 
 def jpeg(height, width, channels=3, seed=0):
-    return tf.io.encode_jpeg(picture(height, width, channels, seed)).numpy()
+    return tf.io.encode_jpeg(noise(height, width, channels, seed)).numpy()
 
 
 def archive(path, files):
@@ -289,13 +300,13 @@ def archive(path, files):
 
 @pytest.fixture
 def archives(tmp_path):
-    """Three classes of ImageNet with two images each, one of them grey, one a PNG; six images to test."""
+    """Three classes of ImageNet with two training images each, one of them grey, one a PNG; six test images."""
     manual = tmp_path / "manual"
     manual.mkdir()
     images = {
         "n01440764": {"n01440764_10026.JPEG": jpeg(250, 300), "n01440764_10027.JPEG": jpeg(500, 333, seed=1)},
         "n01443537": {"n01443537_2.JPEG": jpeg(375, 500, 1, 2), "n01443537_3.JPEG": jpeg(64, 480, seed=3)},
-        "n02105855": {PNG: tf.io.encode_png(picture(300, 400, seed=4)).numpy(), "n02105855_1.JPEG": jpeg(90, 80)},
+        "n02105855": {PNG: tf.io.encode_png(noise(300, 400, seed=4)).numpy(), "n02105855_1.JPEG": jpeg(90, 80)},
     }
     for synset, files in images.items():
         archive(tmp_path / f"{synset}.tar", files)
@@ -309,39 +320,39 @@ def archives(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:in '.*', ILSVRC2012:UserWarning")
-def test_imagenet_is_prepared_from_its_archives(tmp_path, archives):
+def test_imagenet_from_archives(tmp_path, archives):
     experiment = resolve("resnet18").experiment
     assert experiment.data.name == "imagenet2012"
-    images = open_data(experiment, DataLocation(str(tmp_path / "data"), str(archives)))
-    assert [images.examples(split) for split in (images.info.train, images.info.test)] == [6, 6]
-    assert len(images.labels) == 1000
-    assert images.labels[0] == "n01440764"
-    batches = epoch_of(images, experiment, 4)
+    dataset = open_data(experiment, DataLocation(str(tmp_path / "data"), str(archives)))
+    assert [dataset.examples(split) for split in (dataset.info.train, dataset.info.test)] == [6, 6]
+    assert len(dataset.labels) == 1000
+    assert dataset.labels[0] == "n01440764"
+    batches = epoch_of(dataset, experiment, 4)
     assert [batch.shape for batch, _ in batches] == [(4, 224, 224, 3), (2, 224, 224, 3)]
-    names = [images.labels[label] for _, labels in batches for label in labels]
+    names = [dataset.labels[label] for _, labels in batches for label in labels]
     assert sorted(names) == sorted(2 * SYNSETS)
-    ((batch, labels),) = evaluation_batches(images, experiment)
+    ((batch, labels),) = evaluation_batches(dataset, experiment)
     assert batch.shape == (6, 224, 224, 3)
     assert np.isfinite(batch).all()
-    # The first of the labels that TFDS has for the images in their alphabetic order.
+    # TFDS stores the labels of the validation images in alphabetic order of their names.
     known = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()[:6]
-    assert sorted(images.labels[label] for label in labels) == sorted(known)
-    # Prepared is prepared: no archive is needed any more.
+    assert sorted(dataset.labels[label] for label in labels) == sorted(known)
+    # A prepared dataset needs no archives.
     assert open_dataset("imagenet2012", DataLocation(str(tmp_path / "data"))).examples("train") == 6
 
 
-def test_imagenet_without_its_archives(tmp_path):
+def test_imagenet_without_archives(tmp_path):
     with pytest.raises(BnnError) as error:
         open_dataset("imagenet2012", DataLocation(str(tmp_path / "data")))
     message = str(error.value)
     assert (
         "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (from https://image-net.org/download-images" in message
     )
-    assert message.endswith("into a folder and give it with --manual-dir DIR")
+    assert message.endswith("into a folder and set --manual-dir DIR")
     assert not (tmp_path / "data").exists()
 
 
-def test_imagenet_without_one_of_its_archives(tmp_path, archives):
+def test_imagenet_without_validation_archive(tmp_path, archives):
     (archives / "ILSVRC2012_img_val.tar").unlink()
     with pytest.raises(
         BnnError, match=r"\(ILSVRC2012_img_val.tar missing in '.*manual'\); put ILSVRC2012_img_train.tar"

@@ -1,5 +1,6 @@
-"""A run to files of every format and back, and what is refused."""
+"""Export a run to every format, open the files, and reject invalid options and damaged files."""
 
+import inspect
 import json
 import shutil
 
@@ -7,26 +8,27 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import EXPORTED, export_trained
 
 from bnn_keras import catalog, evaluate, export_run, load_run, predict, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import count
-from bnn_keras.data import open_test_data
+from bnn_keras.data import normalise, open_test_data
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
-from bnn_keras.export import exporting, open_export, tflite, verify
-from bnn_keras.export.graphs import Source
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export import formats, open_export, tflite, verify
+from bnn_keras.export.formats import files_of, format_module
+from bnn_keras.export.job import ExportJob
+from bnn_keras.export.random_weights import randomize_weights
+from bnn_keras.export.sidecar import sidecar_path
 from bnn_keras.files import write_json, write_text
 from bnn_keras.runs import Run
 from bnn_keras.training.callbacks import save_weights
 
-NAMES = {
-    "packed": "model.safetensors",
-    "tflite": "model.tflite",
-    "openvino": "model.xml",
-    "saved_model": "model",
-    "onnx": "model.onnx",
+SIDECAR_KEYS = {
+    *("sidecar_version", "format", "floats", "outputs", "batch_size", "network", "weights", "bytes", "bytes_minimum"),
+    *("binary_layers", "packed_layers", "float_layers", "verified_on", "images", "agreement", "logit_error"),
+    *("largest_logit_error", "min_agreement", "tolerance", "versions", "sha256", "labels", "experiment"),
 }
 
 
@@ -41,18 +43,27 @@ def digits(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def files(trained, data_dir, tmp_path_factory):
-    """A run in every format, with the sidecars."""
-    folder = tmp_path_factory.mktemp("files")
-    said = {to: export_run(trained, to, folder / name, data_dir=data_dir) for to, name in NAMES.items()}
-    return folder, said
+def exported(trained, data_dir, tmp_path_factory):
+    """Folder with the trained run in every format."""
+    return export_trained(tmp_path_factory, trained, data_dir)
 
 
-def run_of(directory, network, **options):
-    """A run of a network that looks trained."""
+@pytest.fixture(scope="module")
+def results(trained, data_dir, digits):
+    """Evaluation and predictions of the trained run."""
+    return evaluate(trained, data_dir=data_dir), predict(trained, digits)
+
+
+def sidecar_of(file):
+    return json.loads(sidecar_path(file).read_text())
+
+
+def run_of(directory, network="lenet5", random=True, **options):
+    """Return the directory of a run with random weights."""
     experiment = resolve(network, **options).experiment
     model = build_model(experiment)
-    look_trained(model)
+    if random:
+        randomize_weights(model)
     run = Run(directory)
     directory.mkdir(parents=True)
     save_weights(model, run, "weights.h5")
@@ -62,128 +73,153 @@ def run_of(directory, network, **options):
     return directory
 
 
-@pytest.mark.parametrize("to", NAMES)
-def test_a_file_says_what_it_is(files, trained, to):
-    folder, said = files
-    sidecar, row = said[to], catalog.FORMATS[to]
-    file = folder / NAMES[to]
-    assert json.loads((folder / f"{NAMES[to]}.json").read_text()) == sidecar
+@pytest.mark.parametrize("to", EXPORTED)
+def test_sidecar_describes_the_file(exported, trained, to):
+    file, row = exported / EXPORTED[to], catalog.FORMATS[to]
+    sidecar = sidecar_of(file)
     assert (sidecar["format"], sidecar["verified_on"], sidecar["images"]) == (to, "mnist_5k test", 1000)
     assert sidecar["agreement"] == 100
     assert sidecar["logit_error"] <= sidecar["largest_logit_error"] < 1e-5
     packed = 0 if row.packs == "none" else 2
     assert (sidecar["binary_layers"], sidecar["packed_layers"], len(sidecar["float_layers"])) == (2, packed, 2 - packed)
-    assert sidecar["bytes"] == sum(part.stat().st_size for part in exporting.files_of(file))
+    assert sidecar["batch_size"] == (1 if to in ("tflite", "openvino") else None)
+    assert sidecar["bytes"] == sum(part.stat().st_size for part in files_of(file))
     assert sidecar["bytes_minimum"] == count(load_run(trained)[1])["bytes_minimum"]
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert {"bnn-keras", "tensorflow", "larq-compute-engine", "openvino", "nncf", "tf2onnx"} == set(sidecar["versions"])
+    assert set(sidecar) == SIDECAR_KEYS
+    assert not [path.name for path in exported.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("to", NAMES)
-def test_evaluates_and_predicts_as_the_run(files, trained, data_dir, digits, to):
-    file = files[0] / NAMES[to]
-    ours, theirs = evaluate(trained, data_dir=data_dir), evaluate(file, data_dir=data_dir)
-    assert (ours["top1"], ours["top5"], ours["images"]) == (theirs["top1"], theirs["top5"], theirs["images"])
-    assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
-    assert theirs["weights"] == to
-    expected, found = predict(trained, digits), predict(file, digits)
-    assert (expected.labels, expected.inputs) == (found.labels, found.inputs)
-    np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-4)
+@pytest.mark.parametrize("to", EXPORTED)
+def test_file_evaluates_and_predicts_like_the_run(exported, results, data_dir, digits, to):
+    file = exported / EXPORTED[to]
+    expected, actual = results[0], evaluate(file, data_dir=data_dir)
+    assert all(actual[key] == expected[key] for key in ("top1", "top5", "images"))
+    assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert actual["weights"] == to
+    expected, actual = results[1], predict(file, digits)
+    assert (actual.labels, actual.inputs) == (expected.labels, expected.inputs)
+    np.testing.assert_allclose(actual.logits, expected.logits, rtol=0, atol=1e-4)
     if to == "packed":
-        assert np.array_equal(found.logits, expected.logits)
+        assert np.array_equal(actual.logits, expected.logits)
 
 
 @pytest.mark.parametrize("to", ["tflite", "openvino"])
-def test_size_is_near_the_minimum(files, to):
-    """Larq Compute Engine pads input channels to 32, the pass for OpenVINO to 8; a graph comes on top."""
-    minimum = files[1][to]["bytes_minimum"] + {"tflite": 50 * 25 * 12 // 8, "openvino": 50 * 25 * 4 // 8}[to]
-    parts = [part for part in exporting.files_of(files[0] / NAMES[to]) if part.suffix != ".xml"]
-    assert sum(part.stat().st_size for part in parts) <= 1.05 * minimum + 16 * 1024
+def test_size_is_near_the_minimum(exported, to):
+    """Larq Compute Engine pads input channels to a multiple of 32, the pass for OpenVINO to one of 8."""
+    file = exported / EXPORTED[to]
+    minimum = sidecar_of(file)["bytes_minimum"] + {"tflite": 50 * 25 * 12 // 8, "openvino": 50 * 25 * 4 // 8}[to]
+    weights = [part for part in files_of(file) if part.suffix in catalog.FORMATS[to].companions] or [file]
+    assert sum(part.stat().st_size for part in weights) <= 1.05 * minimum + 16 * 1024
 
 
 @pytest.mark.parametrize(
     ("to", "floats", "agreement", "error"),
-    [("packed", "float16", 99.9, 1e-2), ("tflite", "int8", 98, 0.1), ("openvino", "int8", 97, 0.2)],
+    [
+        ("packed", "float16", 99.9, 1e-2),
+        ("tflite", "int8", 98, 0.1),
+        pytest.param("openvino", "int8", 97, 0.2, marks=pytest.mark.slow),
+    ],
 )
-def test_other_floats_are_smaller_and_close(trained, files, data_dir, tmp_path, to, floats, agreement, error):
+def test_smaller_floats_give_smaller_files_and_close_predictions(
+    trained, exported, data_dir, tmp_path, to, floats, agreement, error
+):
     options = {"min_agreement": agreement, "tolerance": error, "data_dir": data_dir}
-    said = export_run(trained, to, tmp_path / NAMES[to], floats=floats, **options)
-    assert said["bytes"] < files[1][to]["bytes"]
-    assert said["floats"] == floats
-    assert said["agreement"] >= agreement
+    sidecar = export_run(trained, to, tmp_path / EXPORTED[to], floats=floats, **options)
+    assert sidecar["bytes"] < sidecar_of(exported / EXPORTED[to])["bytes"]
+    assert sidecar["floats"] == floats
+    assert sidecar["agreement"] >= agreement
 
 
-def test_bfloat16_is_a_matter_of_the_device(trained, data_dir, tmp_path):
+@pytest.mark.slow
+def test_bfloat16_is_accepted_by_openvino(trained, data_dir, tmp_path):
     options = {"floats": "bfloat16", "min_agreement": 97, "tolerance": 0.2, "data_dir": data_dir}
     export_run(trained, "openvino", tmp_path / "model.xml", **options)
     assert open_export(tmp_path / "model.xml").format == "openvino"
 
 
-@pytest.mark.parametrize("to", ["tflite", "openvino", "saved_model", "onnx"])
-def test_softmax_is_taken_back_for_logits(trained, data_dir, digits, tmp_path, to):
-    file = tmp_path / NAMES[to]
-    said = export_run(trained, to, file, softmax=True, data_dir=data_dir)
-    assert said["outputs"] == "probabilities"
-    found, expected = predict(file, digits), predict(trained, digits)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+@pytest.mark.parametrize(
+    "to", [pytest.param("tflite", marks=pytest.mark.slow), "openvino", pytest.param("onnx", marks=pytest.mark.slow)]
+)
+def test_probabilities_of_a_softmax_export_are_those_of_the_run(trained, results, data_dir, digits, tmp_path, to):
+    file = tmp_path / EXPORTED[to]
+    sidecar = export_run(trained, to, file, softmax=True, verify_images=100, data_dir=data_dir)
+    assert sidecar["outputs"] == "probabilities"
+    np.testing.assert_allclose(predict(file, digits).probabilities, results[1].probabilities, atol=1e-5)
 
 
-def test_batches_that_openvino_settles(trained, data_dir, digits, tmp_path):
+def test_a_saved_model_with_softmax_returns_probabilities(trained, results, data_dir, digits, tmp_path):
+    file = tmp_path / "model"
+    export_run(trained, "saved_model", file, softmax=True, verify_images=100, data_dir=data_dir)
+    experiment = load_run(trained)[0]
+    outputs = tf.saved_model.load(str(file)).signatures["serving_default"](
+        images=normalise(experiment)(np.load(digits))
+    )["outputs"]
+    np.testing.assert_allclose(outputs, results[1].probabilities, atol=1e-5)
+    np.testing.assert_allclose(predict(file, digits).probabilities, results[1].probabilities, atol=1e-5)
+
+
+def test_openvino_files_have_a_fixed_batch_size(trained, data_dir, digits, tmp_path):
     file = tmp_path / "model.xml"
-    assert export_run(trained, "openvino", file, batch_size=32, data_dir=data_dir)["batch_size"] == 32
+    sidecar = export_run(trained, "openvino", file, batch_size=32, verify_images=100, data_dir=data_dir)
+    assert sidecar["batch_size"] == 32
     assert len(predict(file, digits).logits) == 100
     assert len(predict(file, digits, batch_size=32).logits) == 100
-    with pytest.raises(BnnError, match="takes batches of 32, asked for are batches of 7; export it again with --batch"):
+    with pytest.raises(BnnError, match="has a batch size of 32, got 7; export again with --batch-size 7"):
         predict(file, digits, batch_size=7)
 
 
-def test_layers_with_real_inputs_are_float_and_need_leave(tmp_path):
-    run = run_of(tmp_path / "run", "lenet5", bits="1/32")
-    message = r"2 binary layer\(s\) would be float in tflite: bin_conv2.conv \(its inputs are real\), .*--allow-float"
+def test_layers_with_real_inputs_are_float_and_need_allow_float(tmp_path):
+    run = run_of(tmp_path / "run", bits="1/32")
+    message = (
+        r"2 binary layer\(s\) would be float in tflite: bin_conv2.conv \(its inputs are real\), .*--allow-float, or "
+        "export to packed, which"
+    )
     with pytest.raises(BnnError, match=message):
         export_run(run, "tflite", tmp_path / "model.tflite")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    said = export_run(run, "openvino", tmp_path / "model.xml", allow_float=True)
-    assert said["float_layers"] == dict.fromkeys(["bin_conv2.conv", "bin_ip1.linear"], "its inputs are real")
-    assert export_run(run, "packed", tmp_path / "model.safetensors")["packed_layers"] == 2
+    sidecar = export_run(run, "openvino", tmp_path / "model.xml", allow_float=True, verify_images=100)
+    assert sidecar["float_layers"] == dict.fromkeys(["bin_conv2.conv", "bin_ip1.linear"], "its inputs are real")
+    sidecar = export_run(run, "packed", tmp_path / "model.safetensors", verify_images=100)
+    assert sidecar["packed_layers"] == 2
 
 
-@pytest.mark.filterwarnings("ignore:dataset 'cifar10' is not prepared")
-def test_random_images_where_there_are_no_others(tmp_path):
-    run = run_of(tmp_path / "run", "resnet20")
-    with pytest.warns(UserWarning, match="'cifar10' is not prepared: the file is verified on 64 random images"):
-        said = export_run(run, "packed", tmp_path / "model.safetensors", data_dir=str(tmp_path / "none"))
-    assert (said["verified_on"], said["images"], said["min_agreement"]) == ("random", 64, None)
-    assert said["tolerance"] == 1e-3
+def test_random_images_verify_networks_of_unprepared_datasets(tmp_path):
+    run = run_of(tmp_path / "run", dataset="mnist")
+    with pytest.warns(UserWarning, match="'mnist' is not prepared: the file is verified on 64 random images"):
+        sidecar = export_run(run, "packed", tmp_path / "model.safetensors", data_dir=str(tmp_path / "none"))
+    assert (sidecar["verified_on"], sidecar["images"], sidecar["min_agreement"]) == ("random", 64, None)
+    assert sidecar["tolerance"] == 1e-3
 
 
-def test_verified_on_what_is_asked_for(trained, data_dir, digits, tmp_path):
-    said = export_run(trained, "packed", tmp_path / "a.safetensors", verify_on=str(digits), verify_images=60)
-    assert (said["verified_on"], said["images"]) == (str(digits), 60)
-    said = export_run(trained, "packed", tmp_path / "b.safetensors", verify_on="mnist_5k", data_dir=data_dir)
-    assert (said["verified_on"], said["images"]) == ("mnist_5k test", 1000)
+def test_verify_on_selects_the_images(trained, data_dir, digits, tmp_path):
+    sidecar = export_run(trained, "packed", tmp_path / "a.safetensors", verify_on=str(digits), verify_images=60)
+    assert (sidecar["verified_on"], sidecar["images"]) == (str(digits), 60)
+    sidecar = export_run(trained, "packed", tmp_path / "b.safetensors", verify_on="mnist_5k", data_dir=data_dir)
+    assert (sidecar["verified_on"], sidecar["images"]) == ("mnist_5k test", 1000)
     with pytest.raises(BnnError, match="unknown dataset 'nowhere'"):
         export_run(trained, "packed", tmp_path / "c.safetensors", verify_on="nowhere")
 
 
-def test_a_file_that_predicts_something_else_does_not_stay(trained, data_dir, tmp_path, monkeypatch):
-    module = exporting._module(catalog.FORMATS["packed"])
-    good = module.load
+def test_a_file_with_other_predictions_is_not_written(trained, data_dir, tmp_path, monkeypatch):
+    module = format_module(catalog.FORMATS["packed"])
+    load = module.load
 
     def wrong(*arguments):
-        predict = good(*arguments)
+        predict = load(*arguments)
         return lambda images: -predict(images)
 
     monkeypatch.setattr(module, "load", wrong)
     file = tmp_path / "model.safetensors"
-    file.write_text("what was there")
+    file.write_text("previous content")
     with pytest.raises(BnnError, match=r"does not predict what the network predicts: on 1000 images of mnist_5k test"):
         export_run(trained, "packed", file, data_dir=data_dir)
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
-    assert file.read_text() == "what was there"
+    assert file.read_text() == "previous content"
 
 
 def test_verification_catches_explicit_zero_padding(tmp_path):
-    """Larq Compute Engine converts zeros round a binarized map to a wrong model, and says nothing."""
+    """Larq Compute Engine converts zero padding of a binarized map to a wrong model, without a warning."""
     tf.keras.utils.set_random_seed(1)
     binary = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip", "use_bias": False}
     x = images = tf.keras.Input((8, 8, 32))
@@ -191,30 +227,29 @@ def test_verification_catches_explicit_zero_padding(tmp_path):
     x = larq.quantizers.SteSign()(tf.keras.layers.BatchNormalization()(x))
     x = larq.layers.QuantConv2D(32, 3, name="second", **binary)(tf.keras.layers.ZeroPadding2D(1)(x))
     model = tf.keras.Model(images, tf.keras.layers.GlobalAveragePooling2D()(x))
-    source = Source(model, resolve("resnet20").experiment, [str(label) for label in range(32)])
-    tflite.convert(source, tmp_path / "model.tflite")
+    job = ExportJob(model, resolve("resnet20").experiment, [str(label) for label in range(32)])
+    tflite.convert(job, tmp_path / "model.tflite")
     sample = verify.Sample(verify.RANDOM, np.random.default_rng(0).normal(0, 1, (16, 8, 8, 32)).astype(np.float32))
     network = lambda images: model(images).numpy()  # noqa: E731
     measured = verify.compare(network, tflite.load(tmp_path / "model.tflite"), sample.images)
-    with pytest.raises(BnnError, match="the median error of logits is"):
-        verify.check(measured, sample, verify.Limits.of(sample))
+    with pytest.raises(BnnError, match=r"the median error of the logits is .*, expected at most 0.001"):
+        verify.check(measured, sample, verify.Limits.for_sample(sample))
 
 
 @pytest.mark.slow
-def test_a_large_dense_layer_is_packed(tmp_path):
-    """Of AlexNet's size: converters fold no constants that large, so that its kernel must come as it is used."""
+def test_a_large_dense_layer_is_stored_in_one_bit_per_weight(tmp_path):
+    """A layer of AlexNet's size. Converters do not fold the reshape of such a large constant."""
     x = images = tf.keras.Input((9216,))
     binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
     model = tf.keras.Model(images, larq.layers.QuantDense(4096, name="large", **binary)(x))
-    source = Source(model, resolve("resnet20").experiment, [])
+    job = ExportJob(model, resolve("resnet20").experiment, [])
     for to in ("tflite", "openvino"):
-        file = tmp_path / NAMES[to]
-        assert exporting._module(catalog.FORMATS[to]).convert(source, file) == {}
-        assert sum(part.stat().st_size for part in exporting.files_of(file)) < 9216 * 4096 / 8 * 1.02 + 16 * 1024
+        file = tmp_path / EXPORTED[to]
+        assert format_module(catalog.FORMATS[to]).convert(job, file) == {}
+        assert sum(part.stat().st_size for part in files_of(file)) < 9216 * 4096 / 8 * 1.02 + 16 * 1024
 
 
-def test_a_converter_that_crashes_is_one_error(trained, data_dir, tmp_path, monkeypatch):
-
+def test_a_crash_of_a_converter_is_one_error(trained, data_dir, tmp_path, monkeypatch):
     real = tflite.worker.call
     monkeypatch.setattr(tflite.worker, "call", lambda function, *arguments: real("os:abort"))
     with pytest.raises(BnnError, match=r"os.abort crashed \(SIGABRT\).*nothing was written"):
@@ -226,16 +261,16 @@ def test_a_converter_that_crashes_is_one_error(trained, data_dir, tmp_path, monk
     ("to", "name", "options", "message"),
     [
         ("onxx", "m.onnx", {}, "unknown format 'onxx'; did you mean 'onnx'"),
-        ("tflite", "m.bin", {}, "'.*m.bin' is no name for tflite; name it 'm.tflite'"),
-        ("packed", "m.xml", {}, r"'.*m.xml' is the name of another format \(openvino\)"),
+        ("tflite", "m.bin", {}, "'.*m.bin' is not a file name of format 'tflite'; name it 'm.tflite'"),
+        ("packed", "m.xml", {}, "'.*m.xml' has the suffix of format 'openvino'; choose a name"),
         (
             "packed",
             "m.safetensors",
             {"floats": "int8"},
-            "format 'packed' has no floats 'int8'; it has float32, float16",
+            "format 'packed' has no floats 'int8'; expected one of float32, float16",
         ),
-        ("packed", "m.safetensors", {"softmax": True}, "holds the network, which gives logits"),
-        ("tflite", "m.tflite", {"batch_size": 8}, "format 'tflite' does not settle the size of a batch"),
+        ("packed", "m.safetensors", {"softmax": True}, "stores a network that returns logits; leave --softmax out"),
+        ("tflite", "m.tflite", {"batch_size": 8}, "format 'tflite' has no fixed batch size, got 8; leave"),
         ("packed", "", {}, "' is a folder; choose another name"),
     ],
 )
@@ -246,75 +281,102 @@ def test_what_cannot_be_is_refused_first(trained, tmp_path, to, name, options, m
 
 
 @pytest.mark.parametrize("package", ["larq_compute_engine", "openvino"])
-def test_a_package_that_is_missing(trained, data_dir, tmp_path, monkeypatch, package):
+def test_an_error_names_the_extra_of_a_missing_package(trained, data_dir, tmp_path, monkeypatch, package):
     to = {"larq_compute_engine": "tflite", "openvino": "openvino"}[package]
 
-    real = exporting.importlib.import_module
+    real = formats.importlib.import_module
 
     def missing(name):
         if name == catalog.FORMATS[to].module:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         return real(name)
 
-    monkeypatch.setattr(exporting.importlib, "import_module", missing)
+    monkeypatch.setattr(formats.importlib, "import_module", missing)
     with pytest.raises(BnnError, match=rf"needs '{package}', which is not installed .*pip install 'bnn-keras\[{to}\]'"):
-        export_run(trained, to, tmp_path / NAMES[to], data_dir=data_dir)
+        export_run(trained, to, tmp_path / EXPORTED[to], data_dir=data_dir)
 
 
 @pytest.mark.parametrize("to", ["tflite", "openvino", "saved_model"])
-def test_a_file_that_was_changed_is_given_to_no_library(files, tmp_path, to):
-    copy = tmp_path / NAMES[to]
-    source = files[0] / NAMES[to]
-    for part in files[0].glob("model*"):
+def test_a_changed_file_is_not_opened(exported, tmp_path, to):
+    copy = tmp_path / EXPORTED[to]
+    source = exported / EXPORTED[to]
+    for part in exported.glob("model*"):
         if part.is_file():
             shutil.copy(part, tmp_path)
     if source.is_dir():
         shutil.copytree(source, copy)
-    part = exporting.files_of(copy)[-1]
+    part = files_of(copy)[-1]
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(data)
-    with pytest.raises(BnnError, match="was changed; export it again"):
+    with pytest.raises(BnnError, match=r"does not match its checksum in .*: it has changed; export again"):
         open_export(copy)
 
 
-def test_a_file_without_its_sidecar(files, tmp_path):
-    copy = shutil.copy(files[0] / "model.tflite", tmp_path)
-    with pytest.raises(BnnError, match=r"has no model.tflite.json beside it"):
+def test_a_missing_or_damaged_sidecar_is_an_error(exported, tmp_path):
+    copy = shutil.copy(exported / "model.tflite", tmp_path)
+    with pytest.raises(BnnError, match=r"has no sidecar model.tflite.json beside it"):
         open_export(copy)
     sidecar = tmp_path / "model.tflite.json"
     sidecar.write_text("{")
     with pytest.raises(BnnError, match=r"cannot read '.*model.tflite.json'"):
         open_export(copy)
-    sidecar.write_text(json.dumps({**files[1]["tflite"], "sidecar_version": 2}))
+    sidecar.write_text(json.dumps({**sidecar_of(exported / "model.tflite"), "sidecar_version": 2}))
     with pytest.raises(BnnError, match="has version 2; expected 1"):
         open_export(copy)
     with pytest.raises(BnnError, match="no file or folder"):
         open_export(tmp_path / "nothing.tflite")
 
 
-def test_bop_before_its_first_step(tmp_path, data_dir):
-    run = Run(tmp_path / "run")
-    experiment = resolve("lenet5", optimizer="bop", epochs=1).experiment
-    run.directory.mkdir()
-    save_weights(build_model(experiment), run, "weights.h5")
-    write_json(run / "environment.json", {"dataset": {"labels": [str(label) for label in range(10)]}})
-    write_text(run / "experiment.toml", experiment.to_toml())
-    with pytest.raises(BnnError, match="Bop's kernels are binary after its first step"):
-        export_run(run.directory, "packed", tmp_path / "model.safetensors", data_dir=data_dir)
-    train(experiment, tmp_path / "trained", data_dir=data_dir)
-    said = export_run(tmp_path / "trained", "openvino", tmp_path / "model.xml", data_dir=data_dir)
-    assert said["packed_layers"] == 2
+def test_bop_kernels_must_be_binary(tmp_path):
+    run = run_of(tmp_path / "fresh", optimizer="bop", random=False)
+    with pytest.raises(BnnError, match=r"is not binary: .* trained with Bop, .* for one step and export again"):
+        export_run(run, "packed", tmp_path / "model.safetensors")
+    run = run_of(tmp_path / "signs", optimizer="bop")
+    assert export_run(run, "packed", tmp_path / "model.safetensors", verify_images=100)["packed_layers"] == 2
 
 
-def test_imported_networks_turn_their_images(tmp_path, digits):
-    run = run_of(tmp_path / "run", "resnet20", overrides=["network.rotated=true"])
-    for to in ("packed", "tflite", "openvino"):
-        with pytest.warns(UserWarning, match="random images"):
-            export_run(run, to, tmp_path / NAMES[to], data_dir=str(tmp_path / "none"))
-    assert "rotated = true" in json.loads((tmp_path / "model.xml.json").read_text())["experiment"]
+@pytest.mark.slow
+def test_a_network_trained_with_bop_is_exported(tmp_path, data_dir):
+    train(resolve("lenet5", optimizer="bop", epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
+    sidecar = export_run(tmp_path / "run", "openvino", tmp_path / "model.xml", data_dir=data_dir)
+    assert sidecar["packed_layers"] == 2
 
 
-def test_data_of_another_shape_to_verify_on(trained, tmp_path):
+@pytest.mark.parametrize("to", ["packed", "tflite", "openvino"])
+def test_exports_of_imported_networks_rotate_their_images(tmp_path, digits, to):
+    run = run_of(tmp_path / "run", overrides=["network.rotated=true"])
+    sidecar = export_run(run, to, tmp_path / EXPORTED[to], verify_on=str(digits))
+    assert "rotated = true" in sidecar["experiment"]
+    assert sidecar["agreement"] == 100
+
+
+def test_verify_on_a_dataset_of_another_shape_is_an_error(trained, tmp_path):
     with pytest.raises(BnnError, match="dataset 'cifar10' has images 32 × 32 × 3 in 10 classes; the network expects"):
         open_test_data(load_run(trained)[0], "cifar10")
+
+
+def test_an_error_names_the_extra_of_a_type_of_floats():
+    row = catalog.FORMATS["openvino"]
+    for floats, extra in (("int8", "int8"), ("float32", "openvino"), (None, "openvino")):
+        with (
+            pytest.raises(BnnError, match=rf"needs 'nncf', .*pip install 'bnn-keras\[{extra}\]'"),
+            formats.installed(row, floats),
+        ):
+            raise ImportError("No module named 'nncf'", name="nncf")
+
+
+@pytest.mark.parametrize("row", catalog.FORMATS.values(), ids=catalog.FORMATS)
+def test_modules_implement_their_protocol(row):
+    protocol = formats.SelfContainedFormat if row.self_contained else formats.Format
+    module = format_module(row)
+    for name in ("convert", "load", "open_file"):
+        if hasattr(protocol, name):
+            expected = list(inspect.signature(getattr(protocol, name)).parameters)[1:]
+            assert list(inspect.signature(getattr(module, name)).parameters) == expected
+
+
+def test_the_format_of_a_file(exported):
+    for to, name in EXPORTED.items():
+        assert formats.format_of(exported / name).name == to
+    assert [path.name for path in files_of(exported / "model.xml")] == ["model.xml", "model.bin"]

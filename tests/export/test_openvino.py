@@ -1,4 +1,4 @@
-"""The graph pass, against convolutions in float."""
+"""The graph pass for OpenVINO, compared with float convolutions."""
 
 import numpy as np
 import openvino as ov
@@ -10,14 +10,14 @@ from bnn_keras.build import build_model
 from bnn_keras.experiment import resolve
 from bnn_keras.export import openvino as pass_
 from bnn_keras.export.freeze import freeze
-from bnn_keras.export.graphs import save_graph
-from bnn_keras.export.trial import look_trained
+from bnn_keras.export.random_weights import randomize_weights
+from bnn_keras.export.saved_graph import save_graph
 
 SIZE = 9
 
 
 def graph(weights, padding, stride, pad_value=None):
-    """Conv(sign(x), weights) · factor + shift as OpenVINO's converter gives it, NCHW."""
+    """Return conv(sign(x), weights) · 0.5 + 0.25 as OpenVINO's converter writes it, in NCHW order."""
     x = ops.parameter([1, weights.shape[1], SIZE, SIZE], np.float32)
     signs = ops.sign(ops.add(ops.sign(x), np.full((1, 1, 1, 1), 0.1, np.float32)))
     if pad_value is not None:
@@ -46,8 +46,9 @@ def images(inputs):
 
 
 def binarized(model):
-    found = [node for node in model.get_ordered_ops() if pass_.is_sign_convolution(node)]
-    for node in found:
+    """Apply the pass; return the number of binary convolutions."""
+    nodes = [node for node in model.get_ordered_ops() if pass_.is_sign_convolution(node)]
+    for node in nodes:
         pass_.binarize(node)
     model.validate_nodes_and_infer_types()
     return [node.get_type_name() for node in model.get_ordered_ops()].count("BinaryConvolution")
@@ -57,8 +58,8 @@ def binarized(model):
     ("filters", "inputs", "size"), [(16, 16, 3), (50, 20, 5), (32, 12, 2), (7, 8, 3), (64, 2, 3), (500, 80, 4)]
 )
 @pytest.mark.parametrize(("padding", "stride"), [(0, 1), (1, 1), (1, 2)])
-def test_equals_the_convolution_in_float(filters, inputs, size, padding, stride):
-    """Input channels that are no eights are made up; OpenVINO gives wrong results without a word otherwise."""
+def test_equals_the_float_convolution(filters, inputs, size, padding, stride):
+    """Input channels are padded to a multiple of 8; otherwise OpenVINO's results are wrong without a warning."""
     weights = kernel(filters, inputs, size)
     expected = outputs(graph(weights, padding, stride), images(inputs))
     model = graph(weights, padding, stride)
@@ -66,7 +67,7 @@ def test_equals_the_convolution_in_float(filters, inputs, size, padding, stride)
     np.testing.assert_allclose(outputs(model, images(inputs)), expected, rtol=1e-5, atol=1e-3)
 
 
-def test_pointwise():
+def test_equals_the_float_pointwise_convolution():
     weights = kernel(500, 804, 1)
     expected = outputs(graph(weights, 0, 1), images(804))
     model = graph(weights, 0, 1)
@@ -74,7 +75,7 @@ def test_pointwise():
     np.testing.assert_allclose(outputs(model, images(804)), expected, rtol=1e-5, atol=1e-3)
 
 
-def test_padding_with_ones_is_taken_along():
+def test_padding_with_ones_is_moved_before_the_sign():
     weights = kernel(16, 16, 3)
     expected = outputs(graph(weights, 0, 1, pad_value=1), images(16))
     model = graph(weights, 0, 1, pad_value=1)
@@ -97,30 +98,30 @@ def real_inputs():
     ("model", "reason"),
     [
         (three_valued, "a filter has values of several magnitudes"),
-        (real_inputs, "its inputs are no signs"),
+        (real_inputs, "its inputs are not signs"),
         (lambda: graph(kernel(16, 15, 3), 0, 1), "it has 15 input channels, an odd number"),
-        (lambda: graph(kernel(16, 16, 3), 0, 1, pad_value=0), "its inputs are no signs"),
+        (lambda: graph(kernel(16, 16, 3), 0, 1, pad_value=0), "its inputs are not signs"),
         (lambda: graph(kernel(16, 16, 1), 1, 1), "its padding of 1 is as wide as its kernel"),
     ],
 )
-def test_what_is_not_binary_stays(model, reason):
+def test_other_convolutions_stay_float(model, reason):
     model = model()
     assert binarized(model) == 0
     (convolution,) = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
     assert pass_.obstacle(convolution) == reason
 
 
-def test_bits_take_one_bit(tmp_path):
+def test_a_binary_weight_takes_one_bit(tmp_path):
     model = graph(kernel(64, 64, 3), 1, 1)
     binarized(model)
     ov.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
     assert (tmp_path / "model.bin").stat().st_size < 64 * 64 * 9 / 8 + 4 * 64 + 1024
-    again = ov.Core().read_model(tmp_path / "model.xml")
-    assert np.array_equal(outputs(again, images(64)), outputs(model, images(64)))
+    loaded = ov.Core().read_model(tmp_path / "model.xml")
+    assert np.array_equal(outputs(loaded, images(64)), outputs(model, images(64)))
 
 
-def test_signs_of_a_transposed_input(tmp_path):
-    """OpenVINO crashes on them but for a pooling of single pixels in between."""
+def test_signs_of_a_transposed_input():
+    """OpenVINO crashes on them without the max pool of size 1 in between."""
     weights, random = kernel(16, 16, 3), np.random.default_rng(2)
     batch = random.normal(0, 1, (1, SIZE, SIZE, 16)).astype(np.float32)
     x = ops.parameter([1, SIZE, SIZE, 16], np.float32)
@@ -132,13 +133,13 @@ def test_signs_of_a_transposed_input(tmp_path):
 
 
 @pytest.mark.slow
-def test_signs_of_a_sum_that_nothing_else_takes(tmp_path):
-    """OpenVINO makes them one with the convolution in front, which is wrong: so it is in Bi-Real Net's 50 layers."""
+def test_signs_of_a_sum_with_no_other_user(tmp_path):
+    """OpenVINO fuses them with the convolution before them, with wrong results, as in Bi-Real Net with 50 layers."""
     model = build_model(resolve("birealnet50").experiment)
-    image = look_trained(model)[:1]
+    image = randomize_weights(model)[:1]
     frozen = freeze(model, dense_as_convolutions=True)
     block = tf.keras.Model(frozen.input, frozen.get_layer("layers.0.add3").output)
     save_graph(block, tmp_path / "graph")
     pass_.write(str(tmp_path / "graph"), str(tmp_path / "model.xml"), 1)
-    found, expected = pass_.predictions(str(tmp_path / "model.xml"), "float32", 1, image), block(image).numpy()
-    assert (np.abs(found - expected) > 1e-3).mean() < 0.05
+    actual, expected = pass_.predictions(str(tmp_path / "model.xml"), "float32", 1, image), block(image).numpy()
+    assert (np.abs(actual - expected) > 1e-3).mean() < 0.05

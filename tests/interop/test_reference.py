@@ -1,4 +1,4 @@
-"""Our weights in the references' names and layouts, and back."""
+"""Convert weights to the references' names and layouts, and back."""
 
 import re
 
@@ -12,11 +12,12 @@ from bnn_keras.experiment import resolve
 from bnn_keras.interop import classes_of, from_reference, load_reference, reference_names, to_reference
 
 NETWORKS = [row.name for row in catalog.NETWORKS.values() if row.reference]
-DEEPER = ("wrn_20_2", "wrn_20_10", "birealnet34", "resnet34")  # or wider than another of the same builder
+# Large networks, which the slow tests convert.
+LARGER = ("wrn_20_2", "wrn_20_10", "birealnet34", "birealnet50", "resnet34")
 CLASSES = 7
-# The smallest images that keep the map in front of a dense layer larger than one pixel, where there is one.
+# The smallest images whose feature map before a dense layer is larger than one pixel.
 SIZES = {"lenet5": 28, "alexnet": 99, "vgg_small": 32, "nin": 32}
-# Tensors that meet a flattened map, with its height, width and channels.
+# Tensors after a flattened feature map, with its height, width and channels.
 FLATTENED = {
     "lenet5": {"bin_ip1.linear.weight": (4, 4, 50)},
     "alexnet": {
@@ -25,14 +26,14 @@ FLATTENED = {
     },
     "vgg_small": {"fc.weight": (4, 4, 512)},
 }
-# Tensors that a reference stores and never uses.
+# Tensors that a reference stores but never uses.
 _BN3 = tuple(f"bn3.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"))
 UNUSED = {"resnet18": _BN3, "resnet34": _BN3, "birealnet50": ("layers.0.down_conv1x1.weight",)}
 
 
 def build(name, rotated=False, size=None, **choices):
-    """A network of the catalog on small images, with fresh weights."""
-    if name == "wrn_20_10":  # narrower: its layers are those of all the others
+    """Build a network of the catalog for small images."""
+    if name == "wrn_20_10":  # make it narrower; the layers are the same
         choices = {"overrides": ["network.width=3"], **choices}
     experiment = resolve(name, **choices).experiment
     size = size or SIZES.get(name, 32)
@@ -44,25 +45,25 @@ def build(name, rotated=False, size=None, **choices):
 
 
 def variables(model):
-    """Our variables by the reference's names."""
-    found = [variable for layer in model.layers for variable in layer.weights if variable.dtype.is_floating]
-    return dict(zip(reference_names(model, found), found, strict=True))
+    """Return the variables of a model by the reference's names."""
+    weights = [variable for layer in model.layers for variable in layer.weights if variable.dtype.is_floating]
+    return dict(zip(reference_names(model, weights), weights, strict=True))
 
 
-def randomly(shapes, seed=0):
-    values = np.random.default_rng(seed)
-    return {name: values.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+def random_tensors(shapes, seed=0):
+    random = np.random.default_rng(seed)
+    return {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
 def numbered(shapes):
-    """Tensors whose every value is another (up to 2²⁴ of them), faster than random ones."""
+    """Return tensors with distinct values (up to 2²⁴ of them); this is faster than random values."""
     return {name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for name, shape in shapes.items()}
 
 
-def plausible(shapes):
-    """Random weights that a network computes something with."""
+def trained_like(shapes):
+    """Return random weights of the scale of trained ones."""
     tensors = {}
-    for name, value in randomly(shapes).items():
+    for name, value in random_tensors(shapes).items():
         positive = name.endswith(("running_var", "bn.weight")) or re.search(r"bn\d\.weight", name)
         tensors[name] = np.abs(value) + 0.5 if positive else value / np.sqrt(np.prod(value.shape[1:]))
     return tensors
@@ -73,12 +74,12 @@ def shapes(tensors):
 
 
 def in_our_layout(value, shape, rotated, flattened):
-    """A tensor of PyTorch in Keras's layout, from what the two mean by theirs."""
+    """Convert a PyTorch tensor to Keras's layout, from the definition of the two layouts."""
     if flattened:
         height, width, channels = flattened
         value = value.reshape(*value.shape[:-1], channels, height, width)
         value = np.moveaxis(value, -3, -1)
-        if rotated:  # the map comes in turned
+        if rotated:  # the feature map is rotated as well
             value = value[..., ::-1, ::-1, :]
         value = value.reshape(*value.shape[:-3], -1)
     if len(shape) == 4:
@@ -90,69 +91,73 @@ def in_our_layout(value, shape, rotated, flattened):
 
 @pytest.fixture(scope="module")
 def wide():
-    """A small network with names, padding and strides of the reference."""
+    """Return a small network with the names, padding and strides of its reference."""
     return build("wrn_20_1", rotated=True)
 
 
 @pytest.fixture(scope="module")
 def flat():
-    """A network whose binary kernels are columns in the reference."""
+    """Return a network whose reference stores binary kernels as columns."""
     return build("birealnet18", rotated=True)
 
 
 @pytest.fixture
 def given(wide):
-    """Its tensors, as a reference would store them."""
-    return randomly(shapes(to_reference(wide)))
+    """Return tensors for the network, as its reference stores them."""
+    return random_tensors(shapes(to_reference(wide)))
 
 
-# --- there and back ---
+# --- conversion in both directions ---
 
 
 @pytest.mark.parametrize(
     ("name", "rotated"),
-    [*((name, True) for name in NETWORKS), *((name, False) for name in NETWORKS if name not in DEEPER)],
+    [
+        pytest.param(name, rotated, marks=[pytest.mark.slow] if name in LARGER else [])
+        for rotated in (True, False)
+        for name in NETWORKS
+    ],
 )
-def test_there_and_back(name, rotated):
+def test_conversion_in_both_directions_is_exact(name, rotated):
     model = build(name, rotated)
     ours = {name: variable.numpy() for name, variable in variables(model).items()}
     theirs = to_reference(model)
     assert set(theirs) == set(ours)
     assert classes_of(model, theirs) == CLASSES
-    back = from_reference(model, theirs)
-    assert all(np.array_equal(back[name], value) for name, value in ours.items())
+    converted = from_reference(model, theirs)
+    assert all(np.array_equal(converted[name], value) for name, value in ours.items())
 
     given = numbered(shapes(theirs))
-    beside = {key: np.zeros(3) for key in UNUSED.get(name, ())}
-    assert not set(beside) & set(given)
-    taken = from_reference(model, {**beside, **given})
-    assert shapes(taken) == shapes(ours)
+    unused = {key: np.zeros(3) for key in UNUSED.get(name, ())}
+    assert not set(unused) & set(given)
+    converted = from_reference(model, {**unused, **given})
+    assert shapes(converted) == shapes(ours)
     for key, value in given.items():
         expected = in_our_layout(value, ours[key].shape, rotated, FLATTENED.get(name, {}).get(key))
-        assert np.array_equal(taken[key], expected), key
-    again = to_reference(model, taken)
-    assert all(np.array_equal(again[name], value) for name, value in given.items())
+        assert np.array_equal(converted[key], expected), key
+    theirs = to_reference(model, converted)
+    assert all(np.array_equal(theirs[name], value) for name, value in given.items())
 
 
 @pytest.mark.parametrize("name", ["lenet5", "vgg_small"])
-def test_a_turned_network_computes_the_same(name):
-    """Where padding and strides are symmetric: the image is turned, and so is all that sees it."""
+def test_rotated_network_computes_the_same_logits(name):
+    """These networks have symmetric padding and strides, so that rotating image and kernels changes nothing."""
     models = [build(name, rotated) for rotated in (False, True)]
-    given = plausible(shapes(to_reference(models[0])))
-    images = randomly({"images": (2, *models[0].input_shape[1:])})["images"]
+    given = trained_like(shapes(to_reference(models[0])))
+    images = random_tensors({"images": (2, *models[0].input_shape[1:])})["images"]
     for model in models:
         load_reference(model, given)
-    plain, turned, other = (
+    plain, rotated, rotated_image = (
         model(x, training=False).numpy()
         for model, x in zip([*models, models[0]], [images, images, images[:, ::-1, ::-1]], strict=True)
     )
     scale = np.abs(plain).max()
-    assert np.abs(plain - other).max() > 0.05 * scale  # the images matter, and how they are turned
-    np.testing.assert_allclose(turned, plain, atol=1e-4 * scale)
+    assert np.abs(plain - rotated_image).max() > 0.05 * scale  # the orientation of the images matters
+    np.testing.assert_allclose(rotated, plain, atol=1e-4 * scale)
 
 
-def test_layout_of_a_flat_kernel(flat):
-    """Bi-Real Net stores binary kernels as columns, OIHW flattened."""
+def test_flat_kernel_is_a_column_in_oihw_order(flat):
+    """Bi-Real Net stores binary kernels as columns: flattened OIHW."""
     theirs = to_reference(flat)["layer2.0.binary_conv.weights"]
     assert theirs.shape == (128 * 64 * 9, 1)
     kernel = flat.get_layer("layer2.0.binary_conv").get_weights()[0]
@@ -160,23 +165,22 @@ def test_layout_of_a_flat_kernel(flat):
 
 
 def test_names_do_not_depend_on_the_scheme(flat):
-    real = build("birealnet18", scheme="float")
-    assert shapes(to_reference(real)) == shapes(to_reference(flat))
+    unbinarized = build("birealnet18", scheme="float")
+    assert shapes(to_reference(unbinarized)) == shapes(to_reference(flat))
 
 
-def test_gradients(wide):
-    """Values of our own instead of the weights, as many as there are."""
-    own = variables(wide)
-    gradients = randomly({name: own[name].shape for name in ("conv0", "bn_last.bias")})
+def test_gradients_are_converted_instead_of_the_weights(wide):
+    weights = variables(wide)
+    gradients = random_tensors({name: weights[name].shape for name in ("conv0", "bn_last.bias")})
     theirs = to_reference(wide, gradients)
     assert list(theirs) == ["conv0", "bn_last.bias"]
     assert np.array_equal(theirs["conv0"], np.rot90(gradients["conv0"], 2).transpose(3, 2, 0, 1))
     assert np.array_equal(theirs["bn_last.bias"], gradients["bn_last.bias"])
 
 
-def test_names_follow_the_order_asked_for(wide):
-    asked = [wide.get_layer("bn_last").beta, wide.get_layer("conv0").kernel]
-    assert reference_names(wide, asked) == ["bn_last.bias", "conv0"]
+def test_names_have_the_order_of_the_variables(wide):
+    weights = [wide.get_layer("bn_last").beta, wide.get_layer("conv0").kernel]
+    assert reference_names(wide, weights) == ["bn_last.bias", "conv0"]
 
 
 @pytest.mark.parametrize("network", ["binarynet", "birealnet18"])
@@ -191,36 +195,36 @@ def test_networks_in_keras_keep_their_layout(network):
     assert classes_of(model, theirs) == CLASSES
 
 
-# --- what a checkpoint may hold beside ---
+# --- ignored tensors ---
 
 
-def test_names_like_those_of_unused_tensors_are_unknown():
+def test_names_similar_to_unused_tensors_are_unknown():
     model = build("resnet18")
-    for stranger in ("bn3x.weight", "layer1.0.bn3.weight", "layers.0.down_conv1x1.weight", "fc.bn3.weight"):
-        with pytest.raises(BnnError, match=f"{model.name}: {stranger} is unknown; choose"):
-            from_reference(model, {**to_reference(model), "bn3.weight": np.zeros(3), stranger: np.zeros(3)})
+    for name in ("bn3x.weight", "layer1.0.bn3.weight", "layers.0.down_conv1x1.weight", "fc.bn3.weight"):
+        with pytest.raises(BnnError, match=f"{model.name}: {name} is unknown; choose"):
+            from_reference(model, {**to_reference(model), "bn3.weight": np.zeros(3), name: np.zeros(3)})
 
 
-def test_what_one_network_leaves_unused_another_does_not_know(wide, given):
+def test_unused_tensors_of_another_network_are_unknown(wide, given):
     for name in ("bn3.weight", "layers.0.down_conv1x1.weight"):
         with pytest.raises(BnnError, match=f"{name} is unknown"):
             from_reference(wide, {**given, name: np.zeros(3)})
 
 
-def test_counts_of_batches_are_left_out(wide, given):
-    counts = {f"{name}.num_batches_tracked": np.array(3) for name in ("bn", "group0.block0.bn0", "bn_last", "stranger")}
+def test_batch_counters_are_ignored(wide, given):
+    counts = {f"{name}.num_batches_tracked": np.array(3) for name in ("bn", "group0.block0.bn0", "bn_last", "unknown")}
     assert from_reference(wide, {**given, **counts}).keys() == given.keys()
 
 
-def test_tensors_in_another_order_and_in_float64(wide, given):
+def test_tensors_in_another_order_and_in_float64_are_loaded(wide, given):
     load_reference(wide, {name: value.astype(np.float64) for name, value in reversed(given.items())})
     assert all(np.array_equal(value, given[name]) for name, value in to_reference(wide).items())
 
 
-# --- how many classes ---
+# --- number of classes ---
 
 
-def test_classes(wide, given):
+def test_classes_are_the_outputs_of_the_last_kernel(wide, given):
     assert classes_of(wide, {**given, "conv_last": np.zeros((11, 64, 1, 1))}) == 11
     assert classes_of(wide, {"conv_last": np.zeros((100, 64, 1, 1))}) == 100
     assert classes_of(wide, {**given, "conv_last": np.array(1.0)}) is None
@@ -231,31 +235,31 @@ def test_classes(wide, given):
 
 
 def packed(kernel):
-    """A latent OIHW kernel as binary-wide-resnet publishes it: signs along the input channels, bit 1 for +."""
+    """Pack a latent OIHW kernel as binary-wide-resnet does: signs along the input channels, bit 1 is +."""
     return np.packbits(kernel > 0, axis=1)
 
 
 @pytest.mark.parametrize(("width", "rotated"), [(0.25, False), (1, False), (1.25, True)])
-def test_packed_signs(width, rotated):
-    """4, 8, 16; 16, 32, 64; 20, 40, 80 channels: not all of them multiples of 8."""
+def test_packed_signs_are_unpacked(width, rotated):
+    """The widths give 4, 8, 16; 16, 32, 64; and 20, 40, 80 channels. Not all are multiples of 8."""
     model = build("wrn_20_1", rotated, overrides=[f"network.width={width}"])
-    given = randomly(shapes(to_reference(model)))
+    given = random_tensors(shapes(to_reference(model)))
     binary = [name for name in given if name.startswith("group") and given[name].ndim == 4]
     assert len(binary) == 18
     bits = {**given, **{name: packed(given[name]) for name in binary}}
-    taken, of_latents = from_reference(model, bits), from_reference(model, given)
+    converted, latents = from_reference(model, bits), from_reference(model, given)
     for name in given:
-        expected = of_latents[name]
+        expected = latents[name]
         if name in binary:
             assert bits[name].dtype == np.uint8
             expected = np.sign(expected) * np.sqrt(2 / np.prod(expected.shape[:3]))
-        np.testing.assert_allclose(taken[name], expected, rtol=1e-6, err_msg=name)
-        assert taken[name].dtype == np.float32
+        np.testing.assert_allclose(converted[name], expected, rtol=1e-6, err_msg=name)
+        assert converted[name].dtype == np.float32
 
 
-def test_packed_signs_compute_what_the_latents_compute(wide, given):
+def test_packed_signs_give_the_logits_of_the_latent_weights(wide, given):
     given = {name: np.abs(value) if name.endswith("running_var") else value for name, value in given.items()}
-    images = randomly({"images": (2, 32, 32, 3)})["images"]
+    images = random_tensors({"images": (2, 32, 32, 3)})["images"]
     load_reference(wide, given)
     expected = wide(images, training=False).numpy()
     load_reference(wide, {name: packed(value) if ".conv" in name else value for name, value in given.items()})
@@ -271,22 +275,22 @@ def test_packed_signs_compute_what_the_latents_compute(wide, given):
         ((16, 2), r"\(16, 2\)"),
     ],
 )
-def test_packed_signs_of_another_shape(wide, given, shape, reported):
+def test_packed_signs_of_another_shape_are_an_error(wide, given, shape, reported):
     given["group0.block0.conv0"] = np.zeros(shape, np.uint8)
     with pytest.raises(BnnError, match=rf"group0.block0.conv0 has shape {reported}, expected \(16, 16, 3, 3\)"):
         from_reference(wide, given)
 
 
-# --- what does not fit ---
+# --- tensors that do not match ---
 
 
-def refused(model, tensors):
-    """The message, without what surrounds the problems; the model stays as it was."""
+def problems_of(model, tensors):
+    """Return the problems in the error message, and verify that the model is unchanged."""
     before = [variable.numpy() for variable in model.weights]
     with pytest.raises(BnnError) as caught:
         load_reference(model, tensors)
     assert all(np.array_equal(old, new.numpy()) for old, new in zip(before, model.weights, strict=True))
-    begin, end = f"these are not the tensors of {model.name}: ", "; choose the network they are of"
+    begin, end = f"these are not the tensors of {model.name}: ", "; choose the network that they belong to"
     message = str(caught.value)
     assert message.startswith(begin)
     assert message.endswith(end)
@@ -298,7 +302,7 @@ def test_missing_unknown_and_misshapen_tensors_are_named(wide, given):
     given["conv0"] = np.zeros((16, 3, 5, 5), np.float32)
     given["bn_last.bias"] = np.zeros((CLASSES, 1), np.float32)
     given["fc.weight"] = np.zeros((3, 3), np.float32)
-    assert sorted(refused(wide, given).split("; ")) == [
+    assert sorted(problems_of(wide, given).split("; ")) == [
         "bn.running_mean is missing",
         "bn_last.bias has shape (7, 1), expected (7,)",
         "conv0 has shape (16, 3, 5, 5), expected (16, 3, 3, 3)",
@@ -308,47 +312,49 @@ def test_missing_unknown_and_misshapen_tensors_are_named(wide, given):
 
 
 @pytest.mark.parametrize("name", ["conv0", "bn.running_mean", "bn_last.weight"])
-def test_one_problem(wide, given, name):
+def test_one_problem_is_one_message(wide, given, name):
     value = given.pop(name)
-    assert refused(wide, given) == f"{name} is missing"
-    assert refused(wide, {**given, name: value[:1]}) == f"{name} has shape {value[:1].shape}, expected {value.shape}"
-    assert refused(wide, {**given, name: value, f"module.{name}": value}) == f"module.{name} is unknown"
+    assert problems_of(wide, given) == f"{name} is missing"
+    assert (
+        problems_of(wide, {**given, name: value[:1]}) == f"{name} has shape {value[:1].shape}, expected {value.shape}"
+    )
+    assert problems_of(wide, {**given, name: value, f"module.{name}": value}) == f"module.{name} is unknown"
 
 
-def test_a_kernel_as_a_column_and_a_column_as_a_kernel(wide, flat, given):
+def test_kernel_and_column_are_not_interchangeable(wide, flat, given):
     given["conv0"] = given["conv0"].reshape(-1, 1)
-    assert refused(wide, given) == "conv0 has shape (432, 1), expected (16, 3, 3, 3)"
+    assert problems_of(wide, given) == "conv0 has shape (432, 1), expected (16, 3, 3, 3)"
     theirs, name = to_reference(flat), "layer1.0.binary_conv.weights"
     theirs[name] = theirs[name].reshape(64, 64, 3, 3)
-    assert refused(flat, theirs) == f"{name} has shape (64, 64, 3, 3), expected (36864, 1)"
+    assert problems_of(flat, theirs) == f"{name} has shape (64, 64, 3, 3), expected (36864, 1)"
 
 
 @pytest.mark.parametrize(("count", "more"), [(10, ""), (11, "; and 1 more"), (30, "; and 20 more")])
-def test_many_problems_are_cut_to_ten(wide, given, count, more):
-    strangers = {f"stranger{number}": np.zeros(1) for number in range(count)}
-    shown = [f"stranger{number} is unknown" for number in range(10)]
-    assert refused(wide, {**given, **strangers}) == "; ".join(shown) + more
+def test_only_ten_problems_are_shown(wide, given, count, more):
+    additional = {f"extra{number}": np.zeros(1) for number in range(count)}
+    shown = [f"extra{number} is unknown" for number in range(10)]
+    assert problems_of(wide, {**given, **additional}) == "; ".join(shown) + more
 
 
-def test_tensors_of_another_network(wide):
-    message = refused(wide, to_reference(build("lenet5")))
+def test_tensors_of_another_network_are_an_error(wide):
+    message = problems_of(wide, to_reference(build("lenet5")))
     assert message.count(";") == 10
     assert message.endswith(" more")
 
 
 @pytest.mark.parametrize("kind", ["U1", "S1", "complex64", "object"])
-def test_tensors_that_are_no_real_numbers(wide, given, kind):
+def test_tensors_must_hold_real_numbers(wide, given, kind):
     given["bn_last.bias"] = np.array(["x"] * CLASSES if kind in ("U1", "S1") else [1] * CLASSES, kind)
-    assert "bn_last.bias" in refused(wide, given)
+    assert "bn_last.bias" in problems_of(wide, given)
 
 
 # --- constraints ---
 
 
 def test_constraints_are_applied_once():
-    """XNOR-Net centres latents, then clips them; another time would centre what was clipped."""
+    """XNOR-Net centres latent weights, then clips them. Applying this twice gives other values."""
     model = build("lenet5")
-    given = randomly(shapes(to_reference(model)))
+    given = random_tensors(shapes(to_reference(model)))
     load_reference(model, given)
     loaded = to_reference(model)
 

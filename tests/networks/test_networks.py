@@ -1,8 +1,9 @@
-"""What is counted of each network, its initial weights, its sizes and options."""
+"""Counts, initial weights, sizes and options of each network."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import small_network
 
 from bnn_keras import catalog
 from bnn_keras.build import build_model, build_network, build_scheme
@@ -10,39 +11,94 @@ from bnn_keras.counts import binary_variables, count
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 
-# Counted on the references: parameters (without those that nothing uses), binary ones, multiply-accumulates of an
-# image, those with binary inputs and kernels, those with binary kernels alone.
-COUNTS = [
-    ("lenet5", {}, (431_220, 425_000, 2_293_000, 2_000_000, 0)),
-    ("nin", {}, (969_418, 949_248, 222_486_528, 207_618_048, 0)),
-    ("alexnet", {}, (62_415_592, 58_236_928, 1_135_256_096, 1_025_744_896, 0)),
-    ("wrn_20_1", {}, (268_356, 267_264, 40_591_360, 0, 40_108_032)),
-    ("wrn_20_1", {"dataset": "cifar100"}, (274_296, 267_264, 40_960_000, 0, 40_108_032)),
-    ("wrn_20_1", {"scheme": "float"}, (268_356, 0, 40_591_360, 0, 0)),
-    ("wrn_20_2", {}, (1_071_220, 1_069_056, 161_398_784, 0, 160_432_128)),
-    ("wrn_20_2", {"dataset": "cifar100"}, (1_082_920, 1_069_056, 162_136_064, 0, 160_432_128)),
-    ("wrn_20_10", {"dataset": "cifar10"}, (26_737_140, 26_726_400, 4_015_636_480, 0, 4_010_803_200)),
-    ("wrn_20_10", {}, (26_794_920, 26_726_400, 4_019_322_880, 0, 4_010_803_200)),
-    ("birealnet18", {}, (11_689_512, 10_985_472, 1_814_073_344, 1_676_279_808, 0)),
-    ("birealnet34", {}, (21_797_672, 21_086_208, 3_663_761_408, 3_525_967_872, 0)),
-    ("birealnet50", {}, (25_730_088 - 1_024, 20_672_512, 4_166_254_592, 3_596_615_680, 0)),
-    ("resnet20", {}, (269_850, 267_264, 40_551_040, 40_108_032, 0)),
-    ("resnet20", {"bits": "1/32"}, (269_850, 267_264, 40_551_040, 0, 40_108_032)),
-    ("vgg_small", {}, (4_660_106, 4_571_136, 607_600_640, 603_979_776, 0)),
-    ("resnet18_cifar", {}, (11_174_986, 10_985_472, 555_422_720, 547_356_672, 0)),
-    ("resnet18", {}, (11_692_536 - 2_000, 10_985_472, 1_814_073_344, 1_676_279_808, 0)),
-    ("resnet18", {"bits": "1/32"}, (11_692_536 - 2_000, 10_985_472, 1_814_073_344, 0, 1_676_279_808)),
-    ("resnet34", {}, (21_800_696 - 2_000, 21_086_208, 3_663_761_408, 3_525_967_872, 0)),
-    ("resnet34", {"bits": "1/32"}, (21_800_696 - 2_000, 21_086_208, 3_663_761_408, 0, 3_525_967_872)),
+
+def uniform(limit):
+    return "uniform", -limit, limit
+
+
+def positive(limit):
+    return "uniform", 0, limit
+
+
+def normal(deviation):
+    return "normal", deviation
+
+
+# Network, options, counts, and the distribution of the fresh kernels of some layers, all from the references. Counts
+# are parameters (without unused ones), binary parameters, multiply-accumulates of one image, those with binary inputs
+# and kernels, those with binary kernels only.
+NETWORKS = [
+    (
+        "lenet5",
+        {},
+        (431_220, 425_000, 2_293_000, 2_000_000, 0),
+        {"conv1": uniform(25**-0.5), "ip2": uniform(500**-0.5)},
+    ),
+    ("nin", {}, (969_418, 949_248, 222_486_528, 207_618_048, 0), {"xnor.0": normal(0.05)}),
+    (
+        "alexnet",
+        {},
+        (62_415_592, 58_236_928, 1_135_256_096, 1_025_744_896, 0),
+        {"features.0": normal(2 / 363), "classifier.4": normal(2 / 4096)},
+    ),
+    ("wrn_20_1", {}, (268_356, 267_264, 40_591_360, 0, 40_108_032), {}),
+    ("wrn_20_1", {"dataset": "cifar100"}, (274_296, 267_264, 40_960_000, 0, 40_108_032), {}),
+    ("wrn_20_1", {"scheme": "float"}, (268_356, 0, 40_591_360, 0, 0), {}),
+    (
+        "wrn_20_2",
+        {},
+        (1_071_220, 1_069_056, 161_398_784, 0, 160_432_128),
+        {"group1.block1.conv0": normal((2 / (9 * 64)) ** 0.5)},
+    ),
+    ("wrn_20_2", {"dataset": "cifar100"}, (1_082_920, 1_069_056, 162_136_064, 0, 160_432_128), {}),
+    ("wrn_20_10", {"dataset": "cifar10"}, (26_737_140, 26_726_400, 4_015_636_480, 0, 4_010_803_200), {}),
+    ("wrn_20_10", {}, (26_794_920, 26_726_400, 4_019_322_880, 0, 4_010_803_200), {}),
+    (
+        "birealnet18",
+        {},
+        (11_689_512, 10_985_472, 1_814_073_344, 1_676_279_808, 0),
+        {"layer2.1.binary_conv": positive(0.001), "conv1": uniform(147**-0.5)},
+    ),
+    ("birealnet34", {}, (21_797_672, 21_086_208, 3_663_761_408, 3_525_967_872, 0), {}),
+    ("birealnet50", {}, (25_730_088 - 1_024, 20_672_512, 4_166_254_592, 3_596_615_680, 0), {}),
+    (
+        "resnet20",
+        {},
+        (269_850, 267_264, 40_551_040, 40_108_032, 0),
+        {"layer2.1.conv1": normal((2 / (9 * 32)) ** 0.5), "linear": normal((2 / 64) ** 0.5)},
+    ),
+    ("resnet20", {"bits": "1/32"}, (269_850, 267_264, 40_551_040, 0, 40_108_032), {}),
+    (
+        "vgg_small",
+        {},
+        (4_660_106, 4_571_136, 607_600_640, 603_979_776, 0),
+        {"conv2": normal((2 / (9 * 256)) ** 0.5), "fc": normal(0.01)},
+    ),
+    (
+        "resnet18_cifar",
+        {},
+        (11_174_986, 10_985_472, 555_422_720, 547_356_672, 0),
+        {"layer2.1.conv1": uniform((9 * 128) ** -0.5)},
+    ),
+    (
+        "resnet18",
+        {},
+        (11_692_536 - 2_000, 10_985_472, 1_814_073_344, 1_676_279_808, 0),
+        {"layer2.0.downsample.0": normal((2 / 128) ** 0.5), "fc": uniform(512**-0.5)},
+    ),
+    ("resnet18", {"bits": "1/32"}, (11_692_536 - 2_000, 10_985_472, 1_814_073_344, 0, 1_676_279_808), {}),
+    ("resnet34", {}, (21_800_696 - 2_000, 21_086_208, 3_663_761_408, 3_525_967_872, 0), {}),
+    ("resnet34", {"bits": "1/32"}, (21_800_696 - 2_000, 21_086_208, 3_663_761_408, 0, 3_525_967_872), {}),
 ]
-# Of rethinking-bnn-optimization: trainable parameters, binary ones.
-BOP_COUNTS = [
+# Trainable and binary parameters of the networks of rethinking-bnn-optimization.
+BOP_NETWORKS = [
     ("binarynet", {}, (10_355_850, 10_352_000)),
     ("binary_alexnet", {}, (61_848_720, 61_827_776)),
     ("xnornet", {}, (62_387_104, 58_236_928)),
     ("birealnet18", {"overrides": ["network.variant=rethinking"]}, (11_689_512, 10_985_472)),
 ]
 KEYS = ("parameters", "binary_parameters", "macs", "binary_macs", "binary_weight_macs")
+LARGE = 15_000_000  # parameters
 
 
 def model_of(network, **options):
@@ -50,80 +106,70 @@ def model_of(network, **options):
     return build_model(resolve(network, **dataset, **options).experiment)
 
 
-@pytest.mark.parametrize(("network", "options", "expected"), COUNTS)
-def test_counts_equal_the_references(network, options, expected):
-    counts = count(model_of(network, **options))
+def scheme_of(network):
+    return build_scheme(resolve(network).experiment)
+
+
+def _cases(networks):
+    """Yield the entries of a table; large networks are slow."""
+    for network, options, counts, *rest in networks:
+        case = "-".join([network, *(f"{key}={value}" for key, value in options.items())])
+        marks = pytest.mark.slow if counts[0] > LARGE else []
+        yield pytest.param(network, options, counts, *rest, id=case, marks=marks)
+
+
+def assert_drawn_from(kernel, kind, *sizes):
+    if kind == "normal":
+        (deviation,) = sizes
+        assert kernel.std() == pytest.approx(deviation, rel=0.1)
+        assert np.abs(kernel).max() > 2.5 * deviation  # not truncated at two standard deviations
+    else:
+        low, high = sizes
+        assert low <= kernel.min() <= low + 0.1 * high
+        assert high - 0.1 * high <= kernel.max() <= high
+
+
+@pytest.mark.parametrize(("network", "options", "expected", "initial"), list(_cases(NETWORKS)))
+def test_counts_and_initial_weights_equal_the_reference(network, options, expected, initial):
+    model = model_of(network, **options)
+    counts = count(model)
     assert tuple(counts[key] for key in KEYS) == expected
+    for layer, distribution in initial.items():
+        assert_drawn_from(model.get_layer(layer).kernel.numpy(), *distribution)
 
 
-@pytest.mark.parametrize(("network", "options", "expected"), BOP_COUNTS)
-def test_counts_under_bop_equal_the_references(network, options, expected):
+@pytest.mark.parametrize(("network", "options", "expected"), list(_cases(BOP_NETWORKS)))
+def test_counts_under_bop_equal_the_reference(network, options, expected):
     counts = count(model_of(network, optimizer="bop", **options))
     assert (counts["parameters"], counts["binary_parameters"]) == expected
 
 
-def test_sizes_follow_from_the_counts():
-    counts = count(model_of("lenet5"))
+def test_sizes_and_constraints_of_lenet5():
+    model = model_of("lenet5")
+    counts = count(model)
     statistics, scales = 180, 50 + 500
     assert counts["bytes_float32"] == 4 * (431_220 + statistics)
     assert counts["bytes_minimum"] == 425_000 / 8 + 4 * (6_220 + statistics + scales)
-
-
-def test_fresh_latents_fulfil_their_constraint():
-    for variable in binary_variables(model_of("lenet5")):
+    for variable in binary_variables(model):  # fresh latent weights fulfil their constraint
         assert np.allclose(variable.numpy().mean(-2), 0, atol=1e-7)
 
 
-# Layer, and the deviation or the limits of its fresh kernel in the reference.
-INITIAL = [
-    ("lenet5", "conv1", ("uniform", 25**-0.5)),
-    ("lenet5", "ip2", ("uniform", 500**-0.5)),
-    ("nin", "xnor.0", ("normal", 0.05)),
-    ("alexnet", "features.0", ("normal", 2 / 363)),
-    ("alexnet", "classifier.4", ("normal", 2 / 4096)),
-    ("wrn_20_2", "group1.block1.conv0", ("normal", (2 / (9 * 64)) ** 0.5)),
-    ("birealnet18", "layer2.1.binary_conv", ("positive", 0.001)),
-    ("birealnet18", "conv1", ("uniform", 147**-0.5)),
-    ("resnet20", "layer2.1.conv1", ("normal", (2 / (9 * 32)) ** 0.5)),
-    ("resnet20", "linear", ("normal", (2 / 64) ** 0.5)),
-    ("resnet18_cifar", "layer2.1.conv1", ("uniform", (9 * 128) ** -0.5)),
-    ("resnet18", "layer2.0.downsample.0", ("normal", (2 / 128) ** 0.5)),
-    ("resnet18", "fc", ("uniform", 512**-0.5)),
-    ("vgg_small", "conv2", ("normal", (2 / (9 * 256)) ** 0.5)),
-    ("vgg_small", "fc", ("normal", 0.01)),
-]
-
-
-@pytest.mark.parametrize(("network", "layer", "expected"), INITIAL)
-def test_initial_weights_are_drawn_as_in_the_reference(network, layer, expected):
-    kind, size = expected
-    kernel = model_of(network).get_layer(layer).kernel.numpy()
-    if kind == "normal":
-        assert kernel.std() == pytest.approx(size, rel=0.1)
-        assert np.abs(kernel).max() > 2.5 * size  # not cut off at two deviations
-    else:
-        low, high = (0, size) if kind == "positive" else (-size, size)
-        assert low <= kernel.min() <= low + 0.1 * size
-        assert high - 0.1 * size <= kernel.max() <= high
-
-
-def test_layers_of_one_kind_are_drawn_apart():
-    model = model_of("birealnet18")
-    first, second = (model.get_layer(f"layer1.{place}.binary_conv").kernel.numpy() for place in (0, 1))
+def test_layers_of_one_kind_have_different_initial_weights():
+    model = build_network("birealnet18", scheme_of("birealnet18"), (32, 32, 3), 10, blocks=(2,), filters=(8,))
+    first, second = (model.get_layer(f"layer1.{index}.binary_conv").kernel.numpy() for index in (0, 1))
     assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("network", ["resnet20", "resnet18_cifar", "resnet18", "resnet34"])
-@pytest.mark.parametrize("structure", ["normal", "bireal"])
-def test_structures(network, structure):
-    scheme = build_scheme(resolve(network).experiment)
-    model = build_network(network, scheme, (32, 32, 3), 10, structure=structure)
+@pytest.mark.parametrize(("structure", "shortcuts_per_block"), [("normal", 1), ("bireal", 2)])
+def test_structure_sets_the_number_of_shortcuts(network, structure, shortcuts_per_block):
+    model = small_network(network, scheme_of(network), structure=structure)
     blocks = sum(layer.name.endswith("add2") for layer in model.layers)
     shortcuts = sum(isinstance(layer, tf.keras.layers.Add) for layer in model.layers)
-    assert shortcuts == blocks * (2 if structure == "bireal" else 1)
+    assert shortcuts == blocks * shortcuts_per_block > 0
 
 
-def test_structure_follows_from_the_bits():
+def test_default_structure_depends_on_the_bits():
     def structure(network, **options):
         return resolve(network, **options).experiment.network.structure
 
@@ -134,7 +180,7 @@ def test_structure_follows_from_the_bits():
     assert structure("vgg_small") is None
 
 
-def test_wide_resnets_of_any_depth_and_width():
+def test_wide_resnet_has_the_given_depth_and_width():
     narrow = count(model_of("wrn_20_1", overrides=["network.depth=26", "network.width=1.5"]))
     # Binary kernels of groups with 24, 48, 96 channels and four blocks each.
     kernels = 9 * sum(4 * 2 * c * c for c in (24, 48, 96)) - 9 * (48 * 24 + 96 * 48)
@@ -142,40 +188,37 @@ def test_wide_resnets_of_any_depth_and_width():
 
 
 @pytest.mark.parametrize("depth", [2, 3, 21])
-def test_a_depth_that_does_not_exist(depth):
-    with pytest.raises(BnnError, match=rf"depth 8, 14, 20, 26, …, got {depth}; set network.depth to one"):
+def test_wide_resnet_rejects_impossible_depths(depth):
+    with pytest.raises(BnnError, match=rf"network\.depth is {depth}; expected 2 \+ 6 · n with n ≥ 1, such as 20"):
         model_of("wrn_20_1", overrides=[f"network.depth={depth}"])
 
 
-def test_images_too_small():
+def test_too_small_images_are_rejected():
     with pytest.raises(
         BnnError, match=r"cannot build network 'alexnet' for images 28 × 28 × 1 .*made for 227 × 227 × 3"
     ):
         model_of("alexnet", dataset="mnist_5k")
 
 
+GREY = ("nin", "wrn_20_1", "resnet20", "resnet18_cifar", "vgg_small", "binarynet", "birealnet18")
+ODD = ("wrn_20_1", "resnet20", "resnet18_cifar")
+
+
 @pytest.mark.parametrize(
-    "network", ["nin", "wrn_20_1", "resnet20", "resnet18_cifar", "vgg_small", "binarynet", "birealnet18"]
+    ("network", "shape"),
+    [(network, (28, 28, 1)) for network in GREY]
+    + [(network, (size, size, 3)) for network in ODD for size in (7, 9, 13)],
 )
-def test_small_grey_images(network):
-    """28 → 14 → 7: odd sizes too."""
-    model = model_of(network, dataset="mnist_5k")
-    assert model(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 10)
-
-
-@pytest.mark.parametrize("size", [7, 9, 13])
-@pytest.mark.parametrize("network", ["wrn_20_1", "resnet20", "resnet18_cifar"])
-def test_odd_sizes(network, size):
-    scheme = build_scheme(resolve(network).experiment)
-    structure = {"structure": "bireal"} if catalog.NETWORKS[network].structures else {}
-    options = {"depth": 20, "width": 1} if network == "wrn_20_1" else structure
-    model = build_network(network, scheme, (size, size, 3), 10, **options)
+def test_network_accepts_grey_images_and_odd_sizes(network, shape):
+    """The maps of a 28 × 28 image shrink to 14 × 14 and 7 × 7."""
+    model = small_network(network, scheme_of(network), input_shape=shape)
     assert model.output_shape == (None, 10)
+    assert model(np.zeros((2, *shape), np.float32)).shape == (2, 10)
 
 
-def test_dropout_is_an_option():
-    assert not any("dropout" in weight.name for weight in model_of("nin", overrides=["network.dropout=0"]).weights)
-    steps = [weight for weight in model_of("nin").weights if not weight.dtype.is_floating]
+def test_nin_has_two_dropouts_by_default():
+    assert not any("dropout" in weight.name for weight in small_network("nin", scheme_of("nin"), dropout=0).weights)
+    steps = [weight for weight in small_network("nin", scheme_of("nin")).weights if not weight.dtype.is_floating]
     assert len(steps) == 2
 
 
@@ -188,12 +231,12 @@ def test_dropout_is_an_option():
         ("scheme.activation=clip", "scheme 'xnor' takes gradient_scale; not activation"),
     ],
 )
-def test_options_of_other_names(key, message):
+def test_unknown_options_are_rejected(key, message):
     with pytest.raises(BnnError, match=message):
         resolve("lenet5", overrides=[key])
 
 
 @pytest.mark.parametrize(("network", "scheme"), [("lenet5", "zoo"), ("zoo/quicknet", "xnor")])
-def test_larq_zoo_keeps_to_itself(network, scheme):
+def test_larq_zoo_networks_need_the_zoo_scheme(network, scheme):
     with pytest.raises(BnnError, match=f"network '{network}' and scheme '{scheme}' do not go together"):
         resolve(network, scheme=scheme)

@@ -1,4 +1,4 @@
-"""One table of quantizers: what holds for each."""
+"""Properties of every quantizer."""
 
 import larq
 import numpy as np
@@ -22,7 +22,7 @@ SHAPES = [(3, 3, 4, 6), (36, 6)]
 
 
 def network(name):
-    """A convolution and a dense layer."""
+    """Return a model with a convolution and a dense layer."""
     arguments = {"kernel_quantizer": name, "kernel_constraint": "weight_clip"}
     return tf.keras.Sequential(
         [
@@ -36,7 +36,7 @@ def network(name):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", KERNEL_QUANTIZERS)
-def test_each_output_channel_is_two_valued(name, shape):
+def test_each_filter_has_two_opposite_values(name, shape):
     kernel = np.random.default_rng(1).normal(0.1, 0.5, shape).astype(np.float32)
     filters = larq.quantizers.get(name)(kernel).numpy().reshape(36, 6).T
     for quantized in filters:
@@ -46,7 +46,7 @@ def test_each_output_channel_is_two_valued(name, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", KERNEL_QUANTIZERS)
-def test_gradient_has_the_kernels_shape_and_is_finite(name, shape):
+def test_gradient_has_kernel_shape_and_is_finite(name, shape):
     kernel, upstream = np.random.default_rng(1).normal(0, 0.5, (2, *shape)).astype(np.float32)
     _, gradient = value_and_gradient(larq.quantizers.get(name), kernel, upstream)
     assert gradient.shape == shape
@@ -58,17 +58,17 @@ def test_gradient_has_the_kernels_shape_and_is_finite(name, shape):
     ("role", "name", "quantizer"),
     [("kernel", *row) for row in KERNEL_QUANTIZERS.items()] + [("input", *row) for row in INPUT_QUANTIZERS.items()],
 )
-def test_by_name_in_a_larq_layer(role, name, quantizer):
+def test_larq_layer_accepts_quantizer_by_name(role, name, quantizer):
     layer = larq.layers.QuantDense(3, kernel_constraint="weight_clip", **{f"{role}_quantizer": name})
     copy = larq.layers.QuantDense.from_config(layer.get_config())
-    for made in (getattr(layer, f"{role}_quantizer"), getattr(copy, f"{role}_quantizer")):
-        assert type(made) is quantizer
-        assert made.precision == 1
+    for each in (layer, copy):
+        assert type(getattr(each, f"{role}_quantizer")) is quantizer
+        assert getattr(each, f"{role}_quantizer").precision == 1
     assert copy.get_config() == layer.get_config()
 
 
 @pytest.mark.parametrize("name", KERNEL_QUANTIZERS)
-def test_model_survives_saving(name, tmp_path):
+def test_saved_model_and_weights_equal_original(name, tmp_path):
     images = np.random.default_rng(2).normal(0, 1, (2, 5, 5, 2)).astype(np.float32)
     model, copy = network(name), network(name)
     model.save(tmp_path / "model.keras")
@@ -77,5 +77,5 @@ def test_model_survives_saving(name, tmp_path):
     for other in (copy, tf.keras.models.load_model(tmp_path / "model.keras")):
         assert type(other.layers[0].kernel_quantizer) is KERNEL_QUANTIZERS[name]
         assert np.array_equal(other(images), model(images))
-        # The latent weights are saved, not the quantized ones.
+        # Files contain latent weights, not quantized ones.
         assert all(map(np.array_equal, other.get_weights(), model.get_weights()))

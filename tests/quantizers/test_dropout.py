@@ -1,4 +1,4 @@
-"""Dropout that repeats: what it drops, and that a Keras model tells it when."""
+"""Reproducible dropout: its masks, and when Keras models apply it."""
 
 import random
 
@@ -22,7 +22,7 @@ def masks(quantizer, steps):
 
 
 def network(rate=0.5):
-    """One dropout in a convolution's input quantizer, one in a dense layer's."""
+    """Return a model with dropout in the input quantizers of a convolution and of a dense layer."""
     return tf.keras.Sequential(
         [
             tf.keras.layers.Input(IMAGES.shape[1:]),
@@ -46,39 +46,39 @@ def test_evaluation_drops_nothing(quantizer, expected, arguments):
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 0.9])
-def test_training_drops_the_rate_and_scales_the_rest(rate):
+def test_training_drops_the_given_fraction_and_scales_the_rest(rate):
     y = Dropout(rate, seed=1)(ONES, training=True).numpy()
     assert np.mean(y == 0) == pytest.approx(rate, abs=0.02)
     np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-6)
 
 
-def test_quantized_outputs_are_three_valued():
+def test_quantized_outputs_have_three_values():
     y = Dropout(0.75, "xnor_sign", seed=1)(IMAGES, training=True).numpy()
     assert np.unique(y).tolist() == [-4, 0, 4]
     assert np.array_equal(np.sign(y)[y != 0], np.sign(IMAGES)[y != 0])
 
 
-def test_what_is_dropped_follows_from_seed_and_step():
+def test_mask_depends_on_seed_and_step_only():
     first = masks(Dropout(0.5, seed=1), 3)
     assert np.array_equal(first, masks(Dropout(0.5, seed=1), 3))
     resumed = Dropout(0.5, seed=1)
     resumed.build(ONES.shape)
     resumed.step.assign(2)
     assert np.array_equal(masks(resumed, 1)[0], first[2])
-    # Another step or another seed drops something unrelated: half of the values agree.
+    # Masks of other steps or seeds are independent: half of the values agree.
     for other in (first[1], first[2], *masks(Dropout(0.5, seed=2), 3)):
         assert np.mean(first[0] == other) == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize("training", [True, tf.constant(True)])
-def test_traced_function_drops_the_same(training):
+def test_traced_function_draws_the_same_masks(training):
     dropout = Dropout(0.5, seed=1)
     dropout.build(ONES.shape)
     traced = tf.function(lambda: dropout(ONES, training=training))
     assert np.array_equal([traced().numpy() != 0 for _ in range(3)], masks(Dropout(0.5, seed=1), 3))
 
 
-def test_gradient_passes_where_inputs_are_kept():
+def test_gradient_passes_kept_inputs_only():
     y, gradient = value_and_gradient(lambda x: Dropout(0.75, seed=1)(x, training=True), ONES, 3 * ONES)
     assert np.array_equal(gradient, 3 * y)
 
@@ -87,13 +87,13 @@ def test_gradient_passes_where_inputs_are_kept():
     assert np.array_equal(gradient, 4.0 * ((y != 0) & (np.abs(IMAGES) < 1)))
 
 
-def test_precision_is_that_of_the_quantizer():
+def test_precision_equals_that_of_the_quantizer():
     assert Dropout(0.5, "xnor_sign").precision == 1
     assert Dropout(0.5, larq.quantizers.DoReFa(k_bit=2)).precision == 2
     assert Dropout(0.5).precision is None
 
 
-def test_model_passes_training_on():
+def test_model_passes_training_to_dropout():
     model, plain = network(), network(rate=0)
     plain.set_weights([weight for weight in model.get_weights() if weight.shape])
     assert np.array_equal(model(IMAGES), plain(IMAGES))
@@ -103,7 +103,7 @@ def test_model_passes_training_on():
     assert steps(model) == [1, 1]
 
 
-def test_keras_counts_training_steps_alone():
+def test_only_training_steps_are_counted():
     model = network()
     model.compile("sgd", "mse")
     model.train_on_batch(IMAGES, LABELS)
@@ -115,7 +115,7 @@ def test_keras_counts_training_steps_alone():
 
 
 @pytest.mark.parametrize("file", ["weights.h5", "weights"])
-def test_saved_weights_hold_the_step(file, tmp_path):
+def test_saved_weights_contain_the_step(file, tmp_path):
     model, copy = network(), network()
     for _ in range(3):
         model(IMAGES, training=True)
@@ -127,7 +127,7 @@ def test_saved_weights_hold_the_step(file, tmp_path):
     assert np.array_equal(model(IMAGES, training=True), copy(IMAGES, training=True))
 
 
-def test_saved_model_goes_on_where_it_was(tmp_path):
+def test_saved_model_continues_with_the_next_mask(tmp_path):
     model = network()
     model(IMAGES, training=True)
     model.save(tmp_path / "model.keras")
@@ -135,7 +135,7 @@ def test_saved_model_goes_on_where_it_was(tmp_path):
     assert np.array_equal(model(IMAGES, training=True), copy(IMAGES, training=True))
 
 
-def test_arguments_survive_serialization():
+def test_serialization_keeps_arguments():
     dropout = Dropout(0.25, XnorSign(), seed=9)
     copy = larq.quantizers.deserialize(larq.quantizers.serialize(dropout))
     assert (copy.rate, copy.seed, type(copy.quantizer), copy.precision) == (0.25, 9, XnorSign, 1)
@@ -144,7 +144,7 @@ def test_arguments_survive_serialization():
     assert (copy.rate, copy.seed, copy.quantizer) == (0.5, layer.input_quantizer.seed, None)
 
 
-def test_absent_seeds_come_from_pythons_generator():
+def test_default_seed_comes_from_pythons_generator():
     random.seed(4)
     seeds = [Dropout(0.5).seed for _ in range(2)]
     random.seed(4)
@@ -153,6 +153,6 @@ def test_absent_seeds_come_from_pythons_generator():
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5])
-def test_rate_out_of_bounds(rate):
+def test_rate_out_of_bounds_is_rejected(rate):
     with pytest.raises(BnnError, match=rf"dropout rate is {rate!r}; expected 0 ≤ rate < 1"):
         Dropout(rate)

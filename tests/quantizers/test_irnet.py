@@ -1,7 +1,4 @@
-"""IR-Net's estimators against golden values of the reference and against the formula in NumPy; annealing."""
-
-import os
-from pathlib import Path
+"""Compare IR-Net's estimators with golden values of the reference and with the formula in NumPy; annealing."""
 
 import larq
 import numpy as np
@@ -10,6 +7,7 @@ import tensorflow as tf
 from helpers import assert_close, to_hwio, to_oihw, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from procedural import quantizer_values
 
 from bnn_keras.quantizers import (
     Annealed,
@@ -22,26 +20,24 @@ from bnn_keras.quantizers import (
     error_decay_sign,
 )
 
-OWN = Path(__file__).parents[1] / "golden"
-with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", OWN)) / "quantizers.npz") as values:
-    GOLDEN = dict(values)
-
+GOLDEN = quantizer_values()
 KERNELS = [key.split("/")[1] for key in GOLDEN if key.startswith("irnet_weight/") and key.endswith("/y")]
 ACTIVATIONS = [key.split("/")[1] for key in GOLDEN if key.startswith("irnet_act/") and key.endswith("/y")]
 KT = list(enumerate(GOLDEN["irnet_kt"]))
 
 
-def test_golden_values_are_there():
+def test_golden_file_has_all_values():
     assert (len(KERNELS), len(ACTIVATIONS), len(KT)) == (6, 3, 6)
 
 
 @pytest.mark.parametrize(("pair", "kt"), KT)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernel_equals_reference(kernel, pair, kt):
-    raw, upstream = (to_hwio(GOLDEN[f"{of}/{kernel}"].astype(np.float64)) for of in ("kernel", "kernel_g"))
+    raw, upstream = (to_hwio(GOLDEN[f"{field}/{kernel}"].astype(np.float64)) for field in ("kernel", "kernel_g"))
     k, t = kt
     binary, gradient = value_and_gradient(lambda x: balanced_scaled_sign(x, t, k), raw, upstream)
-    assert_close(to_oihw(binary), GOLDEN[f"irnet_weight/{kernel}/y"])  # no weight is its filter's mean: no sign is 0
+    # No weight equals the mean of its filter, so no sign is 0.
+    assert_close(to_oihw(binary), GOLDEN[f"irnet_weight/{kernel}/y"])
     assert_close(to_oihw(gradient), GOLDEN[f"irnet_weight/{kernel}/grad_kt{pair}"])
     scale = np.abs(binary).max((0, 1, 2))
     assert np.array_equal(scale, GOLDEN[f"irnet_weight/{kernel}/scale"])
@@ -54,7 +50,7 @@ def test_activation_equals_reference(name, pair, kt):
     x = GOLDEN[f"act/{name}"].astype(np.float64)
     k, t = kt
     y, gradient = value_and_gradient(lambda x: error_decay_sign(x, t, k), x, GOLDEN[f"act_g/{name}"].astype(np.float64))
-    nonzero = x != 0  # the reference's sign(0) is 0, ours is +1
+    nonzero = x != 0  # sign(0) is 0 in the reference, +1 here
     assert np.array_equal(y[nonzero], GOLDEN[f"irnet_act/{name}/y"][nonzero])
     assert_close(gradient, GOLDEN[f"irnet_act/{name}/grad_kt{pair}"])
 
@@ -74,7 +70,7 @@ def test_sign_of_zero_is_one():
 )
 def test_kernel_equals_formula(seed, shape, mean, deviation, t, k):
     kernel, upstream = np.random.default_rng(seed).normal(0, 1, (2, *shape))
-    kernel = mean + deviation * kernel**3  # cubes, so that scales differ from filter to filter
+    kernel = mean + deviation * kernel**3  # cubes give filters different scales
     w, db = kernel.reshape(24, 5), upstream.reshape(24, 5)
     sigma = np.sqrt(((w - w.mean(0)) ** 2).sum(0) / 23)
     v = (w - w.mean(0)) / sigma
@@ -86,7 +82,7 @@ def test_kernel_equals_formula(seed, shape, mean, deviation, t, k):
     np.testing.assert_allclose(gradient.reshape(24, 5), dw, rtol=1e-8, atol=1e-8 * np.abs(dw).max())
 
 
-def test_pythons_numbers_are_not_rounded():
+def test_python_numbers_keep_float64_precision():
     x = np.array([0.0, 1.0])
     _, gradient = value_and_gradient(lambda x: error_decay_sign(x, 0.1, 0.7), x, np.ones(2))
     assert_close(gradient, 0.7 * 0.1 * (1 - np.tanh(0.1 * x) ** 2))
@@ -95,7 +91,7 @@ def test_pythons_numbers_are_not_rounded():
 @pytest.mark.parametrize(
     ("quantizer", "function"), [(ErrorDecaySign, error_decay_sign), (BalancedScaledSign, balanced_scaled_sign)]
 )
-def test_changed_values_act_on_the_next_gradient_without_retracing(quantizer, function):
+def test_assigned_values_change_the_next_gradient_without_retracing(quantizer, function):
     x = tf.constant(np.random.default_rng(1).normal(0, 1, (24, 5)))
     quantizer = quantizer(t=1.0, k=1.0, dtype=tf.float64)
     traces = []
@@ -118,16 +114,17 @@ def test_changed_values_act_on_the_next_gradient_without_retracing(quantizer, fu
     assert len(traces) == 1
 
 
-def test_shared_values_change_for_all():
+def test_quantizers_share_annealed_values():
     shared = Annealed(t=0.5, k=2.0)
-    one, other, own = ErrorDecaySign(annealed=shared), BalancedScaledSign(annealed=shared), BalancedScaledSign(t=3.0)
-    one.annealed.assign(t=4.0)
-    assert other.get_config().items() >= {"t": 4.0, "k": 2.0}.items()
-    assert own.annealed.values() == {"t": 3.0, "k": 10.0}
+    first, second = ErrorDecaySign(annealed=shared), BalancedScaledSign(annealed=shared)
+    separate = BalancedScaledSign(t=3.0)
+    first.annealed.assign(t=4.0)
+    assert second.get_config().items() >= {"t": 4.0, "k": 2.0}.items()
+    assert separate.annealed.values() == {"t": 3.0, "k": 10.0}
 
 
 @pytest.mark.parametrize("quantizer", [ErrorDecaySign, BalancedScaledSign])
-def test_values_of_the_moment_survive_serialization(quantizer):
+def test_serialization_keeps_current_values(quantizer):
     quantizer = quantizer(t=0.5, k=2.0)
     quantizer.annealed.assign(t=4.0)
     copy = larq.quantizers.deserialize(larq.quantizers.serialize(quantizer))
@@ -135,8 +132,8 @@ def test_values_of_the_moment_survive_serialization(quantizer):
     assert copy.annealed is not quantizer.annealed
 
 
-def test_everything_that_anneals_in_a_model_is_found_once():
-    kernels, inputs, alone = Annealed(t=1.0, k=1.0), Annealed(t=2.0, k=1.0), Annealed(t=3.0, k=1.0)
+def test_annealed_of_returns_each_annealed_once():
+    kernels, inputs, layer = Annealed(t=1.0, k=1.0), Annealed(t=2.0, k=1.0), Annealed(t=3.0, k=1.0)
     arguments = {"kernel_constraint": "weight_clip"}
     model = tf.keras.Sequential(
         [
@@ -148,26 +145,26 @@ def test_everything_that_anneals_in_a_model_is_found_once():
                 input_quantizer=Dropout(0.5, ErrorDecaySign(annealed=inputs)),
                 **arguments,
             ),
-            Dropout(0.5, ErrorDecaySign(annealed=alone)),
+            Dropout(0.5, ErrorDecaySign(annealed=layer)),
             tf.keras.layers.Dense(2),
         ]
     )
-    assert [id(found) for found in annealed_of(model)] == [id(kernels), id(inputs), id(alone)]
+    assert [id(annealed) for annealed in annealed_of(model)] == [id(kernels), id(inputs), id(layer)]
     anneal(model, "t", 7.0)
-    assert all(found.values() == {"t": 7.0, "k": 1.0} for found in annealed_of(model))
+    assert all(annealed.values() == {"t": 7.0, "k": 1.0} for annealed in annealed_of(model))
 
-    # Three kernels with a bias, and two dropouts that count their steps.
+    # Three kernels and their biases, and the step counters of two dropouts.
     assert len(model.weights) == 8
-    annealing = [variable for found in annealed_of(model) for variable in found.variables.values()]
-    assert not any(weight is variable for weight in model.weights for variable in annealing)
+    variables = [variable for annealed in annealed_of(model) for variable in annealed.variables.values()]
+    assert not any(weight is variable for weight in model.weights for variable in variables)
 
 
-def test_nothing_anneals_in_a_model_without_irnet():
+def test_annealed_of_is_empty_without_irnet():
     model = tf.keras.Sequential([tf.keras.layers.Input((4,)), larq.layers.QuantDense(2, input_quantizer="xnor_sign")])
     assert annealed_of(model) == []
 
 
-def test_what_anneals_in_a_model_inside_a_model():
+def test_annealed_of_searches_nested_models():
     annealed = Annealed(t=0.5, k=2.0)
     inner = tf.keras.Sequential([ErrorDecaySign(annealed=annealed)])
     assert annealed_of(tf.keras.Sequential([tf.keras.layers.Dense(2), inner])) == [annealed]

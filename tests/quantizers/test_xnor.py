@@ -1,7 +1,4 @@
-"""XNOR-Net's estimators against golden values of the reference and against the formula in NumPy."""
-
-import os
-from pathlib import Path
+"""Compare XNOR-Net's estimators with golden values of the reference and with the formula in NumPy."""
 
 import larq
 import numpy as np
@@ -11,14 +8,12 @@ from helpers import assert_close, to_hwio, to_oihw, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from procedural import quantizer_values
 
 from bnn_keras.constraints import CentreAndClip
 from bnn_keras.quantizers import XnorScaledSign, xnor_scaled_sign, xnor_sign
 
-OWN = Path(__file__).parents[1] / "golden"
-with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", OWN)) / "quantizers.npz") as values:
-    GOLDEN = dict(values)
-
+GOLDEN = quantizer_values()
 SCALES = {"mnist": 1.0, "cifar": 1.0, "imagenet": 1e9}
 CASES = [
     (dataset, key.split("/")[1])
@@ -28,7 +23,7 @@ CASES = [
 ]
 
 
-def test_golden_values_are_there():
+def test_golden_file_has_all_values():
     assert len(CASES) == 16
 
 
@@ -36,21 +31,21 @@ def test_golden_values_are_there():
 def test_kernel_equals_reference(dataset, kernel):
     raw = to_hwio(GOLDEN[f"kernel/{kernel}"].astype(np.float64))
     upstream = to_hwio(GOLDEN[f"kernel_g/{kernel}"].astype(np.float64))
-    of = f"xnor_{dataset}/{kernel}"
+    prefix = f"xnor_{dataset}/{kernel}"
 
     latent = CentreAndClip()(tf.constant(raw)).numpy()
-    assert_close(to_oihw(latent), GOLDEN[f"{of}/latent"])
-    assert_close(to_oihw(CentreAndClip()(tf.constant(latent)).numpy()), GOLDEN[f"{of}/latent2"])
+    assert_close(to_oihw(latent), GOLDEN[f"{prefix}/latent"])
+    assert_close(to_oihw(CentreAndClip()(tf.constant(latent)).numpy()), GOLDEN[f"{prefix}/latent2"])
 
     binary, gradient = value_and_gradient(
         lambda x: xnor_scaled_sign(x, gradient_scale=SCALES[dataset]), latent, upstream
     )
-    assert_close(to_oihw(binary), GOLDEN[f"{of}/binary"])
-    assert_close(to_oihw(gradient), GOLDEN[f"{of}/grad"])
+    assert_close(to_oihw(binary), GOLDEN[f"{prefix}/binary"])
+    assert_close(to_oihw(gradient), GOLDEN[f"{prefix}/grad"])
 
-    bare = {"fan_in_factor": False, "channel_factor": False}
-    _, gradient = value_and_gradient(lambda x: xnor_scaled_sign(x, **bare), latent, upstream)
-    assert_close(to_oihw(gradient), GOLDEN[f"{of}/grad_nofactor"])
+    without_factors = {"fan_in_factor": False, "channel_factor": False}
+    _, gradient = value_and_gradient(lambda x: xnor_scaled_sign(x, **without_factors), latent, upstream)
+    assert_close(to_oihw(gradient), GOLDEN[f"{prefix}/grad_nofactor"])
 
 
 @pytest.mark.parametrize("name", ["nchw", "nc", "edge"])
@@ -84,7 +79,7 @@ def test_kernel_equals_formula(kernel, upstream, fan_in, channel):
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_arguments_survive_serialization():
+def test_serialization_keeps_arguments():
     quantizer = XnorScaledSign(fan_in_factor=False, channel_factor=False, gradient_scale=1e9)
     copy = larq.quantizers.deserialize(larq.quantizers.serialize(quantizer))
     assert (copy.fan_in_factor, copy.channel_factor, copy.gradient_scale) == (False, False, 1e9)

@@ -96,3 +96,58 @@ def once(tmp_path_factory, name, make):
             make(folder)
             done.touch()
     return folder
+
+
+def small_network(name, scheme, classes=10, input_shape=None, **options):
+    """Build a shallow, narrow variant of a network of the catalog, for small images.
+
+    Args:
+        name: Name of the network.
+        scheme: Builds its binary layers.
+        classes: Number of logits.
+        input_shape: Height, width, channels; as small as the network allows by default.
+        **options: Arguments of the network's function, such as `structure`.
+    """
+    from bnn_keras.build import build_network
+
+    two_stages = {"blocks": (1, 1), "filters": (8, 16)}
+    alexnet = {"filters": (8, 8, 8, 8, 8), "units": (16, 16)}
+    smallest, sizes = {
+        "lenet5": ((28, 28, 1), {}),
+        "nin": ((16, 16, 3), {"filters": (8,) * 8}),
+        "alexnet": ((67, 67, 3), alexnet),
+        "binarynet": ((22, 22, 3), {"filters": (8, 16), "units": (16,)}),
+        "binary_alexnet": ((64, 64, 3), alexnet),
+        "xnornet": ((217, 217, 3), alexnet),
+        "birealnet18": ((32, 32, 3), two_stages),
+        "birealnet34": ((32, 32, 3), two_stages),
+        "birealnet50": ((32, 32, 3), two_stages),
+        "resnet20": ((16, 16, 3), two_stages),
+        "resnet18_cifar": ((16, 16, 3), two_stages),
+        "resnet18": ((32, 32, 3), two_stages),
+        "resnet34": ((32, 32, 3), two_stages),
+        "vgg_small": ((16, 16, 3), {"convolutions": ((8, False), (8, True), (16, True), (16, True))}),
+        **{f"wrn_20_{width}": ((16, 16, 3), {"depth": 8, "width": width / 2}) for width in (1, 2, 10)},
+    }[name]
+    return build_network(name, scheme, input_shape or smallest, classes, **{**options, **sizes})
+
+
+EXPORTED = {
+    "packed": "model.safetensors",
+    "tflite": "model.tflite",
+    "openvino": "model.xml",
+    "saved_model": "model",
+    "onnx": "model.onnx",
+}
+
+
+def export_trained(tmp_path_factory, trained, data_dir):
+    """Return a folder with the run `trained` in every format, named as in `EXPORTED`. Exported once; read it only."""
+
+    def export(folder):
+        from bnn_keras import export_run
+
+        for to, name in EXPORTED.items():
+            export_run(trained, to, folder / name, data_dir=data_dir)
+
+    return once(tmp_path_factory, "exported", export)

@@ -1,18 +1,19 @@
-"""Procedural weights, inputs and labels of the golden files (numpy only).
+"""Weights, inputs and labels of the golden files, generated from a seed (NumPy only).
 
-Every tensor is a pure function of (seed, index, shape, kind); see README.md for
-the grammar of `kind`.  `index` is the position of the tensor in the reference
-module's state_dict (buffers included), i.e. its position in the `names` list of
-the .npz.  All floating tensors are rounded to float32, so a float64 consumer and a
-float32 consumer start from bit-identical values.
+Every tensor is a pure function of (seed, index, shape, kind). `index` is the position of the tensor in the state dict
+of the reference (buffers included), which is its position in the list `names` of the golden file. All float tensors are
+rounded to float32, so that float64 and float32 networks start from the same values.
 """
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 
+GOLDEN = Path(__file__).parents[1] / "golden"
+
 INPUT_INDEX = 1_000_000
-LABEL_INDEX = 1_000_001
 
 
 def _rng(seed, index):
@@ -20,7 +21,16 @@ def _rng(seed, index):
 
 
 def tensor(seed, index, shape, kind):
-    """Value of one state_dict entry: float32 ndarray (int64 for kind 'count')."""
+    """Return one tensor: float32, or int64 for kind "count".
+
+    Args:
+        seed: Seed of the golden file.
+        index: Position of the tensor in the state dict.
+        shape: Its shape in the reference's layout.
+        kind: Distribution: "conv" and "linear" (normal, scaled by the fan-in), "flatconv:O,I,H,W" (a "conv" stored as
+            one column), "bias" and "beta", "gamma", "mean", "var", "count" (zero). "@s" behind it sets or multiplies
+            the scale.
+    """
     shape = tuple(int(s) for s in shape)
     base, _, arg = kind.partition("@")
     scale = float(arg) if arg else None
@@ -35,7 +45,7 @@ def tensor(seed, index, shape, kind):
     elif base.startswith("flatconv:"):
         o, i, kh, kw = (int(v) for v in base[len("flatconv:") :].split(","))
         std = np.sqrt(2.0 / (i * kh * kw)) if scale is None else scale
-        # drawn as an OIHW kernel, stored flattened in C order (shape is (o*i*kh*kw, 1))
+        # drawn as an OIHW kernel, stored as one column of shape (o · i · kh · kw, 1)
         value = (rng.standard_normal((o, i, kh, kw)) * std).reshape(shape)
     elif base == "bias":
         value = rng.standard_normal(shape) * 0.1
@@ -53,16 +63,12 @@ def tensor(seed, index, shape, kind):
 
 
 def inputs(seed, shape):
-    """Input batch, NCHW float32, standard normal."""
+    """Return a batch of images, NCHW float32, standard normal."""
     return _rng(seed, INPUT_INDEX).standard_normal(tuple(shape)).astype(np.float32)
 
 
-def labels(seed, batch, classes):
-    return _rng(seed, LABEL_INDEX).integers(0, int(classes), int(batch)).astype(np.int64)
-
-
 def keras_tensor(seed, index, shape, kind):
-    """As `tensor`, for Keras layouts: kernels are drawn as OIHW / OI and returned as HWIO / IO."""
+    """Return `tensor` in Keras's layout: kernels are drawn as OIHW / OI and returned as HWIO / IO."""
     if kind == "conv":
         h, w, i, o = shape
         return tensor(seed, index, (o, i, h, w), kind).transpose(2, 3, 1, 0)
@@ -73,21 +79,22 @@ def keras_tensor(seed, index, shape, kind):
 
 
 def state_dict(seed, names, keras=False):
-    """names: list of [name, shape, kind] (the parsed `names` field of an .npz)."""
+    """Return {name: tensor} for a list of [name, shape, kind], the parsed field `names` of a golden file."""
     value = keras_tensor if keras else tensor
     return {n: value(seed, i, s, k) for i, (n, s, k) in enumerate(names)}
 
 
 def load(path):
-    """Open a golden; returns (npz, meta, names, weights, x, y)."""
-    z = np.load(path, allow_pickle=False)
-    meta = json.loads(str(z["meta"]))
-    names = json.loads(str(z["names"]))
-    w = state_dict(meta["seed"], names, keras=meta.get("layout", "").startswith("keras"))
-    x = z["x"] if "x" in z.files else inputs(meta["seed"], meta["input_shape"])
-    return z, meta, names, w, x, z["y"]
+    """Open a golden file and return (fields, meta, names, weights, images, labels)."""
+    fields = np.load(path, allow_pickle=False)
+    meta = json.loads(str(fields["meta"]))
+    names = json.loads(str(fields["names"]))
+    weights = state_dict(meta["seed"], names, keras=meta.get("layout", "").startswith("keras"))
+    images = fields["x"] if "x" in fields.files else inputs(meta["seed"], meta["input_shape"])
+    return fields, meta, names, weights, images, fields["y"]
 
 
-def checksums(value):
-    v = np.asarray(value, np.float64)
-    return float(v.sum()), float(np.sqrt((v * v).sum()))
+def quantizer_values():
+    """Return the golden values of quantizers by name."""
+    with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", GOLDEN)) / "quantizers.npz") as values:
+        return dict(values)

@@ -1,4 +1,4 @@
-"""A checkpoint of each repository becomes a run that predicts what the reference does, and trains on."""
+"""Importing a checkpoint of each reference: predictions equal the reference's, and the run can be trained further."""
 
 import shutil
 from collections import OrderedDict
@@ -6,15 +6,15 @@ from collections import OrderedDict
 import numpy as np
 import procedural
 import pytest
-from helpers import ROOT
+from helpers import GOLDEN
 
-from bnn_keras import BnnError, evaluate, import_checkpoint, load_run, predict, resolve, runs, train
+from bnn_keras import BnnError, evaluate, files, import_checkpoint, load_run, predict, resolve, train
 from bnn_keras.interop import to_reference
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 
-# Files as the four repositories write them: the golden whose weights they hold, what DataParallel puts before names
-# (XNOR-Net-PyTorch takes it out again), the file's name, what stands beside the state dict.
+# Files as the four repositories write them: the golden file with their weights, the prefix of DataParallel (which
+# XNOR-Net-PyTorch removes), the name of the file, and what it holds beside the state dict.
 CHECKPOINTS = {
     "XNOR-Net-PyTorch": ("xnor_nin", "", "nin.pth.tar", {"best_acc": 86.28}),
     "binary-wide-resnet": ("wrn_20_1_1bit_cifar100", "module.", "checkpoint.pth.tar", {"epoch": 254, "scheduler": {}}),
@@ -22,60 +22,57 @@ CHECKPOINTS = {
     "IR-Net": ("irnet_cifar_resnet20_1w1a", "module.", "model.th", {"best_prec1": np.float64(86.5)}),
     "IR-Net 1/32": ("irnet_cifar_resnet20_1w32a", "module.", "checkpoint.th", {"best_prec1": np.float64(90.8)}),
 }
-# What is asked for, and what the run then says.
-ASKED = {
+# Arguments of the import.
+ARGUMENTS = {
     "xnor_nin": ("nin", {}),
     "wrn_20_1_1bit_cifar100": ("wrn_20_1", {}),
     "birealnet18": ("birealnet18", {}),
     "irnet_cifar_resnet20_1w1a": ("resnet20", {}),
     "irnet_cifar_resnet20_1w32a": ("resnet20", {"bits": "1/32"}),
 }
-FOUND = {  # dataset, scheme, bits, structure
+# Dataset, scheme, bits and structure of the run.
+EXPERIMENTS = {
     "xnor_nin": ("cifar10", "xnor", "1/1", None),
     "wrn_20_1_1bit_cifar100": ("cifar100", "mcdonnell", "1/32", None),
     "birealnet18": ("imagenet2012", "bireal", "1/1", None),
     "irnet_cifar_resnet20_1w1a": ("cifar10", "irnet", "1/1", "bireal"),
     "irnet_cifar_resnet20_1w32a": ("cifar10", "irnet", "1/32", "normal"),
 }
-# Only in a learning rate like this do the weights stay what they are.
+QUICK = ("binary-wide-resnet", "IR-Net")
+# A learning rate that leaves the weights nearly unchanged.
 TINY = ("stages.0.optimizer.learning_rate=1e-9", "stages.0.epochs=1", "stages.0.batch_size=500")
 
 
-def save(path, tensors, prefix="", **beside):
-    """Writes a checkpoint as the references' trainers do."""
+def save(path, tensors, prefix="", **others):
+    """Write a checkpoint as the references' trainers do."""
     torch = pytest.importorskip("torch")
     state = OrderedDict((prefix + name, torch.from_numpy(np.array(value))) for name, value in tensors.items())
     adam = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))])
-    torch.save({**beside, "state_dict": state, "optimizer": adam.state_dict()}, path)
+    torch.save({**others, "state_dict": state, "optimizer": adam.state_dict()}, path)
     return path
 
 
 def distance(logits, expected):
-    """The largest difference, relative to the largest logit."""
+    """Return the largest difference, relative to the largest logit."""
     return np.abs(logits - expected).max() / np.abs(expected).max()
 
 
 def content(directory):
-    """Every file below a directory."""
+    """Return the content of every file below a directory, by path."""
     files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
-@pytest.fixture(scope="module")
-def golden():
-    """A golden's output, weights in the reference's layout, and images as we take them."""
-
-    def load(name):
-        file, _, _, weights, images, _ = procedural.load(ROOT / "tests" / "golden" / f"{name}.npz")
-        with file:
-            return file["eval_out"], weights, images.transpose(0, 2, 3, 1)
-
-    return load
+def load_golden(name):
+    """Return a golden file's outputs, its weights in the reference's layout, and its images in NHWC."""
+    file, _, _, weights, images, _ = procedural.load(GOLDEN / f"{name}.npz")
+    with file:
+        return file["eval_out"], weights, images.transpose(0, 2, 3, 1)
 
 
 @pytest.fixture(scope="module")
 def lenet5(trained):
-    """The tensors of a trained LeNet-5, as XNOR-Net-PyTorch would store them."""
+    """The tensors of a trained LeNet-5 in XNOR-Net-PyTorch's layout."""
     _, model = load_run(trained)
     return {"bn_conv1.num_batches_tracked": np.array(64), **to_reference(model)}
 
@@ -87,37 +84,39 @@ def checkpoint(lenet5, tmp_path):
 
 @pytest.fixture
 def without_torch(lenet5, tmp_path):
-    """The same tensors in a file that needs no PyTorch."""
+    """The same tensors in a file that is read without PyTorch."""
     np.savez(tmp_path / "lenet5.npz", **lenet5)
     return tmp_path / "lenet5.npz"
 
 
-# --- what a run of a reference computes ---
+# --- predictions ---
 
 
-@pytest.mark.parametrize("repository", CHECKPOINTS)
-def test_run_predicts_what_the_reference_does(golden, tmp_path, repository):
-    """On images as they are, in float32; the reference's values are float64."""
-    name, prefix, file, beside = CHECKPOINTS[repository]
-    expected, weights, images = golden(name)
-    network, choices = ASKED[name]
+@pytest.mark.parametrize(
+    "repository", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CHECKPOINTS]
+)
+def test_predictions_equal_those_of_the_reference(tmp_path, repository):
+    """On upright images, in float32; the reference computed in float64."""
+    name, prefix, file, others = CHECKPOINTS[repository]
+    expected, weights, images = load_golden(name)
+    network, choices = ARGUMENTS[name]
     resolution = import_checkpoint(
-        save(tmp_path / file, weights, prefix, **beside), tmp_path / "run", network, **choices
+        save(tmp_path / file, weights, prefix, **others), tmp_path / "run", network, **choices
     )
 
     experiment, model = load_run(tmp_path / "run")
     assert experiment == resolution.experiment == Run(tmp_path / "run").experiment
     assert experiment.network.rotated
     scheme = experiment.scheme
-    assert (experiment.data.name, scheme.name, scheme.bits, experiment.network.structure) == FOUND[name]
+    assert (experiment.data.name, scheme.name, scheme.bits, experiment.network.structure) == EXPERIMENTS[name]
     assert distance(model(images, training=False), expected) <= 1e-5
     assert distance(model(images[:, ::-1, ::-1], training=False), expected) > 1e-2
 
 
-def test_packed_checkpoint(golden, tmp_path):
-    """binary-wide-resnet publishes its signs packed, and the state dict on top."""
+def test_packed_checkpoint(tmp_path):
+    """binary-wide-resnet publishes packed signs, and no dictionary around the state dict."""
     torch = pytest.importorskip("torch")
-    expected, weights, images = golden("wrn_20_1_1bit_cifar100")
+    expected, weights, images = load_golden("wrn_20_1_1bit_cifar100")
     binary = [name for name in weights if name.startswith("group") and weights[name].ndim == 4]
     assert len(binary) == 18
     weights |= {name: np.packbits(weights[name] > 0, axis=1) for name in binary}
@@ -127,16 +126,16 @@ def test_packed_checkpoint(golden, tmp_path):
     assert distance(model(images, training=False), expected) <= 1e-5
 
 
-def test_imported_latents_are_constrained(golden, tmp_path):
-    """XNOR-Net's latent weights as the optimizer left them, not centred and clipped yet."""
-    expected, weights, images = golden("xnor_lenet5_clip")
+def test_imported_latents_are_constrained(tmp_path):
+    """XNOR-Net stores latent weights that are not centred and clipped yet."""
+    expected, weights, images = load_golden("xnor_lenet5_clip")
     import_checkpoint(save(tmp_path / "x.pth.tar", weights), tmp_path / "run", "lenet5")
     experiment, model = load_run(tmp_path / "run")
     assert not experiment.network.rotated
     assert distance(model(images, training=False), expected) <= 1e-5
 
 
-# --- the run ---
+# --- the imported run ---
 
 
 def test_run_directory(checkpoint, lenet5, tmp_path):
@@ -167,8 +166,8 @@ def test_run_evaluates_and_predicts(checkpoint, trained, tmp_path, data_dir):
     np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4)
 
 
-def test_run_trains_on_from_the_imported_weights(checkpoint, lenet5, tmp_path, data_dir):
-    """In steps of 1e-9 at most, so that nothing but the weights at the start can explain those at the end."""
+def test_imported_run_can_be_trained_further(checkpoint, lenet5, tmp_path, data_dir):
+    """The tiny learning rate proves that the training starts from the imported weights."""
     import_checkpoint(checkpoint, tmp_path / "run", "lenet5", dataset="mnist_5k", overrides=TINY)
     experiment = Run(tmp_path / "run").experiment
     assert (experiment.epochs, experiment.data.name) == (1, "mnist_5k")
@@ -180,12 +179,12 @@ def test_run_trains_on_from_the_imported_weights(checkpoint, lenet5, tmp_path, d
     statistics = [name for name in after if "running" in name]
     for name in set(after) - set(statistics):
         np.testing.assert_allclose(after[name], lenet5[name], atol=1e-6, err_msg=name)
-    assert all(np.abs(after[name] - lenet5[name]).max() > 1e-3 for name in statistics)  # it did run
+    assert all(np.abs(after[name] - lenet5[name]).max() > 1e-3 for name in statistics)  # it was trained
     assert Run(tmp_path / "run").metrics[0]["flip_ratio"] < 1e-4
     assert result["top1"] > 80
 
 
-def test_another_experiment_does_not_go_on(without_torch, tmp_path, data_dir):
+def test_another_experiment_is_refused_in_the_imported_run(without_torch, tmp_path, data_dir):
     import_checkpoint(without_torch, tmp_path / "run", "lenet5", overrides=TINY)
     before = content(tmp_path / "run")
     with pytest.raises(BnnError, match="holds a run of another experiment"):
@@ -193,28 +192,28 @@ def test_another_experiment_does_not_go_on(without_torch, tmp_path, data_dir):
     assert content(tmp_path / "run") == before
 
 
-# --- which experiment ---
+# --- choice of the experiment ---
 
 
-def test_data_set_that_is_asked_for(golden, tmp_path):
-    """Then the classes of the checkpoint choose nothing."""
-    _, weights, _ = golden("wrn_20_1_1bit_cifar100")
+def test_requested_dataset_is_used(tmp_path):
+    """A requested dataset with another number of classes is an error."""
+    _, weights, _ = load_golden("wrn_20_1_1bit_cifar100")
     np.savez(tmp_path / "x.npz", **weights)
     with pytest.raises(BnnError, match=r"conv_last has shape \(100, 64, 1, 1\), expected \(10, 64, 1, 1\)"):
         import_checkpoint(tmp_path / "x.npz", tmp_path / "run", "wrn_20_1", dataset="cifar10")
     assert not (tmp_path / "run").exists()
 
 
-def test_fewer_classes_than_the_data_set_of_the_paper(golden, tmp_path):
-    """binary-wide-resnet's network at width 10 is CIFAR-100's; a file of CIFAR-10 makes it one of that."""
-    _, weights, _ = golden("wrn_20_1_1bit_cifar10")
+def test_dataset_follows_the_number_of_classes(tmp_path):
+    """The recipe of wrn_20_10 is for CIFAR-100; a checkpoint with ten classes selects CIFAR-10."""
+    _, weights, _ = load_golden("wrn_20_1_1bit_cifar10")
     np.savez(tmp_path / "x.npz", **weights)
     import_checkpoint(tmp_path / "x.npz", tmp_path / "run", "wrn_20_10", overrides=["network.width=1"])
     assert Run(tmp_path / "run").experiment.data.name == "cifar10"
 
 
-def test_scheme_that_is_asked_for(golden, tmp_path):
-    expected, weights, images = golden("wrn_20_1_float_cifar10")
+def test_requested_scheme_is_used(tmp_path):
+    expected, weights, images = load_golden("wrn_20_1_float_cifar10")
     np.savez(tmp_path / "x.npz", **weights)
     import_checkpoint(tmp_path / "x.npz", tmp_path / "run", "wrn_20_1", scheme="float")
     experiment, model = load_run(tmp_path / "run")
@@ -222,19 +221,19 @@ def test_scheme_that_is_asked_for(golden, tmp_path):
     assert distance(model(images, training=False), expected) <= 1e-5
 
 
-def test_number_of_classes_that_no_data_set_has(lenet5, tmp_path):
+def test_number_of_classes_without_a_dataset(lenet5, tmp_path):
     tensors = {**lenet5, "ip2.weight": np.zeros((7, 500), np.float32), "ip2.bias": np.zeros(7, np.float32)}
     np.savez(tmp_path / "x.npz", **tensors)
     with pytest.raises(BnnError) as caught:
         import_checkpoint(tmp_path / "x.npz", tmp_path / "runs" / "x", "lenet5")
     assert str(caught.value) == (
-        "the checkpoint has 7 classes, and no dataset with images like those of 'mnist_5k' has as many; "
-        "choose one with --dataset"
+        "the checkpoint has 7 classes, but no dataset with images of the shape of 'mnist_5k' does; "
+        "choose a dataset with --dataset"
     )
     assert not (tmp_path / "runs").exists()
 
 
-# --- what cannot be imported leaves nothing behind ---
+# --- failed imports leave no files ---
 
 
 @pytest.mark.parametrize("network", ["binarynet", "xnornet", "zoo/quicknet"])
@@ -266,7 +265,7 @@ def test_network_without_a_reference(without_torch, tmp_path, network):
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )
-def test_what_does_not_fit(lenet5, without_torch, tmp_path, file, network, choices, message):
+def test_checkpoint_that_cannot_be_imported(lenet5, without_torch, tmp_path, file, network, choices, message):
     (tmp_path / "weights.h5").write_bytes(b"x")
     (tmp_path / "damaged.npz").write_bytes(without_torch.read_bytes()[:-1])
     np.savez(tmp_path / "partial.npz", **{name: value for name, value in lenet5.items() if "conv2.conv.w" not in name})
@@ -281,32 +280,32 @@ def test_what_does_not_fit(lenet5, without_torch, tmp_path, file, network, choic
     [("write_text", BnnError("no space")), ("write_json", KeyboardInterrupt())],
     ids=["full", "Ctrl-C"],
 )
-def test_writing_fails(without_torch, tmp_path, monkeypatch, function, error):
-    written = []
+def test_failed_write_removes_the_run(without_torch, tmp_path, monkeypatch, function, error):
+    names = []
 
     def fail(path, value):
-        written.extend(path.name for path in (tmp_path / "runs" / "run").iterdir())
+        names.extend(path.name for path in (tmp_path / "runs" / "run").iterdir())
         raise error
 
-    monkeypatch.setattr(runs, function, fail)
+    monkeypatch.setattr(files, function, fail)
     with pytest.raises(type(error)):
         import_checkpoint(without_torch, tmp_path / "runs" / "run", "lenet5")
-    assert "weights.h5" in written
+    assert "weights.h5" in names
     assert not (tmp_path / "runs").exists()
     monkeypatch.undo()
     import_checkpoint(without_torch, tmp_path / "runs" / "run", "lenet5")
     assert Run(tmp_path / "runs" / "run").begun
 
 
-def test_failure_in_a_folder_that_was_there(without_torch, tmp_path, monkeypatch):
+def test_failed_write_keeps_an_existing_folder(without_torch, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(runs, "write_text", lambda path, value: (tmp_path / "nowhere" / "x").touch())
+    monkeypatch.setattr(files, "write_text", lambda path, value: (tmp_path / "nowhere" / "x").touch())
     with pytest.raises(OSError, match="nowhere"):
         import_checkpoint(without_torch, tmp_path / "run", "lenet5")
     assert set(content(tmp_path / "run")) <= {".lock"}
 
 
-def test_existing_run(without_torch, trained, tmp_path):
+def test_existing_run_is_refused(without_torch, trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")
     before = content(copy)
     with pytest.raises(BnnError, match=r"copy' holds a run already; give another --run DIR"):
@@ -319,7 +318,7 @@ def test_existing_run(without_torch, trained, tmp_path):
     assert content(tmp_path / "run") == before
 
 
-def test_folder_with_other_files(without_torch, tmp_path):
+def test_folder_with_other_files_is_refused(without_torch, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("all of it")
     with pytest.raises(BnnError, match=r"thesis' holds other files \(thesis.tex\) and no run; give a new --run DIR"):
@@ -327,13 +326,13 @@ def test_folder_with_other_files(without_torch, tmp_path):
     assert content(tmp_path / "thesis") == {"thesis.tex": b"all of it"}
 
 
-def test_run_in_use(without_torch, tmp_path):
+def test_run_in_use_is_refused(without_torch, tmp_path):
     with Run(tmp_path / "run").owned(), pytest.raises(BnnError, match="is in use by process"):
         import_checkpoint(without_torch, tmp_path / "run", "lenet5")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_in_the_place_of_the_directory(without_torch, tmp_path):
+def test_file_at_the_path_of_the_directory(without_torch, tmp_path):
     (tmp_path / "run").write_text("mine")
     with pytest.raises(BnnError, match="cannot write"):
         import_checkpoint(without_torch, tmp_path / "run", "lenet5")

@@ -1,5 +1,9 @@
+"""Mixed precision: what is computed in 16 bits, what stays in 32, and training, resuming and evaluating in it."""
+
 import pytest
 import tensorflow as tf
+from helpers import same_weights
+from trainings import build_tiny_model, resume_copy, small_experiment, train_with_copies
 
 from bnn_keras import evaluate, resolve, train
 from bnn_keras.build import build_model
@@ -8,32 +12,53 @@ from bnn_keras.runs import Run
 from bnn_keras.training import trainer
 
 PRECISIONS = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
-# A CPU has no float16 of its own: a training takes minutes.
-EACH_TO_TRAIN_IN = ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("precision", EACH_TO_TRAIN_IN)
-@pytest.mark.parametrize("optimizer", ["adam_torch", "bop"])
-def test_trains_resumes_and_evaluates(tmp_path, data_dir, precision, optimizer):
-    rate = {"bop": ["stages.0.optimizer.threshold=1e-6"]}.get(optimizer, [])
-    options = {"batch_size": 100, "optimizer": optimizer, "overrides": rate}
-    train(resolve("lenet5", epochs=1, **options).experiment, tmp_path / "one", data_dir=data_dir, precision=precision)
-    experiment = resolve("lenet5", epochs=2, **options).experiment
-    (tmp_path / "one" / "result.json").unlink()
-    (tmp_path / "one" / "experiment.toml").write_text(experiment.to_toml())
-    with pytest.raises(BnnError, match=f"begun with precision '{precision}', asked for is 'float32'; go on with"):
-        train(experiment, tmp_path / "one", data_dir=data_dir)
-    result = train(experiment, tmp_path / "one", data_dir=data_dir, precision=precision)
-    assert [row["epoch"] for row in Run(tmp_path / "one").metrics] == [1, 2]
+@pytest.mark.parametrize(
+    ("optimizer", "precision"),
+    [
+        ("adam_torch", "mixed_float16"),
+        ("bop", "mixed_bfloat16"),
+        pytest.param("adam_torch", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("bop", "mixed_float16", marks=pytest.mark.slow),
+    ],
+)
+def test_trains_resumes_and_evaluates(tmp_path, data_dir, optimizer, precision, monkeypatch):
+    """On a small network: a CPU computes float16 convolutions slowly."""
+    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+    monkeypatch.setattr("bnn_keras.models.build_model", build_tiny_model)
+    overrides = {"bop": ["stages.0.optimizer.threshold=1e-6"]}.get(optimizer, [])
+    experiment = resolve("lenet5", epochs=2, batch_size=100, optimizer=optimizer, overrides=overrides).experiment
+    result = train_with_copies(experiment, tmp_path, data_dir=data_dir, precision=precision)
     assert result["top1"] > 80
-    assert Run(tmp_path / "one").environment["precision"] == precision
+    assert Run(tmp_path / "whole").environment["precision"] == precision
     assert tf.keras.mixed_precision.global_policy().name == "float32"
-    assert evaluate(tmp_path / "one", data_dir=data_dir)["top1"] == pytest.approx(result["top1"], abs=2)
+    measured = evaluate(tmp_path / "whole", data_dir=data_dir)
+    assert measured["top1"] == pytest.approx(result["top1"], abs=2)
+
+    resumed = resume_copy(experiment, tmp_path, 1, tmp_path / "run", data_dir=data_dir, precision=precision)
+    assert [row["epoch"] for row in resumed.metrics] == [1, 2]
+    assert same_weights(tmp_path / "whole" / "weights.h5", tmp_path / "run" / "weights.h5")
+    with pytest.raises(BnnError) as caught:
+        train(experiment, tmp_path / "killed-1", data_dir=data_dir)
+    assert str(caught.value) == (
+        f"'{tmp_path / 'killed-1'}' was started with precision '{precision}', but 'float32' was requested; "
+        f"resume with --precision {precision}, or start over with --fresh"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_lenet5_trains_in_half_precision(tmp_path, precision):
+    train(small_experiment(examples=32, batch_size=16), tmp_path / "run", precision=precision)
+    losses = [row["loss"] for row in Run(tmp_path / "run").metrics]
+    assert len(losses) == 4
+    assert losses[3] < losses[0]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_layers_compute_in_it_variables_and_logits_are_float32(precision):
-    with trainer._computing_in(precision):
+def test_layers_compute_in_16_bits_and_variables_and_logits_are_float32(precision):
+    with trainer._precision_policy(precision):
         model = build_model(resolve("resnet20").experiment)
     assert model.output.dtype == tf.float32
     assert {variable.dtype for variable in model.trainable_variables} == {tf.float32}
@@ -48,7 +73,7 @@ def test_unknown_precision(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_floatx_says_counts_again_after_a_training(tmp_path, data_dir, request):
-    train(resolve("lenet5", epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
+def test_floatx_has_effect_after_a_training(tmp_path, request):
+    train(small_experiment(epochs=1), tmp_path / "run")
     request.getfixturevalue("float64")
     assert tf.keras.layers.Dense(1).dtype == "float64"

@@ -1,6 +1,11 @@
-import dataclasses
+"""A training and its run directory: files, resuming, interrupts, damage, full disks, progress."""
+
+import contextlib
+import functools
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,39 +13,58 @@ import time
 
 import numpy as np
 import pytest
-from helpers import ROOT, read_weights, same_weights
+import tensorflow as tf
+from helpers import ROOT, once, read_weights, same_weights
 from rich.console import Console
+from trainings import build_tiny_model, resume_copy, small_experiment, train_with_copies
 
-from bnn_keras import catalog, load_run, resolve, runs, train
+from bnn_keras import load_run, resolve, runs, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import binary_variables
 from bnn_keras.errors import BnnError
 from bnn_keras.quantizers import annealed_of
 from bnn_keras.runs import Run
-from bnn_keras.training import callbacks, checkpoints
+from bnn_keras.training import callbacks, checkpoints, progress, trainer
 
-QUICK = {"epochs": 2, "batch_size": 500}
-
-
-def quick(**options):
-    return resolve("lenet5", **{**QUICK, **options}).experiment
+BOUNDARIES = "stages.0.optimizer.learning_rate.boundaries=[1, 2]"
+FALLING_GAMMA = "stages.0.optimizer.gamma={schedule='geometric', initial=1e-3, final=1e-5}"
 
 
-@pytest.fixture
-def interrupt(monkeypatch):
-    """Stops a training as Ctrl-C does, in the given epoch (from 0), before its checkpoint is written."""
+def stepping(**options):
+    """LeNet-5 on made-up images, with a learning rate that falls after the first and after the second epoch."""
+    return small_experiment(overrides=[BOUNDARIES], **options)
 
-    def arm(epoch):
-        save = callbacks.SaveRun.on_epoch_end
 
-        def stop(self, at, logs=None):
-            if at == epoch:
-                raise KeyboardInterrupt
-            save(self, at, logs)
+@pytest.fixture(scope="session")
+def lenet5(tmp_path_factory):
+    """A finished run of `stepping()` in "whole", and its copies in "killed-0" … "killed-3". Read them only."""
+    return once(tmp_path_factory, "lenet5", functools.partial(train_with_copies, stepping()))
 
-        monkeypatch.setattr(callbacks.SaveRun, "on_epoch_end", stop)
 
-    return arm
+@pytest.fixture(scope="session")
+def with_bar(tmp_path_factory):
+    """The training of `stepping()` once more, with what it shows on a terminal in "shown.txt"."""
+
+    def make(folder):
+        with (folder / "shown.txt").open("w") as stream, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(progress, "SECONDS_BETWEEN_UPDATES", 0)
+            train(stepping(), folder / "run", console=Console(file=stream, force_terminal=True, width=150))
+
+    return once(tmp_path_factory, "with_bar", make)
+
+
+@pytest.fixture(scope="session")
+def other_seed(tmp_path_factory):
+    """The training of `stepping()` with another seed, with what it prints in "shown.txt"."""
+
+    def make(folder):
+        with (folder / "shown.txt").open("w") as stream:
+            train(stepping(seed=2), folder / "run", console=Console(file=stream))
+
+    return once(tmp_path_factory, "other_seed", make)
+
+
+# --- files of a run ---
 
 
 def test_run_directory(trained):
@@ -82,19 +106,35 @@ def test_metrics_and_result(trained):
     assert (result["experiment"], result["seed"]) == ("xnor_net/lenet5_mnist_5k", 1)
 
 
-def test_learning_rate_follows_its_schedule(tmp_path, data_dir):
-    experiment = quick(epochs=3, overrides=["stages.0.optimizer.learning_rate.boundaries=[1, 2]"])
-    train(experiment, tmp_path / "run", data_dir=data_dir)
-    assert [row["learning_rate"] for row in Run(tmp_path / "run").metrics] == pytest.approx(
-        [1e-2, 1e-3, 1e-4], rel=1e-5
-    )
+def test_two_checkpoints_are_kept(trained):
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["epoch-00001", "epoch-00002"]
 
 
-def test_same_seed_same_weights_other_seed_other_weights(tmp_path, data_dir):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(quick(seed=seed), tmp_path / name, data_dir=data_dir)
-    assert same_weights(tmp_path / "a" / "weights.h5", tmp_path / "b" / "weights.h5")
-    assert not same_weights(tmp_path / "a" / "weights.h5", tmp_path / "c" / "weights.h5")
+def test_checkpoints_of_older_epochs_are_removed(lenet5):
+    names = [path.name for path in sorted((lenet5 / "whole" / "checkpoints").iterdir())]
+    assert names == ["epoch-00003", "epoch-00004"]
+
+
+def test_environment_has_no_secrets(trained):
+    text = json.dumps(Run(trained).environment)
+    assert not any(value in text for name, value in os.environ.items() if "TOKEN" in name or "KEY" in name if value)
+
+
+def test_readme_lists_the_files_of_a_run():
+    readme = (ROOT / "README.md").read_text()
+    for name in (runs.EXPERIMENT, runs.ENVIRONMENT, runs.METRICS, runs.WEIGHTS, runs.BEST_WEIGHTS, runs.RESULT):
+        assert name in readme
+
+
+def test_learning_rate_follows_its_schedule(lenet5):
+    rates = [row["learning_rate"] for row in Run(lenet5 / "whole").metrics]
+    assert rates == pytest.approx([1e-2, 1e-3, 1e-4, 1e-4], rel=1e-5)
+
+
+def test_same_seed_gives_same_weights(lenet5, with_bar, other_seed):
+    weights = lenet5 / "whole" / "weights.h5"
+    assert same_weights(weights, with_bar / "run" / "weights.h5")
+    assert not same_weights(weights, other_seed / "run" / "weights.h5")
 
 
 def test_finished_run_is_not_trained_again(trained, data_dir):
@@ -103,94 +143,108 @@ def test_finished_run_is_not_trained_again(trained, data_dir):
     assert (trained / "weights.h5").stat().st_mtime_ns == before
 
 
-def test_another_experiment_is_refused_with_the_keys(trained, data_dir):
-    message = r"another experiment \(asked for / there\): stages.0.epochs: 3 / 2, seed: |stages.0.epochs: 3 / 2"
-    with pytest.raises(BnnError, match=message):
+def test_run_of_another_experiment_is_refused(trained, data_dir):
+    with pytest.raises(BnnError) as caught:
         train(resolve("lenet5", epochs=3).experiment, trained, data_dir=data_dir)
+    assert str(caught.value) == (
+        f"{str(trained)!r} holds a run of another experiment (requested / existing): stages.0.epochs: 3 / 2; "
+        "give another --run DIR, or replace it with --fresh"
+    )
 
 
-FALLING_GAMMA = "stages.0.optimizer.gamma={schedule='geometric', initial=1e-3, final=1e-5}"
+# --- resuming ---
 
 
-@pytest.mark.parametrize(
-    ("epoch", "options"),
-    [
-        (0, {}),
-        (1, {}),
-        (3, {}),
-        (1, {"scheme": "irnet"}),
-        (1, {"optimizer": "bop", "overrides": [FALLING_GAMMA]}),
-        (1, {"scheme": "bireal", "bits": "1/32"}),
-    ],
-    ids=str,
-)
-def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, data_dir, interrupt, monkeypatch, epoch, options):
-    experiment = quick(epochs=4, **options)
-    train(experiment, tmp_path / "whole", data_dir=data_dir)
-    interrupt(epoch)
-    with pytest.raises(KeyboardInterrupt):
-        train(experiment, tmp_path / "cut", data_dir=data_dir)
-    assert Run(tmp_path / "cut").result is None
-    monkeypatch.undo()
-    train(experiment, tmp_path / "cut", data_dir=data_dir)
+def assert_same_training(resumed, whole):
+    """Two runs have the same weights and metrics, bit for bit."""
     for name in ("weights.h5", "weights_best.h5"):
-        assert same_weights(tmp_path / "whole" / name, tmp_path / "cut" / name)
-    rows = [Run(tmp_path / name).metrics for name in ("whole", "cut")]
+        assert same_weights(whole / name, resumed / name)
     for key in ("epoch", "step", "loss", "val_loss", "val_top1", "flip_ratio"):
-        assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
+        assert [row[key] for row in Run(whole).metrics] == [row[key] for row in resumed.metrics]
 
 
-def test_dropout_goes_on_where_it_was(tmp_path, data_dir, interrupt, monkeypatch):
-    few = dataclasses.replace(catalog.DATASETS["mnist_5k"], train="train[:64]", test="test[:16]")
-    monkeypatch.setitem(catalog.DATASETS, "mnist_5k", few)
-    experiment = resolve("nin", dataset="mnist_5k", epochs=2, batch_size=32).experiment
-    train(experiment, tmp_path / "whole", data_dir=data_dir)
-    with monkeypatch.context() as patch:
-        save = callbacks.SaveRun.on_epoch_end
-        patch.setattr(
-            callbacks.SaveRun, "on_epoch_end", lambda *args: save(*args) if args[1] == 0 else pytest.fail("cut")
-        )
-        with pytest.raises(pytest.fail.Exception, match="cut"):
-            train(experiment, tmp_path / "cut", data_dir=data_dir)
-    train(experiment, tmp_path / "cut", data_dir=data_dir)
-    assert same_weights(tmp_path / "whole" / "weights.h5", tmp_path / "cut" / "weights.h5")
-    steps = [value for name, value in read_weights(tmp_path / "cut" / "weights.h5").items() if "step" in name]
-    assert steps == [4, 4]
+@pytest.mark.parametrize("epoch", [pytest.param(0, marks=pytest.mark.slow), 1, 3])
+def test_resumed_training_equals_uninterrupted_training(lenet5, tmp_path, epoch):
+    assert_same_training(resume_copy(stepping(), lenet5, epoch, tmp_path / "run"), lenet5 / "whole")
 
 
-def test_what_anneals_follows_its_schedule_over_all_stages(tmp_path, data_dir):
-    experiment = quick(scheme="irnet", epochs=1)
-    experiment = experiment.model_copy(update={"stages": experiment.stages * 2})
-    train(experiment, tmp_path / "run", data_dir=data_dir)
-    rows = Run(tmp_path / "run").metrics
-    assert [row["t"] for row in rows] == pytest.approx([0.1, 1.0])
-    assert [row["k"] for row in rows] == pytest.approx([10.0, 1.0])
-    checkpoint = checkpoints.latest(Run(tmp_path / "run"))
-    model = build_model(experiment)
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+
+
+def two_stages_of_irnet():
+    experiment = small_experiment(scheme="irnet", epochs=2)
+    return experiment.model_copy(update={"stages": experiment.stages * 2})
+
+
+@pytest.mark.usefixtures("tiny")
+def test_resumed_annealing(tmp_path):
+    """IR-Net's t and k follow their schedule over all stages, and are restored."""
+    experiment = two_stages_of_irnet()
+    train_with_copies(experiment, tmp_path)
+    rows = Run(tmp_path / "whole").metrics
+    assert [row["t"] for row in rows] == pytest.approx([0.1, 10**-0.5, 1.0, 10**0.5])
+    assert [row["k"] for row in rows] == pytest.approx([10.0, 10**0.5, 1.0, 1.0])
+    checkpoint = checkpoints.latest(Run(tmp_path / "whole"))
+    model = build_tiny_model(experiment)
     checkpoint.restore(model, None)
     (annealed,) = annealed_of(model)
-    assert annealed.values() == pytest.approx({"t": 1.0, "k": 1.0})
+    assert annealed.values() == pytest.approx({"t": 10**0.5, "k": 1.0})
+    assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
 
 
-def test_bop_keeps_kernels_at_one(tmp_path, data_dir):
-    train(quick(optimizer="bop", overrides=[FALLING_GAMMA]), tmp_path / "run", data_dir=data_dir)
-    rows = Run(tmp_path / "run").metrics
-    assert [row["gamma"] for row in rows] == pytest.approx([1e-3, 1e-4])
+def test_resumed_bop(tmp_path):
+    """Bop's state and the schedule of gamma resume, and its kernels stay ±1."""
+    experiment = small_experiment(optimizer="bop", overrides=[FALLING_GAMMA])
+    train_with_copies(experiment, tmp_path)
+    rows = Run(tmp_path / "whole").metrics
+    assert [row["gamma"] for row in rows] == pytest.approx([1e-3, 10**-3.5, 1e-4, 10**-4.5])
     assert all(0 < row["flip_ratio"] < 1 for row in rows)
-    _, model = load_run(tmp_path / "run")
+    _, model = load_run(tmp_path / "whole")
     binary = binary_variables(model)
     assert binary
     assert all(np.array_equal(np.abs(variable), np.ones(variable.shape)) for variable in binary)
+    assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
 
 
-def test_killed_in_the_middle_and_resumed(tmp_path, data_dir):
-    """A real process, a real SIGKILL."""
-    experiment = quick(epochs=6)
-    train(experiment, tmp_path / "whole", data_dir=data_dir)
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny")
+def test_resumed_training_with_real_activations(tmp_path):
+    experiment = small_experiment(scheme="bireal", bits="1/32", epochs=2)
+    train_with_copies(experiment, tmp_path)
+    assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
+
+
+def test_resumed_dropout(tmp_path, monkeypatch):
+    """The number of steps, which decides what is dropped, is restored."""
+    monkeypatch.setattr(trainer, "build_model", functools.partial(build_tiny_model, dropout=0.5))
+    experiment = small_experiment(epochs=2)
+    train_with_copies(experiment, tmp_path)
+    assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
+    steps = [value for name, value in read_weights(tmp_path / "run" / "weights.h5").items() if "step" in name]
+    assert steps == [4]
+
+
+@pytest.mark.slow
+def test_resumed_dropout_of_nin(tmp_path):
+    experiment = small_experiment("nin", examples=16, batch_size=8, epochs=2)
+    train_with_copies(experiment, tmp_path)
+    assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
+    steps = [value for name, value in read_weights(tmp_path / "run" / "weights.h5").items() if "step" in name]
+    assert steps == [4, 4]
+
+
+def test_training_resumes_after_sigkill(lenet5, tmp_path):
+    """A process of its own is killed in the third or fourth epoch: its steps are slow enough to be caught there."""
     directory = tmp_path / "killed"
     code = f"""
-from bnn_keras import resolve, train
-train(resolve("lenet5", epochs=6, batch_size=500).experiment, {str(directory)!r}, data_dir={data_dir!r})
+import time
+from bnn_keras import train
+from bnn_keras.experiment import load_experiment
+from bnn_keras.training import callbacks
+callbacks.StopBetweenSteps.on_train_batch_end = lambda *args: time.sleep(1)
+train(load_experiment({str(lenet5 / "whole" / "experiment.toml")!r}), {str(directory)!r})
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -199,145 +253,146 @@ train(resolve("lenet5", epochs=6, batch_size=500).experiment, {str(directory)!r}
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert Run(directory).result is None
-    train(experiment, directory, data_dir=data_dir)
-    assert same_weights(tmp_path / "whole" / "weights.h5", directory / "weights.h5")
+    train(stepping(), directory)
+    assert_same_training(Run(directory), lenet5 / "whole")
 
 
-def test_ctrl_c_stops_between_steps_and_gives_the_signal_back(tmp_path, data_dir, monkeypatch):
-    monkeypatch.setattr(signal, "SIG_IGN", None)  # whoever runs the tests may ignore SIGINT
+def test_ctrl_c_stops_between_steps_and_restores_the_handler(tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "SIG_IGN", None)  # the process that runs the tests may ignore SIGINT
     before = signal.getsignal(signal.SIGINT)
     sent = []
 
-    def swallow(self, epoch, logs=None):
+    def interrupt(self, logs=None):
         if not sent:
-            sent.append(epoch)
+            sent.append(True)
             try:
                 signal.raise_signal(signal.SIGINT)
-            except KeyboardInterrupt:  # as a destructor would
-                pytest.fail("raised where the program happened to be")
+            except KeyboardInterrupt:  # Python suppresses it in a destructor
+                pytest.fail("raised inside of a callback")
 
-    monkeypatch.setattr(callbacks.Measurements, "on_test_begin", lambda self, logs=None: swallow(self, 0))
-    monkeypatch.setattr(callbacks.Measurements, "on_epoch_end", lambda self, epoch, logs=None: None)
+    monkeypatch.setattr(callbacks.MeasureEpoch, "on_test_begin", interrupt)
+    monkeypatch.setattr(callbacks.MeasureEpoch, "on_epoch_end", lambda self, epoch, logs=None: None)
     with pytest.raises(KeyboardInterrupt):
-        train(quick(), tmp_path / "run", data_dir=data_dir)
+        train(stepping(), tmp_path / "run")
     assert sent
     assert signal.getsignal(signal.SIGINT) is before
     assert not (tmp_path / "run" / "weights.h5").exists()
 
 
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, data_dir, interrupt, monkeypatch):
-    experiment = quick(epochs=4)
-    train(experiment, tmp_path / "whole", data_dir=data_dir)
-    interrupt(3)
+def test_second_ctrl_c_interrupts_immediately():
+    stop = callbacks.StopBetweenSteps()
+    stop._request(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
-        train(experiment, tmp_path / "cut", data_dir=data_dir)
-    monkeypatch.undo()
-    (data,) = (tmp_path / "cut" / "checkpoints" / "epoch-00003").glob("*.data-*")
+        stop._request(signal.SIGINT, None)
+
+
+# --- damaged checkpoints ---
+
+
+def test_damaged_checkpoint_is_skipped(lenet5, tmp_path):
+    shutil.copytree(lenet5 / "killed-3", tmp_path / "killed-3")
+    (data,) = (tmp_path / "killed-3" / "checkpoints" / "epoch-00003").glob("*.data-*")
     damaged = bytearray(data.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     data.write_bytes(damaged)
-    with pytest.warns(UserWarning, match=r"damaged: epoch-00003 \(variables.*changed\); going on from epoch-00002"):
-        train(experiment, tmp_path / "cut", data_dir=data_dir)
-    assert same_weights(tmp_path / "whole" / "weights.h5", tmp_path / "cut" / "weights.h5")
+    message = r"damaged checkpoint: epoch-00003 \(variables.*changed\); resuming from epoch-00002"
+    with pytest.warns(UserWarning, match=message):
+        resumed = resume_copy(stepping(), tmp_path, 3, tmp_path / "run")
+    assert_same_training(resumed, lenet5 / "whole")
 
 
-def test_every_checkpoint_damaged(tmp_path, data_dir, interrupt, monkeypatch):
-    interrupt(1)
-    with pytest.raises(KeyboardInterrupt):
-        train(quick(), tmp_path / "run", data_dir=data_dir)
-    monkeypatch.undo()
-    (tmp_path / "run" / "checkpoints" / "epoch-00001" / "state.json").write_text("{")
+def test_every_checkpoint_damaged(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "killed-1", tmp_path / "run")
+    (directory / "checkpoints" / "epoch-00001" / "state.json").write_text("{")
     with pytest.raises(BnnError, match=r"every checkpoint of .* is damaged: epoch-00001 .*; start over with --fresh"):
-        train(quick(), tmp_path / "run", data_dir=data_dir)
-    train(quick(), tmp_path / "run", data_dir=data_dir, fresh=True)
+        train(stepping(), directory)
+    train(stepping(), directory, fresh=True)
+    assert_same_training(Run(directory), lenet5 / "whole")
 
 
-def test_two_checkpoints_are_kept(trained):
-    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["epoch-00001", "epoch-00002"]
+# --- starting over ---
 
 
-def test_fresh_starts_over_and_keeps_what_is_not_its_own(tmp_path, data_dir):
-    train(quick(), tmp_path, data_dir=data_dir)
-    (tmp_path / "notes.txt").write_text("mine")
-    train(quick(epochs=1), tmp_path, data_dir=data_dir, fresh=True)
-    assert len(Run(tmp_path).metrics) == 1
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+def test_fresh_starts_over_and_keeps_other_files(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    (directory / "notes.txt").write_text("mine")
+    train(stepping(epochs=1), directory, fresh=True)
+    assert len(Run(directory).metrics) == 1
+    assert (directory / "notes.txt").read_text() == "mine"
 
 
-def test_fresh_keeps_the_run_where_the_new_one_cannot_start(tmp_path, data_dir):
-    train(quick(epochs=1), tmp_path / "run", data_dir=data_dir)
+def test_fresh_keeps_the_run_if_the_new_training_cannot_start(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
     with pytest.raises(BnnError, match="--manual-dir"):
-        train(
-            quick(dataset="mnist"), tmp_path / "run", data_dir=str(tmp_path / "none"), manual_dir="/nowhere", fresh=True
-        )
-    assert Run(tmp_path / "run").result
+        train(stepping(dataset="mnist"), directory, data_dir=str(tmp_path / "none"), manual_dir="/nowhere", fresh=True)
+    assert Run(directory).result == Run(lenet5 / "whole").result
 
 
-def test_nothing_is_left_where_a_training_cannot_start(tmp_path):
+def test_training_that_cannot_start_leaves_no_files(tmp_path):
+    directory = tmp_path / "runs" / "x"
     with pytest.raises(BnnError, match="--manual-dir"):
-        train(quick(dataset="mnist"), tmp_path / "runs" / "x", data_dir=str(tmp_path / "none"), manual_dir="/nowhere")
+        train(stepping(dataset="mnist"), directory, data_dir=str(tmp_path / "none"), manual_dir="/nowhere")
     assert not (tmp_path / "runs").exists()
 
 
-def test_loss_that_is_not_finite_stops_the_training(tmp_path, data_dir):
-    experiment = quick(overrides=["stages.0.optimizer.learning_rate=1e30"])
+# --- errors while training ---
+
+
+def test_loss_that_is_not_finite_stops_the_training(tmp_path):
+    experiment = small_experiment(overrides=["stages.0.optimizer.learning_rate=1e30"])
     with pytest.raises(
         BnnError, match=r"the loss is (nan|inf) in epoch 1; expected a finite number; lower the learning"
     ):
-        train(experiment, tmp_path / "run", data_dir=data_dir)
+        train(experiment, tmp_path / "run")
     assert not (tmp_path / "run" / "weights.h5").exists()
 
 
-def test_full_disk_keeps_the_last_checkpoint(tmp_path, data_dir):
-    """A limit on the size of a file stands for a full disk."""
-    directory = tmp_path / "run"
-    code = f"""
-import resource, sys
-from bnn_keras import BnnError, resolve, train
-from bnn_keras.training import callbacks
-save = callbacks.SaveRun.on_epoch_end
-def limited(self, epoch, logs=None):
-    if epoch == 1:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-    save(self, epoch, logs)
-callbacks.SaveRun.on_epoch_end = limited
-try:
-    train(resolve("lenet5", epochs=3, batch_size=500).experiment, {str(directory)!r}, data_dir={data_dir!r})
-except BnnError as error:
-    print(error)
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"cannot write '{directory}" in result.stdout, result.stderr
-    assert "make room" in result.stdout
+@contextlib.contextmanager
+def limited_file_size(size):
+    """Make writes beyond a number of bytes fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk_keeps_the_last_checkpoint(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "killed-1", tmp_path / "run")
+    with limited_file_size(300_000), pytest.raises(BnnError) as caught:
+        train(stepping(), directory)
+    assert str(caught.value).startswith(f"cannot write '{directory}/weights")
+    assert "(File too large); free disk space" in str(caught.value)
     assert not list(directory.rglob(".*.new*"))
-    train(resolve("lenet5", epochs=3, batch_size=500).experiment, directory, data_dir=data_dir)
-    assert [row["epoch"] for row in Run(directory).metrics] == [1, 2, 3]
+    assert checkpoints.latest(Run(directory)).state.epoch == 1
+    train(stepping(), directory)
+    assert_same_training(Run(directory), lenet5 / "whole")
 
 
-def test_plain_progress_has_a_line_per_epoch(tmp_path, data_dir):
-    with (tmp_path / "out").open("w") as stream:
-        train(quick(), tmp_path / "run", data_dir=data_dir, console=Console(file=stream))
-    lines = (tmp_path / "out").read_text().splitlines()
-    assert len(lines) == 2
-    for part in ("epoch 2/2", "images/s", "loss", "top-1", "test", "left 0:00"):
-        assert part in lines[1]
+def test_full_disk_while_a_checkpoint_is_written(tmp_path):
+    model = build_model(stepping())
+    optimizer = tf.keras.optimizers.legacy.SGD()
+    run = Run(tmp_path)
+    checkpoints.save(run, checkpoints.State(epoch=1), model, optimizer)
+    with limited_file_size(300_000), pytest.raises(BnnError, match=r"cannot write '.*checkpoints' \(.*; free disk"):
+        checkpoints.save(run, checkpoints.State(epoch=2), model, optimizer)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-00001"]
+    assert checkpoints.latest(run).state.epoch == 1
 
 
-def test_bar_on_a_terminal(tmp_path, data_dir):
-    with (tmp_path / "out").open("w") as stream:
-        console = Console(file=stream, force_terminal=True, width=150)
-        train(quick(epochs=3), tmp_path / "run", data_dir=data_dir, console=console)
-    shown = (tmp_path / "out").read_text()
-    for part in ("epoch 3/3", "images/s", "loss", "top-1", "test", "left 0:0"):
+# --- progress ---
+
+
+def test_plain_progress_has_a_line_per_epoch(other_seed):
+    lines = (other_seed / "shown.txt").read_text().splitlines()
+    assert len(lines) == 4
+    for part in ("epoch 4/4", "images/s", "loss", "top-1", "test", "left 0:00"):
+        assert part in lines[3]
+    assert "left" not in lines[0]
+
+
+def test_bar_on_a_terminal(with_bar):
+    shown = (with_bar / "shown.txt").read_text()
+    for part in ("epoch 4/4", "images/s", "loss", "top-1", "test", "left 0:0"):
         assert part in shown
-
-
-def test_environment_has_no_secrets(trained):
-    text = json.dumps(Run(trained).environment)
-    assert not any(value in text for name, value in os.environ.items() if "TOKEN" in name or "KEY" in name if value)
-
-
-def test_names_of_files_are_those_documented():
-    readme = (ROOT / "README.md").read_text()
-    for name in (runs.EXPERIMENT, runs.ENVIRONMENT, runs.METRICS, runs.WEIGHTS, runs.BEST_WEIGHTS, runs.RESULT):
-        assert name in readme

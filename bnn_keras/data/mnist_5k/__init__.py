@@ -1,6 +1,6 @@
-"""`mnist_5k`: 5,000 real MNIST digits in the package, as a TFDS builder.
+"""TFDS builder of `mnist_5k`: 5,000 MNIST digits that ship with the package.
 
-Origin, licence and making of the file are in README.md beside it.
+README.md in this folder documents the origin, licence and creation of the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FILE = Path(__file__).with_name("mnist_5k.npz")
 
 
 class Mnist5k(tfds.core.GeneratorBasedBuilder):
-    """5,000 MNIST digits, 500 per class: every fifth row is test, 4,000 train / 1,000 test."""
+    """5,000 MNIST digits, 500 per class. Every fifth row is a test image: 4,000 train, 1,000 test."""
 
     name = "mnist_5k"
     VERSION = tfds.core.Version("1.0.0")

@@ -1,4 +1,4 @@
-"""Weights that behave like trained ones, for networks that nobody trained: to measure files of them, not accuracy."""
+"""Random weights that resemble trained ones, to measure size, speed and export error of untrained networks."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import tensorflow as tf
 _IMAGES = 8
 
 
-def look_trained(model: tf.keras.Model, seed: int = 0) -> np.ndarray:
-    """Gives a network what a training would: kernels of both signs, and batch norms that fit their inputs.
+def randomize_weights(model: tf.keras.Model, seed: int = 0) -> np.ndarray:
+    """Give a network random weights with the statistics of trained ones.
 
-    Kernels that are all positive (Bi-Real Net begins so) are drawn anew; Bop's become their signs. Scales and shifts of
-    batch norms are drawn near 1 and 0, and their statistics are those of a few random images.
+    Kernels without negative weights (those of a fresh Bi-Real Net) are redrawn from N(0, 0.05²); Bop's kernels are
+    replaced by their signs. Batch norms get scales from U(0.5, 1.5), shifts from N(0, 0.3²), and the statistics of a
+    few random images.
 
     Args:
-        model: The network; its weights are changed.
-        seed: Of all that is drawn.
+        model: The network; its weights are changed in place.
+        seed: Seed of all random numbers.
 
     Returns:
-        The images, (8, height, width, channels).
+        The random images, (8, height, width, channels).
     """
     random = np.random.default_rng(seed)
     norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]

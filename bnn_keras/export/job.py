@@ -1,0 +1,59 @@
+"""The export job: a trained network and the options that every format's `convert` receives."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bnn_keras.experiment import Experiment
+from bnn_keras.export.freeze import binary_kernels, freeze
+from bnn_keras.export.kernels import Kernel
+from bnn_keras.export.saved_graph import save_graph
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportJob:
+    """A trained network and how to export it.
+
+    Attributes:
+        model: The trained network.
+        experiment: Its experiment.
+        labels: Class names, in the order of the logits.
+        floats: Type of all numbers that are not binary weights.
+        softmax: Whether the exported model returns probabilities instead of logits.
+        batch_size: Images per batch, for formats with a fixed batch size.
+        calibration: Returns the images that calibrate the ranges of int8.
+    """
+
+    model: tf.keras.Model
+    experiment: Experiment
+    labels: Sequence[str]
+    floats: str = "float32"
+    softmax: bool = False
+    batch_size: int = 1
+    calibration: Callable[[], np.ndarray] = lambda: np.empty(0, np.float32)
+
+    @functools.cached_property
+    def kernels(self) -> dict[str, Kernel]:
+        """Binary kernels by layer name."""
+        return binary_kernels(self.model)
+
+    @functools.cached_property
+    def graph(self) -> Path:
+        """Folder with a SavedModel of the frozen network, the input of every converter.
+
+        Binary dense layers are pointwise convolutions in it. The folder is removed together with this object.
+        """
+        folder = tempfile.mkdtemp(prefix="bnn-keras-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = Path(folder) / "graph"
+        save_graph(freeze(self.model, self.kernels, dense_as_convolutions=True), path, self.softmax)
+        return path

@@ -1,0 +1,58 @@
+"""Small trainings for tests: `from trainings import ...` (pytest puts this folder on the path)."""
+
+import shutil
+
+import pytest
+import tensorflow as tf
+
+from bnn_keras import resolve, train
+from bnn_keras.build import build_scheme
+from bnn_keras.runs import Run
+from bnn_keras.training import checkpoints
+
+
+def small_experiment(network="lenet5", *, examples=64, batch_size=32, epochs=4, overrides=(), **options):
+    """Return an experiment on a few made-up images: two steps per epoch unless the arguments say otherwise."""
+    overrides = [f"data.examples={examples}", *overrides]
+    options = {"dataset": "fake", "batch_size": batch_size, "epochs": epochs, **options}
+    return resolve(network, overrides=overrides, **options).experiment
+
+
+def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
+    """Build a network with one binary layer in the place of `build_model`, for tests that need any network."""
+    tf.keras.utils.set_random_seed(experiment.seed)
+    images = tf.keras.layers.Input(experiment.input_shape)
+    x = tf.keras.layers.Conv2D(8, 5, 4, name="first")(images)
+    if batch_norm:
+        x = tf.keras.layers.BatchNormalization(name="batch_norm")(x)
+    x = build_scheme(experiment, stage).conv2d(16, 3, padding="same", dropout=dropout, name="binary")(x)
+    if batch_norm:
+        x = tf.keras.layers.BatchNormalization(name="second_batch_norm")(x)
+    x = tf.keras.layers.Flatten(name="flatten")(x)
+    logits = tf.keras.layers.Dense(experiment.data.row.classes, dtype="float32", name="logits")(x)
+    return tf.keras.Model(images, logits, name="tiny")
+
+
+def train_with_copies(experiment, folder, **options):
+    """Train into folder/"whole", and keep copies of the run as a SIGKILL would leave it.
+
+    folder/"killed-<n>" is the run in epoch n, counted from 0: metrics and weights are written, the checkpoint is not.
+    """
+    save = checkpoints.save
+
+    def copy_and_save(run, state, *args):
+        shutil.copytree(run.directory, folder / f"killed-{state.epoch - 1}")
+        save(run, state, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "save", copy_and_save)
+        return train(experiment, folder / "whole", plain=True, **options)
+
+
+def resume_copy(experiment, folder, epoch, directory, **options):
+    """Resume the copy of a run that was killed in an epoch, in another directory; return the run."""
+    shutil.copytree(folder / f"killed-{epoch}", directory)
+    assert len(Run(directory).metrics) == epoch + 1
+    assert Run(directory).result is None
+    train(experiment, directory, plain=True, **options)
+    return Run(directory)
