@@ -26,15 +26,13 @@ class WorkerInThisProcess:
         pass
 
 
-@pytest.fixture(params=["keras", pytest.param("tflite_float", marks=pytest.mark.slow)])
-def engine(request, monkeypatch):
-    """Return an engine. The slow one runs in separate processes, as for the user."""
-    if request.param == "keras":
-        monkeypatch.setattr(worker, "Worker", WorkerInThisProcess)
-        monkeypatch.setattr(measuring, "_prepare", lambda threads: None)
-        # TensorFlow is running already, and its number of threads can no longer be set.
-        monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)
-    return request.param
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Measure in this process."""
+    monkeypatch.setattr(worker, "Worker", WorkerInThisProcess)
+    monkeypatch.setattr(measuring, "_prepare", lambda threads: None)
+    # TensorFlow is running already, and its number of threads can no longer be set.
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1)
 
 
 def test_help_names_every_engine_and_option():
@@ -43,7 +41,7 @@ def test_help_names_every_engine_and_option():
         assert part in text
 
 
-def test_benchmark_prints_a_table_and_writes_files(trained, tmp_path, engine):
+def check_table_and_files(trained, tmp_path, engine):
     table, picture = tmp_path / "o.csv", tmp_path / "p.png"
     result = run_bnnk("benchmark", trained, "--engine", engine, *QUICK, "-o", table, "--plot", picture)
     assert result.exit_code == 0, result.output
@@ -58,11 +56,22 @@ def test_benchmark_prints_a_table_and_writes_files(trained, tmp_path, engine):
     assert picture.stat().st_size > 1000
 
 
-def test_json_output_of_a_network(engine):
-    result = run_bnnk("benchmark", "lenet5", "--engine", engine, *QUICK, "--json")
+@pytest.mark.usefixtures("in_this_process")
+def test_benchmark_prints_a_table_and_writes_files(trained, tmp_path):
+    check_table_and_files(trained, tmp_path, "keras")
+
+
+@pytest.mark.slow
+def test_benchmark_in_separate_processes(trained, tmp_path):
+    check_table_and_files(trained, tmp_path, "tflite_float")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_json_output_of_a_network():
+    result = run_bnnk("benchmark", "lenet5", "--engine", "keras", *QUICK, "--json")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
-    assert (row["source"], row["weights"], row["engine"]) == ("lenet5", "random", engine)
+    assert (row["source"], row["weights"], row["engine"]) == ("lenet5", "random", "keras")
     assert row["images_per_second"].keys() == {"2"}
 
 
