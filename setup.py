@@ -55,6 +55,7 @@ setup(
         "rich>=13",
         "safetensors>=0.5",
         "setuptools>=70.1,<81",  # TensorBoard 2.19 imports pkg_resources
+        f"tensorboard{TENSORFLOW}",  # a dependency of TensorFlow until 2.20
         f"tensorflow{TENSORFLOW}",
         "tensorflow-datasets>=4.8",
         f"tf-keras{TENSORFLOW}",
