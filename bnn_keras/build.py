@@ -68,8 +68,8 @@ def build_network(
         A model from normalised images (batch, height, width, channels) to logits (batch, classes).
 
     Raises:
-        BnnError: The images are too small for the network, an option has a wrong value, or the package of the network
-            is not installed.
+        BnnError: The images are too small for the network, an option has a wrong value, or Larq Zoo is needed and not
+            installed.
 
     Example:
         >>> from bnn_keras import schemes
@@ -82,12 +82,6 @@ def build_network(
         logits = _builder(catalog.NETWORKS[name].builder)(
             scheme, Rotate180(name="rotate180")(images) if rotated else images, classes, **options
         )
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "larq_zoo":
-            raise
-        raise BnnError(
-            f"network {name!r} needs Larq Zoo, which is not installed; install it with pip install larq-zoo"
-        ) from error
     except ValueError as error:
         expected = " × ".join(map(str, catalog.NETWORKS[name].input_shape))
         raise BnnError(

@@ -11,8 +11,7 @@ import tomli_w
 from helpers import ROOT
 
 from bnn_keras import catalog
-from bnn_keras.build import build_model, build_optimizer, build_schedule, build_schedules, build_scheme
-from bnn_keras.errors import BnnError
+from bnn_keras.build import build_optimizer, build_schedule, build_schedules, build_scheme
 from bnn_keras.experiment import ExperimentError, parse, resolve
 from bnn_keras.experiment.schedule_config import SCHEDULES
 
@@ -153,25 +152,6 @@ def test_bireal_kernels_are_scaled_only_if_the_option_is_set(scaled):
         quantized = tf.convert_to_tensor(layer.kernel).numpy()
     scale = np.abs(latent).mean((0, 1, 2)) if scaled else 1.0
     np.testing.assert_allclose(quantized, np.sign(latent) * scale, rtol=1e-6)
-
-
-# --- optional packages ---
-
-
-def test_missing_larq_zoo_is_one_clear_error(monkeypatch):
-    monkeypatch.setitem(sys.modules, "larq_zoo", None)  # makes `import larq_zoo` fail
-    monkeypatch.delitem(sys.modules, "bnn_keras.networks.zoo", raising=False)
-    with pytest.raises(BnnError) as error:
-        build_model(resolve("zoo/quicknet").experiment)
-    assert str(error.value) == (
-        "network 'zoo/quicknet' needs Larq Zoo, which is not installed; install it with pip install larq-zoo"
-    )
-
-
-def test_other_missing_modules_are_not_hidden(monkeypatch):
-    monkeypatch.setitem(sys.modules, "bnn_keras.networks.xnor_net", None)
-    with pytest.raises(ModuleNotFoundError, match=r"bnn_keras\.networks\.xnor_net"):
-        build_model(resolve("lenet5").experiment)
 
 
 # --- docs/experiments.md ---

@@ -139,7 +139,7 @@ def _entrant_of_file(source: str) -> Entrant:
     """
     path = Path(source)
     exported = open_export(path)
-    sidecar = {} if exported.format == "packed" else read_sidecar(path)
+    sidecar = {} if catalog.FORMATS[exported.format].self_contained else read_sidecar(path)
     return Entrant(
         source=source,
         weights="file",

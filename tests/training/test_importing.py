@@ -58,8 +58,8 @@ def distance(logits, expected):
 
 
 def content(directory):
-    """Return the content of every file below a directory, by path."""
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    """Return the content of every file below a directory, by path, without the lock file (it names a process)."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
