@@ -142,7 +142,7 @@ def test_network_table_has_differences_within_tolerance(networks):
         assert line[-1] == "–" or float(line[-1]) <= parity.tolerances(golden)["steps"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_larq_zoo_table_is_up_to_date(networks):
     module, lines = networks
     zoo = [line.strip("| \n").split(" | ") for line in module.zoo()]

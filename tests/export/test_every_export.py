@@ -19,8 +19,9 @@ SMALLEST = {
     **{"birealnet": 96, "resnet18": 96, "resnet34": 96, "zoo/": 96},
 }
 QUICK = ("lenet5", "wrn_20_1")  # with every scheme
-SLOW = ("nin", "resnet20", "zoo/quicknet", "zoo/real_to_binary_net")  # with every scheme
-NIGHTLY = ("birealnet34", "resnet34", "wrn_20_2")  # blocks of birealnet18, resnet18 and wrn_20_10
+SLOW = ("nin", "resnet20", "zoo/quicknet")  # with every scheme
+# Blocks of birealnet18, resnet18, binary_alexnet and wrn_20_10.
+NIGHTLY = ("birealnet34", "resnet34", "xnornet", "wrn_20_2")
 SHALLOW = {"wrn_20_1": ["network.depth=8"]}
 
 

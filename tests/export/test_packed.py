@@ -93,13 +93,14 @@ def test_float16_files_are_smaller_and_close(job, lenet5, digits, tmp_path):
 
 
 def _networks():
-    """Yield all networks: quick ones, slow ones, and networks of Larq Zoo, most of them nightly."""
+    """Yield all networks: quick ones, slow ones, and nightly ones: most of Larq Zoo's, and networks of known blocks."""
     for scheme in catalog.SCHEMES:
         if scheme != "zoo":
             yield pytest.param("lenet5", {"scheme": scheme, "optimizer": "adam"}, id=f"lenet5-{scheme}")
     yield pytest.param("wrn_20_10", {"dataset": "cifar100"}, id="wrn_20_10-cifar100", marks=pytest.mark.slow)
     for name in catalog.NETWORKS:
-        nightly = name.startswith("zoo/") and name != "zoo/quicknet"
+        same_blocks = name in ("birealnet34", "resnet34")  # as birealnet18 and resnet18
+        nightly = same_blocks or (name.startswith("zoo/") and name != "zoo/quicknet")
         quick = name in ("lenet5", "resnet20")
         yield pytest.param(
             name, {}, id=name, marks=[] if quick else pytest.mark.nightly if nightly else pytest.mark.slow

@@ -162,11 +162,10 @@ def test_two_processes_equal_one_device(tmp_path, optimizer):
 @pytest.mark.parametrize(
     "options",
     [
-        {"scheme": "irnet"},
+        {"network": "nin", "scheme": "irnet"},
         {"optimizer": "bop", "overrides": ["stages.0.optimizer.threshold=1e-6"]},
-        {"network": "nin"},  # which has dropout
     ],
-    ids=["irnet", "bop", "dropout"],
+    ids=["annealing and dropout", "bop"],
 )
 def test_two_processes_resume_a_training_of_two_devices(tmp_path, options):
     """Two devices train the first epoch of two, two processes resume from their checkpoint."""
