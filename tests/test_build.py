@@ -65,6 +65,10 @@ COSINE = f"{{schedule = 'cosine', {ENDS}, warm_up = {{initial = 0, epochs = 5}}}
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
+        (
+            [f"{RATE}={{schedule = 'multi_step', initial = 1, factor = 0.1, boundaries = [2, 2]}}"],
+            f"{RATE}.boundaries: got [2, 2]; expected",
+        ),
         ([f"{RATE}=0"], f"{RATE}: got 0; expected greater than 0"),
         ([f"{RATE}=true"], f"{RATE}: got True; expected a valid number"),
         ([f"{RATE}=[0.1]"], f"{RATE}: got [0.1]; expected a valid number"),

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bnn_keras.build import build_model
 from bnn_keras.constraints import AtLeast, CentreAndClip, apply_constraints
+from bnn_keras.experiment import resolve
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 8, 4), (8, 4)])
@@ -30,3 +32,13 @@ def test_apply_constraints_reaches_every_constrained_weight():
     apply_constraints(model)
     assert layer.bias.numpy().tolist() == [3, 3]
     assert np.all(layer.kernel.numpy() == 1)
+
+
+@pytest.mark.parametrize(("network", "expected"), [("lenet5", 0.01), ("nin", 0.01), ("resnet20", 0)])
+def test_scales_of_xnor_nets_batch_norms_have_a_minimum(network, expected):
+    model = build_model(resolve(network).experiment)
+    scales = [layer.gamma for layer in model.layers if getattr(layer, "gamma", None) is not None]
+    for scale in scales:
+        scale.assign(tf.zeros_like(scale))
+    apply_constraints(model)
+    assert {value for scale in scales for value in scale.numpy()} == {np.float32(expected)}

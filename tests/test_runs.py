@@ -22,6 +22,11 @@ def test_default_directory(experiment):
     assert str(runs.default_directory(experiment)) == "runs/xnor_net-lenet5_mnist_5k-xnor-1w1a-adam_torch-seed1"
 
 
+def test_default_directory_has_weights_before_activations():
+    experiment = resolve("resnet20", bits="1/32").experiment
+    assert "-irnet-1w32a-sgd-seed1" in str(runs.default_directory(experiment))
+
+
 @pytest.mark.parametrize("path", ["/proc/nowhere/run", "file/run"])
 def test_directory_that_cannot_be_created(path, tmp_path):
     (tmp_path / "file").write_text("")

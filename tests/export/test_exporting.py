@@ -218,6 +218,14 @@ def test_a_file_with_other_predictions_is_not_written(trained, data_dir, tmp_pat
     assert file.read_text() == "previous content"
 
 
+def test_logit_error_is_the_median_over_the_images():
+    images = np.ones((5, 2), np.float32)
+    factors = np.array([1, 1.1, 1.2, 1.3, 3], np.float32)[:, None]
+    measured = verify.compare(lambda batch: batch, lambda batch: batch * factors, images)
+    assert measured["logit_error"] == pytest.approx(0.2, rel=1e-5)
+    assert measured["largest_logit_error"] == pytest.approx(2, rel=1e-5)
+
+
 def test_verification_catches_explicit_zero_padding(tmp_path):
     """Larq Compute Engine converts zero padding of a binarized map to a wrong model, without a warning."""
     tf.keras.utils.set_random_seed(1)

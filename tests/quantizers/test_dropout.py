@@ -1,6 +1,7 @@
 """Reproducible dropout: its masks, and when Keras models apply it."""
 
 import random
+import types
 
 import larq
 import numpy as np
@@ -68,6 +69,14 @@ def test_mask_depends_on_seed_and_step_only():
     # Masks of other steps or seeds are independent: half of the values agree.
     for other in (first[1], first[2], *masks(Dropout(0.5, seed=2), 3)):
         assert np.mean(first[0] == other) == pytest.approx(0.5, abs=0.03)
+
+
+def test_mask_depends_on_the_replica(monkeypatch):
+    (first,) = masks(Dropout(0.5, seed=1), 1)
+    context = types.SimpleNamespace(replica_id_in_sync_group=1)
+    monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
+    (second,) = masks(Dropout(0.5, seed=1), 1)
+    assert 0.4 < np.mean(first != second) < 0.6
 
 
 @pytest.mark.parametrize("training", [True, tf.constant(True)])

@@ -104,6 +104,14 @@ def test_stepwise_training(stepwise, data_dir):
     assert all(set(np.unique(kernel)) == {-1.0, 1.0} for kernel in kernels)
 
 
+def test_schedules_of_a_stage_start_with_the_stage():
+    assigned = {}
+    schedules = callbacks.ApplySchedules({"rate": lambda epoch: epoch}, assigned.__setitem__, steps=4, begin=3)
+    schedules.on_epoch_begin(5)
+    schedules.on_train_batch_begin(1)
+    assert assigned == {"rate": 2.25}
+
+
 def test_each_stage_starts_with_the_weights_of_the_last_one(stepwise):
     for stage, last_epoch in enumerate([1, 2, 3, 5], start=1):
         with np.load(stepwise / f"end-{last_epoch}.npz") as before, np.load(stepwise / f"start-{stage}.npz") as after:
