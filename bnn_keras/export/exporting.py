@@ -86,9 +86,16 @@ def export_run(
             binary layers would be float; or the file does not pass verification. Nothing is written then.
 
     Example:
-        >>> from bnn_keras import export_run
-        >>> sidecar = export_run("runs/lenet5", "packed", "lenet5.safetensors")  # doctest: +SKIP
-        >>> sidecar["agreement"], sidecar["packed_layers"]  # doctest: +SKIP
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from bnn_keras import build_model, export_run, import_checkpoint, interop, resolve
+        >>> tensors = interop.to_reference(build_model(resolve("lenet5").experiment))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/checkpoint.npz", **tensors)
+        ...     run, weights, keys = f"{folder}/run", f"{folder}/checkpoint.npz", ["data.examples=8"]
+        ...     _ = import_checkpoint(weights, run, "lenet5", dataset="fake", overrides=keys)
+        ...     sidecar = export_run(run, "packed", f"{folder}/lenet5.safetensors")
+        >>> sidecar["agreement"], sidecar["packed_layers"]
         (100.0, 2)
         >>> export_run("runs/lenet5", "onxx", "lenet5.onnx")  # doctest: +ELLIPSIS
         Traceback (most recent call last):

@@ -46,9 +46,18 @@ def open_export(file: str | Path, batch_size: int | None = None, threads: int | 
 
     Example:
         >>> from bnn_keras.export import open_export
-        >>> exported = open_export("lenet5.safetensors")  # doctest: +SKIP
-        >>> exported.logits(images).argmax(-1)  # doctest: +SKIP
-        array([7, 2, 1])
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from bnn_keras import build_model, export_run, import_checkpoint, interop, resolve
+        >>> tensors = interop.to_reference(build_model(resolve("lenet5").experiment))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/checkpoint.npz", **tensors)
+        ...     run, weights, keys = f"{folder}/run", f"{folder}/checkpoint.npz", ["data.examples=8"]
+        ...     _ = import_checkpoint(weights, run, "lenet5", dataset="fake", overrides=keys)
+        ...     sidecar = export_run(run, "packed", f"{folder}/lenet5.safetensors")
+        ...     exported = open_export(f"{folder}/lenet5.safetensors")
+        >>> exported.format, exported.logits(np.zeros((3, 28, 28, 1), np.float32)).shape
+        ('packed', (3, 10))
         >>> open_export("nothing.tflite")
         Traceback (most recent call last):
         bnn_keras.errors.BnnError: no file or folder 'nothing.tflite'; expected one that `bnnk export` wrote

@@ -150,9 +150,18 @@ def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model
 
     Example:
         >>> from bnn_keras.export.packed import load_packed
-        >>> experiment, labels, network = load_packed("lenet5.safetensors")  # doctest: +SKIP
-        >>> network(images, training=False).shape  # doctest: +SKIP
-        TensorShape([3, 10])
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from bnn_keras import build_model, export_run, import_checkpoint, interop, resolve
+        >>> tensors = interop.to_reference(build_model(resolve("lenet5").experiment))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/checkpoint.npz", **tensors)
+        ...     run, weights, keys = f"{folder}/run", f"{folder}/checkpoint.npz", ["data.examples=8"]
+        ...     _ = import_checkpoint(weights, run, "lenet5", dataset="fake", overrides=keys)
+        ...     sidecar = export_run(run, "packed", f"{folder}/lenet5.safetensors")
+        ...     experiment, labels, network = load_packed(f"{folder}/lenet5.safetensors")
+        >>> experiment.scheme.name, len(labels), network.output_shape
+        ('xnor', 10, (None, 10))
         >>> load_packed("nothing.safetensors")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         bnn_keras.errors.BnnError: cannot read 'nothing.safetensors' as a packed file (No such file or directory); ...
