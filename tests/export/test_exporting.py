@@ -282,7 +282,7 @@ def test_a_crash_of_a_converter_is_one_error(trained, data_dir, tmp_path, monkey
         ("packed", "", {}, "' is a folder; choose another name"),
     ],
 )
-def test_what_cannot_be_is_refused_first(trained, tmp_path, to, name, options, message):
+def test_invalid_options_are_refused_before_the_run_is_loaded(trained, tmp_path, to, name, options, message):
     with pytest.raises(BnnError, match=message):
         export_run(trained, to, tmp_path / name, **options)
     assert not list(tmp_path.iterdir())
