@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from helpers import once
+from helpers import free_memory, once
 
 import bnn_keras
 
@@ -24,13 +24,7 @@ def _no_models_of_other_tests():
     modules = len(sys.modules)
     yield
     if "tensorflow" in sys.modules:
-        import tensorflow as tf
-        from tensorflow.python.framework.ops import gradient_registry
-
-        tf.keras.backend.clear_session()
-        for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient")]:
-            del gradient_registry._registry[name]
-        gc.collect()
+        free_memory()
         if len(sys.modules) > modules:
             gc.freeze()  # what is imported stays; later collections need not look through it
 

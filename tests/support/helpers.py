@@ -1,6 +1,8 @@
 """Functions that tests share: `from helpers import ...` (pytest puts this folder on the path)."""
 
+import ctypes
 import fcntl
+import gc
 import os
 import subprocess
 import sys
@@ -79,6 +81,19 @@ def value_and_gradient(function, x, upstream):
         tape.watch(x)
         y = function(x)
     return y.numpy(), tape.gradient(y, x, tf.constant(upstream)).numpy()
+
+
+def free_memory():
+    """Free what Keras and TensorFlow keep of earlier models, and return it to the operating system."""
+    import tensorflow as tf
+    from tensorflow.python.framework.ops import gradient_registry
+
+    tf.keras.backend.clear_session()
+    for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient")]:
+        del gradient_registry._registry[name]
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def once(tmp_path_factory, name, make):

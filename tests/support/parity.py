@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import procedural
 import tensorflow as tf
+from helpers import free_memory
 
 from bnn_keras import interop
 from bnn_keras.build import build_network, build_scheme
@@ -138,6 +139,7 @@ def compare(path, float32=False, temperatures=None):
     finally:
         tf.keras.backend.set_floatx("float32")
     if float32:
+        free_memory()  # of the network in float64, before the one in float32 is built
         evaluation = Evaluation(path.stem, meta, weights, images)
         differences["output_float32"] = distance(evaluation.output(), golden["eval_out"])
     return differences
