@@ -20,6 +20,9 @@ from typing import IO, Any
 
 from bnn_keras.errors import BnnError
 
+# Python 3.10 has no option -P: without this, a module in the current folder replaces the library of the same name.
+_START = f"import sys; sys.path = [path for path in sys.path if path]; from {__name__} import serve; serve()"
+
 
 @dataclasses.dataclass(frozen=True)
 class _Process:
@@ -78,7 +81,7 @@ class Worker:
         if self._process is None:
             log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
             handle = subprocess.Popen(
-                [sys.executable, "-m", __name__],
+                [sys.executable, "-c", _START],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -107,8 +110,8 @@ call = _WORKER.call
 atexit.register(_WORKER.close)
 
 
-def _serve() -> None:
-    """Answer calls from standard input. Only results are written to the original standard output."""
+def serve() -> None:
+    """Answer calls from standard input, in the worker process. Only results are written to standard output."""
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it forks and sends usage reports
     results = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -136,7 +139,3 @@ def _picklable(answer: tuple[bool, Any]) -> tuple[bool, Any]:
             raise
         return True, RuntimeError(f"{type(result).__name__}: {result}")
     return answer
-
-
-if __name__ == "__main__":
-    _serve()

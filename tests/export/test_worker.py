@@ -29,6 +29,17 @@ def test_exceptions_are_raised_in_the_caller(worker):
     assert worker.call("operator:add", 1, 1) == 2
 
 
+@pytest.mark.parametrize("module", ["larq_compute_engine", "pickle", "bnn_keras"])
+def test_modules_in_the_current_folder_are_not_imported(worker, module, tmp_path, monkeypatch):
+    (tmp_path / f"{module}.py").write_text("open('imported', 'w').close()\n")
+    (tmp_path / "only_here.py").touch()
+    monkeypatch.chdir(tmp_path)
+    worker.call("importlib.util:find_spec", module)
+    with pytest.raises(ModuleNotFoundError, match="only_here"):
+        worker.call("only_here:function")
+    assert not (tmp_path / "imported").exists()
+
+
 def test_printed_output_is_ignored(worker):
     assert worker.call("builtins:print", "not a result") is None
     assert worker.call("operator:add", 1, 1) == 2
