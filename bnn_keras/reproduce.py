@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import shlex
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from bnn_keras import files
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, experiment_names, resolve
 from bnn_keras.runs import Run, default_directory
+from bnn_keras.text import markdown_row
 from bnn_keras.training import train
 
 
@@ -25,11 +27,15 @@ class ReproductionRow:
 
     Attributes:
         experiment: The experiment.
+        name: The name or file that it was requested by.
+        overrides: The "dotted.key=value" strings that it was requested with.
         finished: Its finished runs, one per seed.
         failures: Error messages of the runs that failed.
     """
 
     experiment: Experiment
+    name: str
+    overrides: tuple[str, ...] = ()
     finished: tuple[Run, ...] = ()
     failures: tuple[str, ...] = ()
 
@@ -71,8 +77,9 @@ class ReproductionRow:
 
     @property
     def command(self) -> str:
-        """The command that trains one of the runs."""
-        return f"bnnk train {self.experiment.network.name} --experiment {self.experiment.name}"
+        """The command that trains the run of the first seed, for a shell. Each next run has the next seed."""
+        overrides = [word for override in self.overrides for word in ("--set", override)]
+        return shlex.join(["bnnk", "train", self.experiment.network.name, "--experiment", self.name, *overrides])
 
     def to_document(self) -> dict[str, Any]:
         """Return the row as a JSON document."""
@@ -122,7 +129,10 @@ def reproduce(
     Raises:
         BnnError: A name is unknown, or an experiment is invalid. No run is trained in that case.
     """
-    rows = [ReproductionRow(resolve(experiment=name, overrides=overrides).experiment) for name in _expand_papers(names)]
+    rows = [
+        ReproductionRow(resolve(experiment=name, overrides=overrides).experiment, name, tuple(overrides))
+        for name in _expand_papers(names)
+    ]
     console = console or Console(stderr=True)
     for offset in range(seeds):
         for index, row in enumerate(rows):
@@ -241,8 +251,10 @@ def _markdown(rows: Sequence[ReproductionRow]) -> str:
         "Top-1 accuracy on the test images after the last epoch, in percent. Hours are those of one run. A * marks a",
         "reconstructed recipe: its source gives no recipe, or none for this dataset.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
+        markdown_row(COLUMNS),
         f"|{'---|' * len(COLUMNS)}",
     ]
-    lines += [f"| {' | '.join(cells(row)[:-2])} | `{cells(row)[-2]}` | {cells(row)[-1]} |" for row in rows]
+    for row in rows:
+        *others, command, run = cells(row)
+        lines.append(markdown_row([*others, f"`{command}`", run]))
     return "\n".join(lines) + "\n"

@@ -25,7 +25,7 @@ LAYERS = [
     {"runs"},
     {"experiment", "experiments"},
     {"catalog"},
-    {"files", "location"},
+    {"files", "location", "text"},
     {"__init__"},
     {"errors"},
 ]

@@ -2,10 +2,11 @@
 
 import csv
 import re
+import shlex
 import shutil
 
 import pytest
-from helpers import ROOT, once, run_bnnk
+from helpers import ROOT, once, run_bnnk, same_weights
 from trainings import small_experiment
 
 from bnn_keras import reproduce as module
@@ -57,8 +58,17 @@ def test_missing_runs_are_trained(folder, rows):
     assert first.difference == pytest.approx(first.measured - 99.5)
     assert 0 < first.hours < 0.1
     assert re.match(r"\d+ × ", first.hardware)
-    assert first.command == "bnnk train lenet5 --experiment first"
+    assert first.command == f"bnnk train lenet5 --experiment {folder}/first.toml"
     assert (second.published, second.difference) == (None, None)
+
+
+def test_command_trains_the_run_of_its_row(folder, tmp_path):
+    file = shutil.copy(folder / "first.toml", tmp_path / "of two words.toml")
+    [row] = reproduce([str(file)], directory=tmp_path / "runs", overrides=["seed=7", "data.examples=128"])
+    assert row.finished
+    result = run_bnnk(*shlex.split(row.command)[1:], "--run", tmp_path / "again", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert same_weights(row.finished[0] / "weights.h5", tmp_path / "again" / "weights.h5")
 
 
 def test_finished_runs_are_kept_and_unfinished_runs_resumed(folder, rows, tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 from bnn_keras import files, plots
 from bnn_keras.benchmark.engines import Entrant
 from bnn_keras.errors import BnnError, unknown
+from bnn_keras.text import markdown_row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +172,9 @@ def _markdown(rows: Sequence[BenchmarkRow]) -> str:
         "Latency of single images. Times as fast: speedup over the first file of the network, median over the rounds.",
         "Memory: for loading and the first inference. In binary layers: share of time. –: not measured.",
         "",
-        f"| {' | '.join(columns(rows))} |",
+        markdown_row(columns(rows)),
         f"|{'---|' * len(columns(rows))}",
-        *(f"| {' | '.join('–' if cell is None else cell for cell in row)} |" for row in cells(rows)),
+        *map(markdown_row, cells(rows)),
     ]
     return "\n".join(lines) + "\n"
 

@@ -190,8 +190,8 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
         The arrays in our layout by the reference's names.
 
     Raises:
-        BnnError: A tensor of the model is missing, has another shape or holds no real numbers, or a tensor does not
-            belong to the model.
+        BnnError: A tensor of the model is missing, has another shape, or holds integers, NaN or infinite numbers; or a
+            tensor does not belong to the model.
 
     Example:
         >>> from bnn_keras import build_model, resolve
@@ -211,9 +211,14 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
         *(f"{name} is missing" for name in expected if name not in received),
         *(f"{name} is unknown" for name in received if name not in expected),
         *(
-            f"{name} holds {value.dtype}, expected real numbers"
+            f"{name} holds {value.dtype}, expected floating-point numbers"
             for name, value in received.items()
-            if name in expected and value.dtype.kind not in "fiu"
+            if name in expected and value.dtype.kind != "f"
+        ),
+        *(
+            f"{name} holds NaN or infinite numbers"
+            for name, value in received.items()
+            if name in expected and value.dtype.kind == "f" and not np.isfinite(value).all()
         ),
         *(
             f"{name} has shape {received[name].shape}, expected {tensor.shape}"

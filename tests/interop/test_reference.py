@@ -344,10 +344,16 @@ def test_tensors_of_another_network_are_an_error(wide):
     assert message.endswith(" more")
 
 
-@pytest.mark.parametrize("kind", ["U1", "S1", "complex64", "object"])
-def test_tensors_must_hold_real_numbers(wide, given, kind):
+@pytest.mark.parametrize("kind", ["U1", "S1", "complex64", "object", "int64", "uint8", "bool"])
+def test_tensors_must_hold_floating_point_numbers(wide, given, kind):
     given["bn_last.bias"] = np.array(["x"] * CLASSES if kind in ("U1", "S1") else [1] * CLASSES, kind)
     assert "bn_last.bias" in problems_of(wide, given)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_must_be_finite(wide, given, value):
+    given["bn_last.running_var"][-1] = value
+    assert "bn_last.running_var holds NaN or infinite numbers" in problems_of(wide, given)
 
 
 # --- constraints ---
