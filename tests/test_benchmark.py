@@ -115,11 +115,24 @@ def test_network_without_a_run_has_kernels_of_both_signs(name):
     assert len(source.labels) == source.model.output_shape[-1]
 
 
-def test_speedup_is_the_median_over_the_rounds():
-    fast, slow = [[1.0, 1.0], [2.0], [1.0, 9.0, 1.0]], [[3.0], [8.0, 8.0], [10.0]]
-    assert comparing._speedup(fast, slow) == 4
-    assert comparing._throughput([[0.1, 0.2], [0.4]], 8) == pytest.approx(40)
+def test_speedup_is_the_ratio_of_the_latencies_shown():
+    """Also under load: here the second file was slowed in two short rounds of three."""
+    fast, slow = [[1.0] * 9, [1.0] * 9, [9.0]], [[0.5] * 90, [50.0], [60.0]]
+    assert comparing._speedup(fast, slow) == 50
+    medians = [make_row("lenet5", engine, times).median for engine, times in (("keras", fast), ("tflite_lce", slow))]
+    assert comparing._speedup(fast, slow) == pytest.approx(medians[1] / medians[0])
+    assert comparing._throughput([[0.1, 0.2], [0.4], [0.1]], 8) == pytest.approx(8 / 0.15)
     assert comparing._throughput(None, 8) is None
+
+
+def test_rounds_that_disagree_are_reported():
+    steady, loaded = [[1.0, 1.1], [1.2], [1.4]], [[1.0], [1.0, 3.2, 3.4], [1.1]]
+    rows = [make_row("lenet5", "keras", steady), make_row("lenet5", "tflite_lce", loaded)]
+    assert [row.to_document()["spread_of_rounds"] for row in rows] == [1.333, 3.2]
+    assert tables.disagreement(rows[:1]) is None
+    assert tables.disagreement(rows).startswith(
+        "rounds disagree, tflite_lce of lenet5 with 1 thread(s) by 3.2 times: something else used the machine"
+    )
 
 
 def test_files_take_turns(monkeypatch):

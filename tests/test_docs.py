@@ -80,6 +80,15 @@ def test_readme_python_runs(tmp_path, data_dir):
 
 
 @pytest.mark.slow
+def test_python_of_deploying_runs(trained, tmp_path, data_dir):
+    bnn_keras.export_run(trained, "openvino", tmp_path / "mine.xml", verify_images=8)
+    bnn_keras.export_run(trained, "packed", tmp_path / "mine.safetensors", verify_images=8)
+    openvino, packed = blocks((ROOT / "docs" / "deploying.md").read_text(), "python")
+    assert run_python_in(f"{openvino}\nprint(logits.shape)", tmp_path, data_dir) == "(1, 10)\n"
+    assert run_python_in(f"{packed}\nprint(network.output_shape)", tmp_path, data_dir) == "(None, 10)\n"
+
+
+@pytest.mark.slow
 def test_main_job_reaches_its_accuracy(tmp_path, data_dir):
     """`bnnk train lenet5` with the seed and epochs of its experiment."""
     result = bnn_keras.train(bnn_keras.resolve("lenet5").experiment, tmp_path / "run", data_dir=data_dir)

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bnn_keras import catalog
 from bnn_keras.benchmark import measuring, tables
 from bnn_keras.benchmark.engines import ENGINES, Entrant
@@ -87,6 +85,8 @@ def benchmark(
         for network in dict.fromkeys(entrant.network for entrant in entrants):
             group = [entrant for entrant in entrants if entrant.network == network]
             rows += _measure(group, threads, batch_sizes, rounds, seconds, log)
+    if note := tables.disagreement(rows):
+        log(f"Note: {note}")
     if output:
         tables.write(rows, output)
     if plot:
@@ -229,15 +229,13 @@ def _measure(
 
 
 def _speedup(rounds: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
-    """Return the speedup over another file: the median over the rounds, because the load may change between them."""
-    return float(
-        np.median([np.median(slower) / np.median(faster) for faster, slower in zip(rounds, other, strict=True)])
-    )
+    """Return the speedup over another file: the ratio of the latencies that their rows show."""
+    return tables.median_latency(other) / tables.median_latency(rounds)
 
 
 def _throughput(times: Sequence[Sequence[float]] | None, batch_size: int) -> float | None:
     """Return images per second."""
-    return None if times is None else batch_size / float(np.median(np.concatenate(times)))
+    return None if times is None else batch_size / tables.median_latency(times)
 
 
 def _in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:

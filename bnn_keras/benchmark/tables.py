@@ -18,6 +18,8 @@ from bnn_keras.benchmark.engines import Entrant
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.text import markdown_row
 
+LARGEST_SPREAD = 1.5  # between the medians of the rounds of a file
+
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkRow:
@@ -27,8 +29,7 @@ class BenchmarkRow:
         entrant: The file.
         threads: The number of threads.
         rounds: For each round, the seconds of each inference of a single image.
-        speedups: The speedup over each file of the network, in their order: the median over the rounds of the ratio of
-            median latencies.
+        speedups: The speedup over each file of the network, in their order: the ratio of their `median`.
         throughput: Images per second by batch size; None if the engine accepts single images only.
         memory: Peak memory in bytes of loading and the first inference; None if the system does not report it.
         binary_share: Share of the time in layers with one-bit weights and inputs; None if the library has no profiler.
@@ -57,8 +58,14 @@ class BenchmarkRow:
 
     @property
     def median(self) -> float:
-        """The median latency in milliseconds."""
-        return float(np.median(self.times))
+        """The latency in milliseconds: the median over the rounds of their medians."""
+        return 1000 * median_latency(self.rounds)
+
+    @property
+    def spread(self) -> float:
+        """The largest median of a round over the smallest. Far from 1, something else used the machine."""
+        medians = [np.median(times) for times in self.rounds]
+        return float(max(medians) / min(medians))
 
     @property
     def p95(self) -> float:
@@ -78,6 +85,7 @@ class BenchmarkRow:
             "latency_p95_ms": round(self.p95, 4),
             "inferences": len(self.times),
             "rounds": len(self.rounds),
+            "spread_of_rounds": round(self.spread, 3),
             "times_as_fast_as": {name: round(ratio, 3) for name, ratio in self.speedups.items()},
             "images_per_second": {
                 str(size): None if rate is None else round(rate, 2) for size, rate in self.throughput.items()
@@ -88,6 +96,26 @@ class BenchmarkRow:
             "binary_layers": entrant.binary_layers,
             "packed_layers": entrant.packed_layers,
         }
+
+
+def median_latency(rounds: Sequence[Sequence[float]]) -> float:
+    """Return the median over the rounds of their median times: a loaded round counts once, whatever its length."""
+    return float(np.median([np.median(times) for times in rounds]))
+
+
+def disagreement(rows: Sequence[BenchmarkRow]) -> str | None:
+    """Return a note on files whose rounds differ by more than `LARGEST_SPREAD`, or None if there are none."""
+    unsteady = [
+        f"{row.entrant.engine} of {row.entrant.source} with {row.threads} thread(s) by {row.spread:.1f}"
+        for row in rows
+        if row.spread > LARGEST_SPREAD
+    ]
+    if not unsteady:
+        return None
+    return (
+        f"rounds disagree, {', '.join(unsteady)} times: something else used the machine; measure again when it is "
+        "idle, or with more --rounds"
+    )
 
 
 def columns(rows: Sequence[BenchmarkRow]) -> list[str]:
@@ -169,7 +197,7 @@ def _json(rows: Sequence[BenchmarkRow]) -> str:
 
 def _markdown(rows: Sequence[BenchmarkRow]) -> str:
     lines = [
-        "Latency of single images. Times as fast: speedup over the first file of the network, median over the rounds.",
+        "Latency of single images: median over the rounds. Times as fast: speedup over the first file of the network.",
         "Memory: for loading and the first inference. In binary layers: share of time. –: not measured.",
         "",
         markdown_row(columns(rows)),
