@@ -14,6 +14,7 @@ from bnn_keras import catalog, files
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError
 from bnn_keras.export import verify
+from bnn_keras.export.destination import check_destination
 from bnn_keras.export.formats import format_module, installed, load_predictor
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
@@ -64,7 +65,7 @@ def export_run(
     Args:
         directory: The run directory.
         to: The format, a name in `catalog.FORMATS`.
-        file: The file or folder to write.
+        file: The file or folder to write. It may replace an empty folder or an earlier export, and nothing else.
         best: Export the best weights instead of the last.
         floats: Type of all numbers that are not binary weights. Defaults to the format's first.
         softmax: Export a model that returns probabilities instead of logits.
@@ -82,8 +83,9 @@ def export_run(
         The sidecar.
 
     Raises:
-        BnnError: The run, the format or an option does not exist; a package is not installed; the converter crashed;
-            binary layers would be float; or the file does not pass verification. Nothing is written then.
+        BnnError: The run, the format or an option does not exist; `file` is neither new nor an earlier export; a
+            package is not installed; the converter crashed; binary layers would be float; or the file does not pass
+            verification. Nothing is written then.
 
     Example:
         >>> import tempfile
@@ -119,7 +121,7 @@ def export_run(
 def _export(directory: str | Path, row: catalog.FormatRow, path: Path, options: ExportOptions) -> dict[str, Any]:
     run = Run.read(directory)
     _check_options(row, options)
-    _check_path(row, path)
+    check_destination(row, path, run)
     job = _job(run, row, options)
     sample = verify.load_sample(job.experiment, options.verify_on, options.verify_images, options.location)
     limits = verify.Limits.for_sample(sample, options.min_agreement, options.tolerance)
@@ -163,24 +165,6 @@ def _check_options(row: catalog.FormatRow, options: ExportOptions) -> None:
         raise BnnError(f"format {row.name!r} stores a network that returns logits; leave --softmax out")
     if options.batch_size not in (None, 1) and row.batch != "fixed":
         raise BnnError(f"format {row.name!r} has no fixed batch size, got {options.batch_size}; leave --batch-size out")
-
-
-def _check_path(row: catalog.FormatRow, path: Path) -> None:
-    """Check the file name against the format.
-
-    Raises:
-        BnnError: The suffix is that of another format, or a folder exists under the name of a file, or vice versa.
-    """
-    if row.suffix and path.suffix != row.suffix:
-        expected = path.with_suffix(row.suffix).name
-        raise BnnError(f"{str(path)!r} is not a file name of format {row.name!r}; name it {expected!r}")
-    others = [other.name for other in catalog.FORMATS.values() if other.suffix == path.suffix != row.suffix]
-    if others:
-        raise BnnError(
-            f"{str(path)!r} has the suffix of format {others[0]!r}; choose a name with another suffix for {row.name!r}"
-        )
-    if path.exists() and path.is_dir() != row.folder:
-        raise BnnError(f"{str(path)!r} is a {'folder' if path.is_dir() else 'file'}; choose another name")
 
 
 def _job(run: Run, row: catalog.FormatRow, options: ExportOptions) -> ExportJob:
