@@ -87,15 +87,15 @@ def read_sidecar(file: Path) -> dict[str, Any]:
     row = format_of(file)
     if sidecar["format"] != row.name or sidecar["floats"] not in row.floats:
         raise BnnError(
-            f"{path!r} describes a file of format {sidecar['format']!r} with floats {sidecar['floats']!r}; expected "
-            f"format {row.name!r} with one of {', '.join(row.floats)}: restore the sidecar, or export again"
+            f"{path!r} describes a file of format {sidecar['format']!r:.80} with floats {sidecar['floats']!r:.80}; "
+            f"expected format {row.name!r} with one of {', '.join(row.floats)}: restore the sidecar, or export again"
         )
     parts, expected = recorded_names(file, files_of(file), sidecar), sidecar["sha256"]
     different = sorted(parts.keys() ^ expected.keys())
     if different:
         raise BnnError(
-            f"{path!r} has checksums of other files than those of {str(file)!r} ({different[0]!r} is in one of them "
-            "only); restore the missing file, remove a file that was added, or export again"
+            f"{path!r} has checksums of other files than those of {str(file)!r} ({different[0]!r:.200} is in one of "
+            "them only); restore the missing file, remove a file that was added, or export again"
         )
     _check_sizes(file, parts.values())
     for name, part in parts.items():

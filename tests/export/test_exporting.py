@@ -357,6 +357,12 @@ def test_a_changed_file_is_not_opened(exported, tmp_path, to):
         open_export(copy)
 
 
+def test_a_renamed_export_predicts_like_the_run(exported, results, digits, tmp_path):
+    for suffix in ("xml", "bin", "xml.json"):
+        shutil.copy(exported / f"model.{suffix}", tmp_path / f"renamed.{suffix}")
+    np.testing.assert_allclose(predict(tmp_path / "renamed.xml", digits).logits, results[1].logits, rtol=0, atol=1e-4)
+
+
 def test_a_missing_or_damaged_sidecar_is_an_error(exported, tmp_path):
     copy = shutil.copy(exported / "model.tflite", tmp_path)
     with pytest.raises(BnnError, match=r"has no sidecar model.tflite.json beside it"):
