@@ -7,11 +7,16 @@ import json
 import os
 import re
 import shutil
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bnn_keras.errors import BnnError
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -35,22 +40,65 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, then rename it to `path` if the context ends without an error.
 
     The context writes a file or a folder. `path` is never partly written: it is unchanged until the rename, and
-    remains unchanged if an error is raised.
+    remains unchanged if an error is raised. The temporary path is removed, also if the process is stopped.
 
     Raises:
         BnnError: The operating system refuses to write.
     """
     temporary = temporary_name(path)
-    with writing(path):
+    with writing(path), exiting_on_signals():
         try:
             remove(temporary)
             yield temporary
-            _sync(temporary)
-            if temporary.is_dir():
-                remove(path)
-            os.replace(temporary, path)
+            replace(temporary, path)
         finally:
             remove(temporary)
+
+
+def replace(new: Path, path: Path) -> None:
+    """Rename a finished file or folder to `path`.
+
+    A file replaces a file in one step. If a folder replaces something, that is renamed first, restored after an error,
+    and removed last.
+    """
+    _sync(new)
+    if not (new.is_dir() and os.path.lexists(path)):
+        os.replace(new, path)
+        return
+    old = path.with_name(f".{path.stem}.old{path.suffix}")
+    remove(old)
+    try:
+        os.replace(path, old)
+        os.replace(new, path)
+    finally:
+        if os.path.lexists(path):
+            remove(old)
+        else:
+            os.replace(old, path)
+
+
+@contextlib.contextmanager
+def exiting_on_signals() -> Iterator[None]:
+    """While in the context, SIGTERM and SIGHUP raise `SystemExit`, so that temporary files are removed.
+
+    A handler of the program's own is kept. Python runs handlers in the main thread only, so nothing changes in others.
+    """
+    numbers = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+
+    def handle(number: int, frame: Any) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)  # a second signal does not interrupt the removal
+        sys.exit(128 + number)
+
+    try:
+        for number in numbers:
+            signal.signal(number, handle)
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def temporary_name(path: Path) -> Path:
@@ -71,9 +119,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def _sync(path: Path) -> None:
     """Flush a file, or the files of a folder, to the disk."""
-    for file in [path] if path.is_file() else path.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def remove(path: Path) -> None:

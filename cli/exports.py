@@ -45,7 +45,14 @@ Examples:
 @click.command(epilog=EPILOG)
 @options.run
 @click.option("--to", required=True, metavar="FORMAT", help="File format, see below.")
-@click.option("--output", "-o", "file", required=True, metavar="FILE", help="File to write; its sidecar is FILE.json.")
+@click.option(
+    "--output",
+    "-o",
+    "file",
+    required=True,
+    metavar="FILE",
+    help="New file or earlier export; its sidecar is FILE.json.",
+)
 @options.best
 @click.option(
     "--floats", metavar="TYPE", help="Type of non-binary numbers: float32 (default), float16, bfloat16, int8."

@@ -1,7 +1,13 @@
 """Files are written atomically, and an error of the operating system becomes one line."""
 
 import json
+import os
 import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -25,6 +31,61 @@ def test_folder_replaces_a_folder(tmp_path):
             temporary.mkdir()
             (temporary / name).write_text(name)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/new"]
+
+
+def test_folder_is_restored_if_it_cannot_be_replaced(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    real = os.replace
+
+    def interrupted(source, target):
+        if target == folder and (source / "new").exists():
+            raise KeyboardInterrupt
+        real(source, target)
+
+    new = tmp_path / "temporary"
+    new.mkdir()
+    (new / "new").write_text("new")
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.replace(new, folder)
+    shutil.rmtree(new)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/old"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_stopped_process_leaves_no_temporary_file(tmp_path, number):
+    """Also if the signal comes twice."""
+    file = tmp_path / "table.csv"
+    file.write_text("old")
+    code = f"""
+import os, pathlib, sys
+from bnn_keras import files
+with files.replacing(pathlib.Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    try:
+        os.kill(os.getpid(), {number})
+    finally:
+        if {number} != {signal.SIGINT}:
+            os.kill(os.getpid(), {number})
+"""
+    process = subprocess.run([sys.executable, "-c", code, file], capture_output=True, check=False)
+    assert process.returncode == (-number if number == signal.SIGINT else 128 + number)
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_signal_handlers_are_restored_and_other_threads_can_write(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with files.replacing(tmp_path / "a") as temporary:
+        temporary.write_text("a")
+        assert signal.getsignal(signal.SIGTERM) is not before
+        thread = threading.Thread(target=files.write_text, args=(tmp_path / "b", "b"))
+        thread.start()
+        thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_full_disk_keeps_the_old_file(tmp_path):

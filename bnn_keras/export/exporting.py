@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import Any
 from bnn_keras import catalog, files
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError
-from bnn_keras.export import verify
+from bnn_keras.export import verify, worker
+from bnn_keras.export.destination import check_destination
 from bnn_keras.export.formats import format_module, installed, load_predictor
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.predictors import with_keras
-from bnn_keras.export.sidecar import write_sidecar
+from bnn_keras.export.sidecar import sidecar_path, write_sidecar
 from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
@@ -64,7 +64,7 @@ def export_run(
     Args:
         directory: The run directory.
         to: The format, a name in `catalog.FORMATS`.
-        file: The file or folder to write.
+        file: The file or folder to write. It may replace an empty folder or an earlier export, and nothing else.
         best: Export the best weights instead of the last.
         floats: Type of all numbers that are not binary weights. Defaults to the format's first.
         softmax: Export a model that returns probabilities instead of logits.
@@ -82,8 +82,9 @@ def export_run(
         The sidecar.
 
     Raises:
-        BnnError: The run, the format or an option does not exist; a package is not installed; the converter crashed;
-            binary layers would be float; or the file does not pass verification. Nothing is written then.
+        BnnError: The run, the format or an option does not exist; `file` is neither new nor an earlier export; a
+            package is not installed; the converter crashed; binary layers would be float; or the file does not pass
+            verification. Nothing is written then.
 
     Example:
         >>> import tempfile
@@ -119,12 +120,12 @@ def export_run(
 def _export(directory: str | Path, row: catalog.FormatRow, path: Path, options: ExportOptions) -> dict[str, Any]:
     run = Run.read(directory)
     _check_options(row, options)
-    _check_path(row, path)
+    check_destination(row, path, run)
     job = _job(run, row, options)
     sample = verify.load_sample(job.experiment, options.verify_on, options.verify_images, options.location)
     limits = verify.Limits.for_sample(sample, options.min_agreement, options.tolerance)
     network = with_keras(lambda images: job.model(images, training=False))
-    with _staged(path) as staged:
+    with contextlib.closing(job), _staged(path) as staged:
         float_layers = _convert(row, job, staged)
         _check_float_layers(row, float_layers, options.allow_float)
         exported = load_predictor(row, staged, job.floats, job.softmax)
@@ -163,24 +164,6 @@ def _check_options(row: catalog.FormatRow, options: ExportOptions) -> None:
         raise BnnError(f"format {row.name!r} stores a network that returns logits; leave --softmax out")
     if options.batch_size not in (None, 1) and row.batch != "fixed":
         raise BnnError(f"format {row.name!r} has no fixed batch size, got {options.batch_size}; leave --batch-size out")
-
-
-def _check_path(row: catalog.FormatRow, path: Path) -> None:
-    """Check the file name against the format.
-
-    Raises:
-        BnnError: The suffix is that of another format, or a folder exists under the name of a file, or vice versa.
-    """
-    if row.suffix and path.suffix != row.suffix:
-        expected = path.with_suffix(row.suffix).name
-        raise BnnError(f"{str(path)!r} is not a file name of format {row.name!r}; name it {expected!r}")
-    others = [other.name for other in catalog.FORMATS.values() if other.suffix == path.suffix != row.suffix]
-    if others:
-        raise BnnError(
-            f"{str(path)!r} has the suffix of format {others[0]!r}; choose a name with another suffix for {row.name!r}"
-        )
-    if path.exists() and path.is_dir() != row.folder:
-        raise BnnError(f"{str(path)!r} is a {'folder' if path.is_dir() else 'file'}; choose another name")
 
 
 def _job(run: Run, row: catalog.FormatRow, options: ExportOptions) -> ExportJob:
@@ -229,13 +212,29 @@ def _check_float_layers(row: catalog.FormatRow, float_layers: dict[str, str], al
 def _staged(path: Path) -> Iterator[Path]:
     """Yield a path with the same name in a temporary folder beside `path`; on success, move its files to `path`.
 
-    The sidecar moves last. After an error, `path` is unchanged.
+    The sidecar moves last. After an error, also Ctrl-C or SIGTERM, `path` is unchanged and nothing is left beside it.
     """
-    with files.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder) / path.name
-            for part in sorted(Path(folder).iterdir(), key=lambda part: part.suffix == ".json"):
-                if part.is_dir():
-                    files.remove(path)
-                os.replace(part, path.parent / part.name)
+    created = [folder for folder in path.parents if not folder.exists()]
+    with files.writing(path), files.exiting_on_signals():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+                staged = Path(folder) / path.name
+                with _converters_ended_on_exit():
+                    yield staged
+                for part in sorted(Path(folder).iterdir(), key=lambda part: part == sidecar_path(staged)):
+                    files.replace(part, path.parent / part.name)
+        finally:
+            for parent in created:
+                with contextlib.suppress(OSError):  # it is not empty, or does not exist
+                    parent.rmdir()
+
+
+@contextlib.contextmanager
+def _converters_ended_on_exit() -> Iterator[None]:
+    """End a converter in the second process after Ctrl-C or SIGTERM, or it would write its files later."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        worker._WORKER.close()
+        raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, cast
@@ -119,11 +120,11 @@ def format_of(file: Path) -> catalog.FormatRow:
 
 
 def files_of(file: Path) -> list[Path]:
-    """Return all files of an exported model: those inside of a folder, or the file and its companions."""
+    """Return all files of an exported model: all but the folders inside of a folder, or the file and its companions."""
     if file.is_dir():
-        return sorted(part for part in file.rglob("*") if part.is_file())
+        return sorted(part for part in file.rglob("*") if part.is_symlink() or not part.is_dir())
     companions = [file.with_suffix(suffix) for suffix in format_of(file).companions]
-    return [file, *(companion for companion in companions if companion.is_file())]
+    return [file, *(companion for companion in companions if os.path.lexists(companion))]
 
 
 def load_predictor(

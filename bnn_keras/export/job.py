@@ -50,10 +50,20 @@ class ExportJob:
     def graph(self) -> Path:
         """Folder with a SavedModel of the frozen network, the input of every converter.
 
-        Binary dense layers are pointwise convolutions in it. The folder is removed together with this object.
+        Binary dense layers are pointwise convolutions in it. `close` removes the folder, or the end of this object.
         """
-        folder = tempfile.mkdtemp(prefix="bnn-keras-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder) / "graph"
+        folder, _ = self._folder
+        path = folder / "graph"
         save_graph(freeze(self.model, self.kernels, dense_as_convolutions=True), path, self.softmax)
         return path
+
+    @functools.cached_property
+    def _folder(self) -> tuple[Path, Callable[[], object]]:
+        """A temporary folder, and the function that removes it."""
+        folder = tempfile.mkdtemp(prefix="bnn-keras-")
+        return Path(folder), weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove the temporary folder, if there is one."""
+        if "_folder" in self.__dict__:
+            self._folder[1]()

@@ -34,7 +34,8 @@ def open_export(file: str | Path, batch_size: int | None = None, threads: int | 
     """Open a file that `export_run` wrote.
 
     Packed files are self-contained. All others need their sidecar, which holds labels, preprocessing and checksums; a
-    damaged file is never passed to a library.
+    damaged file is never passed to a library. A file and its sidecar may be renamed together, and with them the `.bin`
+    file of an OpenVINO model.
 
     Args:
         file: The file or folder.
@@ -71,6 +72,11 @@ def open_export(file: str | Path, batch_size: int | None = None, threads: int | 
     sidecar = read_sidecar(path)
     row = catalog.find("format", sidecar["format"])
     experiment = parse(sidecar["experiment"], str(sidecar_path(path)))
+    labels, classes = sidecar["labels"], experiment.data.row.classes
+    if len(labels) != classes:
+        raise BnnError(
+            f"{str(sidecar_path(path))!r} has {len(labels)} labels for {classes} classes; restore it, or export again"
+        )
     softmax = sidecar["outputs"] == "probabilities"
     logits = load_predictor(row, path, sidecar["floats"], softmax, batch_size, threads)
-    return Exported(row.name, experiment, sidecar["labels"], logits)
+    return Exported(row.name, experiment, labels, logits)

@@ -5,16 +5,38 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterable
 from importlib import metadata
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import pydantic
 
 import bnn_keras
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
-from bnn_keras.export.formats import files_of
+from bnn_keras.export.formats import files_of, format_of
 
 SIDECAR_VERSION = 1
+MAX_SIDECAR = 4 << 20  # bytes of a sidecar
+MAX_BYTES = 4 << 30  # bytes of all files of an exported model
+
+
+class _Fields(pydantic.BaseModel):
+    """The fields of a sidecar that are read, with their types. Other fields are for people."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    sidecar_version: int
+    format: str
+    floats: str
+    outputs: Literal["logits", "probabilities"]
+    labels: list[str]
+    experiment: str
+    sha256: dict[str, str] = pydantic.Field(min_length=1)
+    bytes: int | None = None
+    binary_layers: int | None = None
+    packed_layers: int | None = None
 
 
 def sidecar_path(file: Path) -> Path:
@@ -24,7 +46,11 @@ def sidecar_path(file: Path) -> Path:
 
 def sha256_of(file: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    checksum = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            checksum.update(chunk)
+    return checksum.hexdigest()
 
 
 def write_sidecar(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +80,35 @@ def read_sidecar(file: Path) -> dict[str, Any]:
     """Return the sidecar of an exported file after verifying the file's checksums.
 
     Raises:
-        BnnError: The sidecar is missing, damaged or of another version, or the file has changed.
+        BnnError: The sidecar is missing, damaged, of another version or of another file, or the file has changed.
+    """
+    sidecar = parse_sidecar(file)
+    path = str(sidecar_path(file))
+    row = format_of(file)
+    if sidecar["format"] != row.name or sidecar["floats"] not in row.floats:
+        raise BnnError(
+            f"{path!r} describes a file of format {sidecar['format']!r:.80} with floats {sidecar['floats']!r:.80}; "
+            f"expected format {row.name!r} with one of {', '.join(row.floats)}: restore the sidecar, or export again"
+        )
+    parts, expected = recorded_names(file, files_of(file), sidecar), sidecar["sha256"]
+    different = sorted(parts.keys() ^ expected.keys())
+    if different:
+        raise BnnError(
+            f"{path!r} has checksums of other files than those of {str(file)!r} ({different[0]!r:.200} is in one of "
+            "them only); restore the missing file, remove a file that was added, or export again"
+        )
+    _check_sizes(file, parts.values())
+    for name, part in parts.items():
+        if _readable_sha256(part) != expected[name]:
+            raise BnnError(f"{str(part)!r} does not match its checksum in {path!r}: it has changed; export again")
+    return sidecar
+
+
+def parse_sidecar(file: Path) -> dict[str, Any]:
+    """Return the sidecar of an exported file. The file itself is not read and may be missing.
+
+    Raises:
+        BnnError: The sidecar is missing, damaged or of another version.
     """
     path = sidecar_path(file)
     if not path.is_file():
@@ -63,17 +117,60 @@ def read_sidecar(file: Path) -> dict[str, Any]:
             "files together, or export again"
         )
     try:
+        size = path.stat().st_size
+        if size > MAX_SIDECAR:
+            raise ValueError(f"{size} bytes; expected at most {MAX_SIDECAR}")
         sidecar = json.loads(path.read_text(encoding="utf-8"))
-        version, expected = sidecar["sidecar_version"], sidecar["sha256"]
-        actual = {name: sha256_of(file.parent / name) for name in expected}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BnnError(f"cannot read {str(path)!r}, or a file listed in it ({error}); export again") from error
-    if version != SIDECAR_VERSION:
-        raise BnnError(f"{str(path)!r} has version {version}; expected {SIDECAR_VERSION}: export again")
-    changed = [name for name in expected if actual[name] != expected[name]]
-    if changed:
-        raise BnnError(f"{changed[0]!r} does not match its checksum in {str(path)!r}: it has changed; export again")
+        version = sidecar.get("sidecar_version") if isinstance(sidecar, dict) else None
+        if isinstance(version, int) and version != SIDECAR_VERSION:
+            raise BnnError(f"{str(path)!r} has version {version}; expected {SIDECAR_VERSION}: export again")
+        _Fields.model_validate(sidecar)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise _damaged(path, f"{where:.80}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    except RecursionError:
+        raise _damaged(path, "its values are nested too deeply") from None
     return sidecar
+
+
+def recorded_names(file: Path, parts: Iterable[Path], sidecar: dict[str, Any]) -> dict[str, Path]:
+    """Return the files of an exported model by the names that its sidecar records for them.
+
+    A sidecar records the names at the time of export, such as `model.xml` and `model.bin`, or `model/saved_model.pb`.
+    The exported model may have been renamed since.
+    """
+    first = next(iter(sidecar["sha256"]))
+    if file.is_dir():
+        return {f"{first.split('/')[0]}/{part.relative_to(file).as_posix()}": part for part in parts}
+    return {PurePosixPath(first).stem + part.suffix: part for part in parts}
+
+
+def _check_sizes(file: Path, parts: Iterable[Path]) -> None:
+    """Verify that an exported model has only regular files, of a bounded size.
+
+    A file may be a link to a regular file. A link inside of a folder may not: it leads out of the folder.
+    """
+    parts = list(parts)
+    special = [part for part in parts if not part.is_file() or (file.is_dir() and part.is_symlink())]
+    if special:
+        raise BnnError(f"{str(special[0])!r} is not a regular file; replace it by a copy of the file, or export again")
+    size = sum(part.stat().st_size for part in parts)
+    if size > MAX_BYTES:
+        raise BnnError(f"{str(file)!r} has {size} bytes; expected at most {MAX_BYTES}: export again")
+
+
+def _readable_sha256(part: Path) -> str:
+    try:
+        return sha256_of(part)
+    except OSError as error:
+        raise BnnError(f"cannot read {str(part)!r} ({error.strerror}); fix its permissions, or export again") from error
+
+
+def _damaged(path: Path, reason: str) -> BnnError:
+    return BnnError(f"cannot read {str(path)!r} as a sidecar ({reason}); restore the file, or export again")
 
 
 def _versions() -> dict[str, str]:

@@ -2,7 +2,12 @@
 
 import inspect
 import json
+import os
 import shutil
+import signal
+import tempfile
+import threading
+import time
 
 import larq
 import numpy as np
@@ -16,7 +21,7 @@ from bnn_keras.counts import count
 from bnn_keras.data import normalise, open_test_data
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
-from bnn_keras.export import formats, open_export, tflite, verify
+from bnn_keras.export import formats, open_export, tflite, verify, worker
 from bnn_keras.export.formats import files_of, format_module
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.random_weights import randomize_weights
@@ -209,13 +214,44 @@ def test_a_file_with_other_predictions_is_not_written(trained, data_dir, tmp_pat
         predict = load(*arguments)
         return lambda images: -predict(images)
 
-    monkeypatch.setattr(module, "load", wrong)
     file = tmp_path / "model.safetensors"
-    file.write_text("previous content")
+    export_run(trained, "packed", file, verify_images=1, data_dir=data_dir)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(module, "load", wrong)
     with pytest.raises(BnnError, match=r"does not predict what the network predicts: on 1000 images of mnist_5k test"):
         export_run(trained, "packed", file, data_dir=data_dir)
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
-    assert file.read_text() == "previous content"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_export_leaves_nothing(tmp_path, monkeypatch, number):
+    """A converter in the second process is stopped too. OpenVINO's creates a missing folder."""
+    run = run_of(tmp_path / "run", dataset="fake")
+    worker.call("os:getpid")  # starts the second process
+
+    def convert(job, file):
+        (file.parent / "half").write_text(str(job.graph))
+        threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+        worker.call("subprocess:run", ["sh", "-c", f"sleep 0.5; mkdir -p {file.parent}; touch {file}"])
+
+    monkeypatch.setattr(format_module(catalog.FORMATS["openvino"]), "convert", convert)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        export_run(run, "openvino", tmp_path / "new" / "0.xml")
+    time.sleep(0.5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "temporary"]
+    assert not list((tmp_path / "temporary").glob("bnn-keras-*"))
+
+
+def test_an_earlier_export_is_replaced(trained, data_dir, tmp_path):
+    file = tmp_path / "model"
+    export_run(run_of(tmp_path / "run"), "saved_model", file, verify_images=1, data_dir=data_dir)
+    before = sidecar_of(file)
+    export_run(trained, "saved_model", file, verify_images=1, data_dir=data_dir)
+    assert sidecar_of(file)["sha256"] != before["sha256"]
+    assert open_export(file).format == "saved_model"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.json", "run"]
 
 
 def test_logit_error_is_the_median_over_the_images():
@@ -319,6 +355,12 @@ def test_a_changed_file_is_not_opened(exported, tmp_path, to):
     part.write_bytes(data)
     with pytest.raises(BnnError, match=r"does not match its checksum in .*: it has changed; export again"):
         open_export(copy)
+
+
+def test_a_renamed_export_predicts_like_the_run(exported, results, digits, tmp_path):
+    for suffix in ("xml", "bin", "xml.json"):
+        shutil.copy(exported / f"model.{suffix}", tmp_path / f"renamed.{suffix}")
+    np.testing.assert_allclose(predict(tmp_path / "renamed.xml", digits).logits, results[1].logits, rtol=0, atol=1e-4)
 
 
 def test_a_missing_or_damaged_sidecar_is_an_error(exported, tmp_path):
