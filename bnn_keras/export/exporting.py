@@ -236,5 +236,5 @@ def _converters_ended_on_exit() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        worker._WORKER.close()
+        worker.close()
         raise

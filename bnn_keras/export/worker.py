@@ -106,8 +106,8 @@ class Worker:
 
 
 _WORKER = Worker()
-call = _WORKER.call
-atexit.register(_WORKER.close)
+call, close = _WORKER.call, _WORKER.close
+atexit.register(close)
 
 
 def serve() -> None:
