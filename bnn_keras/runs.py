@@ -11,7 +11,7 @@ Evaluation, export and reports read a training from its run directory only:
     weights_best.h5      latent weights after the epoch with the best test accuracy
     result.json          accuracies and times, written when the training is finished
 
-Files are written atomically (`bnn_keras.files`).
+Files are written atomically (`bnn_keras.files`). The two files of weights begin with a digest of their content.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -38,6 +39,9 @@ WEIGHTS = "weights.h5"
 BEST_WEIGHTS = "weights_best.h5"
 RESULT = "result.json"
 LOCK = ".lock"
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_DIGEST_BLOCK = 512  # bytes; HDF5 ignores a block of this size before its signature
 
 _CONTENTS = (EXPERIMENT, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, WEIGHTS, BEST_WEIGHTS, RESULT, LOCK)
 
@@ -60,6 +64,30 @@ def default_directory(experiment: Experiment) -> Path:
         f"seed{experiment.seed}",
     )
     return Path("runs") / "-".join(parts)
+
+
+def prepend_digest(path: Path) -> None:
+    """Prepend the SHA-256 digest of an HDF5 file to the file, as a user block that HDF5 readers skip.
+
+    In the same file, the digest and the content are replaced together.
+    """
+    content = path.read_bytes()
+    path.write_bytes(_digest_block(content) + content)
+
+
+def has_changed(path: Path) -> bool:
+    """Return whether the content of an HDF5 file differs from its digest. A file without a digest has not changed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BnnError(_cannot_read(path, error)) from error
+    if content.startswith(_HDF5_SIGNATURE):
+        return False  # written before files had digests
+    return content[:_DIGEST_BLOCK] != _digest_block(content[_DIGEST_BLOCK:])
+
+
+def _digest_block(content: bytes) -> bytes:
+    return f"sha256 {hashlib.sha256(content).hexdigest()}\n".encode().ljust(_DIGEST_BLOCK, b"\0")
 
 
 class Run:
@@ -124,6 +152,28 @@ class Run:
             return [json.loads(line) for line in self._text(METRICS).splitlines()]
         except ValueError as error:
             raise BnnError(_cannot_read(self / METRICS, error)) from error
+
+    def verify_weights(self, name: str) -> None:
+        """Verify the digest of a file of weights.
+
+        Raises:
+            BnnError: The file does not exist, or its content does not match its digest.
+        """
+        path = self / name
+        if not path.is_file():
+            raise BnnError(
+                f"{str(self.directory)!r} has no {name}: no epoch is finished, or the file was removed; "
+                f"{self.cure(name)}"
+            )
+        if has_changed(path):
+            raise BnnError(f"the content of {str(path)!r} does not match its digest; {self.cure(name)}")
+
+    def cure(self, name: str) -> str:
+        """Return how to recover a missing or damaged file of weights without losing other files."""
+        if name == BEST_WEIGHTS:
+            return f"restore it from a backup, or use {WEIGHTS}, the weights of the last epoch"
+        command = f"bnnk train {self.experiment.network.name} --experiment {self / EXPERIMENT} --run {self.directory}"
+        return f"run `{command}`, which writes it from the last checkpoint"
 
     def _text(self, name: str) -> str:
         try:

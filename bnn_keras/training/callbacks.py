@@ -187,7 +187,7 @@ class SaveRun(tf.keras.callbacks.Callback):
 
 
 def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:
-    """Write the latent weights of a model to an HDF5 file of a run, atomically.
+    """Write the latent weights of a model to an HDF5 file of a run, atomically, with a digest.
 
     Raises:
         BnnError: The file cannot be written.
@@ -197,3 +197,4 @@ def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:
             model.save_weights(temporary, save_format="h5")
         except RuntimeError as error:  # h5py raises RuntimeError if the disk is full
             raise BnnError(files.cannot_write(run / name, str(error))) from error
+        runs.prepend_digest(temporary)

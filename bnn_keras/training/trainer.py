@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from bnn_keras.optimizers import set_hyperparameter
 from bnn_keras.quantizers import anneal
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
-from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps
+from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps, save_weights
 from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment
 from bnn_keras.training.progress import ShowProgress
@@ -105,7 +106,8 @@ def train(
         run.refuse_other_files()
         if home.begun and not fresh:
             _require_same_experiment(home, experiment)
-            if home.result:
+            intact = _weights_are_intact(home)
+            if home.result and intact:
                 return home.result
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
         training = _Training(run, experiment, dataset, replicas, _console(console, replicas), plain)
@@ -186,6 +188,19 @@ def _require_same_experiment(run: Run, experiment: Experiment) -> None:
         )
 
 
+def _weights_are_intact(run: Run) -> bool:
+    """Return whether the last weights of a run are intact, and warn if the best are not.
+
+    The last weights are restored from a checkpoint; the best can be older than every checkpoint.
+    """
+    if (run / runs.BEST_WEIGHTS).is_file():
+        try:
+            run.verify_weights(runs.BEST_WEIGHTS)
+        except BnnError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return (run / runs.WEIGHTS).is_file() and not runs.has_changed(run / runs.WEIGHTS)
+
+
 def _require_precision(run: Run, precision: str) -> None:
     """Verify the precision of a resumed training: the optimizer's state depends on it."""
     before = run.environment.get("precision", "float32")
@@ -244,6 +259,7 @@ class _Training:
                     model.set_weights(previous.get_weights())
                 if checkpoint:
                     checkpoint.restore(model, model.optimizer if state.epoch > begin else None)
+                    save_weights(model, self.run, runs.WEIGHTS)  # those in the run may be damaged or newer
                     checkpoint = None
                 previous = model
             if state.epoch < end:

@@ -267,7 +267,7 @@ def test_file_that_is_not_an_image(trained, tmp_path):
 def test_damaged_weights(trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")
     (copy / "weights.h5").write_bytes(b"nothing")
-    assert "weights.h5' as the weights of lenet5" in error_line("evaluate", copy)
+    assert "weights.h5' does not match its digest; run `bnnk train lenet5" in error_line("evaluate", copy)
 
 
 def test_debug_raises_the_original_error():

@@ -310,6 +310,58 @@ def test_every_checkpoint_damaged(lenet5, tmp_path):
     assert_same_training(Run(directory), lenet5 / "whole")
 
 
+# --- damaged weights ---
+
+
+def flip_bit(path):
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+
+
+def remove_digest(path):
+    """Make a file of weights one of an earlier version."""
+    path.write_bytes(path.read_bytes()[512:])
+
+
+def test_changed_weights_are_not_loaded(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    for name, best, cure in [
+        ("weights.h5", False, "run `bnnk train lenet5 --exp"),
+        ("weights_best.h5", True, "restor"),
+    ]:
+        flip_bit(directory / name)
+        with pytest.raises(BnnError, match=rf"content of '.*run/{name}' does not match its digest; {cure}"):
+            load_run(directory, best)
+
+
+@pytest.mark.parametrize("part", ["start", "end"])
+def test_digest_that_is_damaged(lenet5, tmp_path, part):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    content = (directory / "weights.h5").read_bytes()
+    zeros = bytes(512)
+    (directory / "weights.h5").write_bytes(zeros + content[512:] if part == "start" else content[:-512] + zeros)
+    with pytest.raises(BnnError, match="does not match its digest"):
+        load_run(directory)
+
+
+def test_weights_without_a_digest_are_loaded(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    remove_digest(directory / "weights.h5")
+    assert same_weights(directory / "weights.h5", lenet5 / "whole" / "weights.h5")
+    load_run(directory)
+
+
+def test_training_again_writes_changed_weights_from_the_checkpoint(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    flip_bit(directory / "weights.h5")
+    assert train(stepping(), directory) == Run(lenet5 / "whole").result
+    assert_same_training(Run(directory), lenet5 / "whole")
+    flip_bit(directory / "weights_best.h5")
+    with pytest.warns(UserWarning, match="weights_best.h5' does not match its digest; restore it from a backup"):
+        train(stepping(), directory)
+
+
 # --- starting over ---
 
 
