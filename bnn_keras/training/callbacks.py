@@ -75,7 +75,7 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
         examples: Training images per epoch.
 
     Raises:
-        BnnError: The loss is not finite.
+        BnnError: The training diverged: a loss or a weight is not finite.
     """
 
     def __init__(self, examples: int):
@@ -95,10 +95,7 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
         """Add the measurements to the epoch's logs."""
         if logs is None:
             return
-        if not math.isfinite(logs["loss"]):
-            raise BnnError(
-                f"the loss is {logs['loss']} in epoch {epoch + 1}; expected a finite number; lower the learning rate"
-            )
+        _require_finite(self.model, logs, epoch)
         logs.update({name: percent(logs[name]) for name in _PERCENTAGES if name in logs})
         logs["images_per_second"] = self.examples / (self.training_end - self.start)
         logs["seconds"] = time.perf_counter() - self.start
@@ -111,6 +108,19 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
             np.asarray(variable.quantizer(variable.latent_variable.read_value())) >= 0
             for variable in binary_variables(self.model)
         ]
+
+
+def _require_finite(model: tf.keras.Model, logs: Logs, epoch: int) -> None:
+    """Verify that the logs of an epoch and the weights at its end are finite.
+
+    The loss is measured before each step: if the last step diverges, only the weights and the test loss show it.
+    """
+    values = {f"the {name}": value for name, value in logs.items()}
+    for variable, value in zip(model.weights, model.get_weights(), strict=True):
+        values[f"the weight {variable.name}"] = np.abs(value).max()
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise BnnError(f"{name} is {value} in epoch {epoch + 1}; expected a finite number; lower the learning rate")
 
 
 class StopBetweenSteps(tf.keras.callbacks.Callback):

@@ -86,7 +86,7 @@ def train(
     Raises:
         BnnError: The directory holds a run of another experiment or other files, is in use by another process, or
             cannot be written; the dataset is not available; a batch size is not divisible by the number of replicas;
-            or the loss is not finite. The files of an existing run are kept.
+            or a loss or a weight is not finite. The files of an existing run are kept.
 
     >>> import tempfile
     >>> from bnn_keras import resolve, train

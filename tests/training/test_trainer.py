@@ -328,7 +328,7 @@ def test_changed_weights_are_not_loaded(lenet5, tmp_path):
     directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
     for name, best, cure in [
         ("weights.h5", False, "run `bnnk train lenet5 --exp"),
-        ("weights_best.h5", True, "restor"),
+        ("weights_best.h5", True, "restore it"),
     ]:
         flip_bit(directory / name)
         with pytest.raises(BnnError, match=rf"content of '.*run/{name}' does not match its digest; {cure}"):
@@ -397,6 +397,26 @@ def test_loss_that_is_not_finite_stops_the_training(tmp_path):
     ):
         train(experiment, tmp_path / "run")
     assert not (tmp_path / "run" / "weights.h5").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_divergence_in_the_last_step_keeps_the_last_checkpoint(tmp_path):
+    """With one step per epoch, the training loss is finite: it is measured before the step."""
+    rates = "stages.0.optimizer.learning_rate={schedule='multi_step', initial=1e-3, boundaries=[1], factor=1e35}"
+    experiment = small_experiment(examples=32, epochs=2, overrides=[rates])
+    with pytest.raises(BnnError, match=r"the val_loss is (nan|inf) in epoch 2; expected a finite number; lower the"):
+        train(experiment, tmp_path / "run")
+    assert checkpoints.latest(Run(tmp_path / "run")).state.epoch == len(Run(tmp_path / "run").metrics) == 1
+    assert all(np.isfinite(value).all() for value in read_weights(tmp_path / "run" / "weights.h5").values())
+
+
+def test_weight_that_is_not_finite_stops_the_training():
+    measure = callbacks.MeasureEpoch(examples=32)
+    measure.set_model(build_tiny_model(stepping()))
+    measure.on_epoch_begin(0)
+    measure.model.weights[0].assign_add(tf.fill(measure.model.weights[0].shape, np.inf))
+    with pytest.raises(BnnError, match="the weight first/kernel:0 is inf in epoch 1; expected a finite number"):
+        measure.on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0})
 
 
 @contextlib.contextmanager
