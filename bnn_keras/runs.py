@@ -20,6 +20,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -97,10 +98,14 @@ class Run:
 
     Args:
         directory: Path of the run directory, which may not exist yet.
+
+    Attributes:
+        replaced: Folder that holds the files of the run before, after `replace`; otherwise None.
     """
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
+        self.replaced: Path | None = None
 
     def __truediv__(self, name: str) -> Path:
         return self.directory / name
@@ -233,6 +238,26 @@ class Run:
                 if name != LOCK:
                     files.remove(self / name)
 
+    def replace(self) -> None:
+        """Move the files of a run to `<directory>.old-<N>` if it has trained weights; remove them otherwise."""
+        if any((self / name).exists() for name in (CHECKPOINTS, WEIGHTS, BEST_WEIGHTS)):
+            here = self.directory.resolve()
+            names = (here.with_name(f"{here.name}.old-{number}") for number in itertools.count(1))
+            self.replaced = next(path for path in names if not path.exists())
+            with files.writing(self.replaced):
+                self.replaced.mkdir()
+                for name in reversed(_CONTENTS):  # the experiment last: until then, the directory holds a run
+                    if name != LOCK and (self / name).exists():
+                        (self / name).rename(self.replaced / name)
+        self.clear()
+
+    def remove_replaced(self) -> None:
+        """Remove the files of the run that `replace` moved away, if any."""
+        if self.replaced:
+            with files.writing(self.replaced):
+                files.remove(self.replaced)
+            self.replaced = None
+
     def refuse_other_files(self) -> None:
         """Verify that the directory holds a run or nothing, so that a run is not mixed with other files.
 
@@ -265,4 +290,4 @@ class Run:
 
 
 def _cannot_read(path: Path, error: Exception) -> str:
-    return f"cannot read {str(path)!r} ({error}); restore the file, or start over with --fresh"
+    return f"cannot read {str(path)!r} ({error}); restore the file from a backup, or give another --run DIR"

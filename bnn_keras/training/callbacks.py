@@ -164,7 +164,8 @@ class StopBetweenSteps(tf.keras.callbacks.Callback):
 class SaveRun(tf.keras.callbacks.Callback):
     """Write the run's files after each epoch, in the order metrics, weights, checkpoint.
 
-    The checkpoint is last: if it exists, the other files of its epoch are complete.
+    The checkpoint is last: if it exists, the other files of its epoch are complete. The run that this one replaces is
+    removed after the first checkpoint.
 
     Args:
         run: The run directory, owned by this process.
@@ -194,6 +195,7 @@ class SaveRun(tf.keras.callbacks.Callback):
         best = max(self.state.best_top1, float(logs["val_top1"]))
         self.state = checkpoints.State(epoch=epoch + 1, step=step, best_top1=best, metrics_length=length)
         checkpoints.save(self.run, self.state, self.model, self.model.optimizer)
+        self.run.remove_replaced()
 
 
 def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:

@@ -108,7 +108,8 @@ def latest(run: Run) -> Checkpoint | None:
         return checkpoint
     if damaged:
         raise BnnError(
-            f"every checkpoint of {str(run.directory)!r} is damaged: {', '.join(damaged)}; start over with --fresh"
+            f"every checkpoint of {str(run.directory)!r} is damaged: {', '.join(damaged)}; restore one from a "
+            "backup, or give another --run DIR"
         )
     return None
 

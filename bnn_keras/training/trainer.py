@@ -75,7 +75,8 @@ def train(
             together. With several processes, only the chief writes the run directory, and all must be able to read it.
         precision: Precision that layers compute in: "float32", "mixed_bfloat16" or "mixed_float16" (with dynamic loss
             scaling). Variables and logits are float32.
-        fresh: Remove the files of an existing run in the directory and start over.
+        fresh: Start over. An existing run is kept as `<directory>.old-<N>` until the first epoch is finished, and then
+            removed.
         plain: Print plain lines instead of a progress bar.
         command: Command line to record in environment.json; `sys.argv` if empty.
         console: Console to show progress on; standard error if None.
@@ -117,26 +118,42 @@ def train(
             _require_precision(home, precision)
         replicas.barrier()  # every process has read the checkpoint before the chief replaces files
         if fresh:
-            run.clear()
+            run.replace()
         if not run.begun:
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
             files.write_json(run / runs.ENVIRONMENT, {**environment, **options})
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
-        try:
+        with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow():
             model = training.train_stages(networks, checkpoint)
-        except tf.errors.ResourceExhaustedError as error:
-            fix = "free memory or disk space, or set a smaller --batch-size"
-            raise BnnError(f"out of memory or disk space ({error.message.splitlines()[0]}); {fix}") from error
-        except tf.errors.UnavailableError as error:
-            fix = "restart all processes to resume from the last checkpoint"
-            raise BnnError(
-                f"another process of this training ended ({error.message.splitlines()[0]}); {fix}"
-            ) from error
         if replicas.chief:
             files.write_json(run / runs.RESULT, _result(run, experiment, model))
         replicas.barrier()
         return home.result or {}
+
+
+@contextlib.contextmanager
+def _naming_the_replaced_run(run: Run) -> Iterator[None]:
+    """Add to an error in the first epoch where the run that was to be replaced is."""
+    try:
+        yield
+    except BnnError as error:
+        if run.replaced:
+            raise BnnError(f"{error}; the run before is kept in {str(run.replaced)!r}") from error
+        raise
+
+
+@contextlib.contextmanager
+def _explaining_errors_of_tensorflow() -> Iterator[None]:
+    """Convert errors of TensorFlow that the user can fix into a `BnnError`."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        fix = "free memory or disk space, or set a smaller --batch-size"
+        raise BnnError(f"out of memory or disk space ({error.message.splitlines()[0]}); {fix}") from error
+    except tf.errors.UnavailableError as error:
+        fix = "restart all processes to resume from the last checkpoint"
+        raise BnnError(f"another process of this training ended ({error.message.splitlines()[0]}); {fix}") from error
 
 
 @contextlib.contextmanager
@@ -184,7 +201,7 @@ def _require_same_experiment(run: Run, experiment: Experiment) -> None:
     if differences:
         raise BnnError(
             f"{str(run.directory)!r} holds a run of another experiment (requested / existing): "
-            f"{'; '.join(differences)}; give another --run DIR, or replace it with --fresh"
+            f"{'; '.join(differences)}; give another --run DIR"
         )
 
 
@@ -207,7 +224,7 @@ def _require_precision(run: Run, precision: str) -> None:
     if before != precision:
         raise BnnError(
             f"{str(run.directory)!r} was started with precision {before!r}, but {precision!r} was requested; "
-            f"resume with --precision {before}, or start over with --fresh"
+            f"resume with --precision {before}, or give another --run DIR"
         )
 
 
@@ -247,6 +264,9 @@ class _Training:
         """
         state = checkpoint.state if checkpoint else checkpoints.State()
         self.run.truncate_metrics(state.metrics_length)
+        if self.run.replaced:
+            kept = f"keeping the run before in {self.run.replaced} until the first epoch is finished"
+            self.console.print(kept, highlight=False, soft_wrap=True)
         if state.epoch:
             self.console.print(f"resuming after epoch {state.epoch} of {self.experiment.epochs}", highlight=False)
         begin, previous = 0, None

@@ -256,7 +256,7 @@ def test_run_directory_with_other_files(quick, tmp_path):
 
 def test_run_directory_of_another_experiment(trained, data_dir):
     message = error_line("train", "lenet5", "--epochs", "3", "--run", trained, "--data-dir", data_dir)
-    assert message.endswith("stages.0.epochs: 3 / 2; give another --run DIR, or replace it with --fresh")
+    assert message.endswith("stages.0.epochs: 3 / 2; give another --run DIR")
 
 
 def test_file_that_is_not_an_image(trained, tmp_path):

@@ -148,7 +148,7 @@ def test_run_of_another_experiment_is_refused(trained, data_dir):
         train(resolve("lenet5", epochs=3).experiment, trained, data_dir=data_dir)
     assert str(caught.value) == (
         f"{str(trained)!r} holds a run of another experiment (requested / existing): stages.0.epochs: 3 / 2; "
-        "give another --run DIR, or replace it with --fresh"
+        "give another --run DIR"
     )
 
 
@@ -304,7 +304,7 @@ def test_damaged_checkpoint_is_skipped(lenet5, tmp_path):
 def test_every_checkpoint_damaged(lenet5, tmp_path):
     directory = shutil.copytree(lenet5 / "killed-1", tmp_path / "run")
     (directory / "checkpoints" / "epoch-00001" / "state.json").write_text("{")
-    with pytest.raises(BnnError, match=r"every checkpoint of .* is damaged: epoch-00001 .*; start over with --fresh"):
+    with pytest.raises(BnnError, match=r"every checkpoint of .* is damaged: epoch-00001 .*; restore one from"):
         train(stepping(), directory)
     train(stepping(), directory, fresh=True)
     assert_same_training(Run(directory), lenet5 / "whole")
@@ -371,6 +371,26 @@ def test_fresh_starts_over_and_keeps_other_files(lenet5, tmp_path):
     train(stepping(epochs=1), directory, fresh=True)
     assert len(Run(directory).metrics) == 1
     assert (directory / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_fresh_keeps_the_run_before_if_the_first_epoch_fails(lenet5, tmp_path):
+    """A run without trained weights, such as that of the failed training, is not kept."""
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    (tmp_path / "run.old-1").mkdir()
+    diverging = small_experiment(overrides=["stages.0.optimizer.learning_rate=1e35"])
+    with pytest.raises(BnnError, match=r"the loss is .*; the run before is kept in '.*/run.old-2'$"):
+        train(diverging, directory, fresh=True)
+    assert Run(tmp_path / "run.old-2").result == Run(lenet5 / "whole").result
+    assert same_weights(tmp_path / "run.old-2" / "weights.h5", lenet5 / "whole" / "weights.h5")
+    train(small_experiment(epochs=1), directory, fresh=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.old-1", "run.old-2"]
+
+
+def test_no_message_advises_fresh():
+    files = [*(ROOT / "bnn_keras").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
+    assert [path for path in files if "--fresh" in path.read_text() and path != ROOT / "cli" / "runs.py"] == []
 
 
 def test_fresh_keeps_the_run_if_the_new_training_cannot_start(lenet5, tmp_path):
