@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import signal
 import threading
@@ -193,7 +194,7 @@ class SaveRun(tf.keras.callbacks.Callback):
             save_weights(self.model, self.run, runs.BEST_WEIGHTS)
         save_weights(self.model, self.run, runs.WEIGHTS)
         best = max(self.state.best_top1, float(logs["val_top1"]))
-        self.state = checkpoints.State(epoch=epoch + 1, step=step, best_top1=best, metrics_length=length)
+        self.state = dataclasses.replace(self.state, epoch=epoch + 1, step=step, best_top1=best, metrics_length=length)
         checkpoints.save(self.run, self.state, self.model, self.model.optimizer)
         self.run.remove_replaced()
 

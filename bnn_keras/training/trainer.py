@@ -114,6 +114,8 @@ def train(
         training = _Training(run, experiment, dataset, replicas, _console(console, replicas), plain)
         networks = [training.build_network(stage) for stage in experiment.stages]
         checkpoint = None if fresh else checkpoints.latest(home)
+        if checkpoint:
+            _require_checkpoint_of_experiment(home, checkpoint, experiment)
         if checkpoint and checkpoint.state.epoch:
             _require_precision(home, precision)
         replicas.barrier()  # every process has read the checkpoint before the chief replaces files
@@ -205,6 +207,15 @@ def _require_same_experiment(run: Run, experiment: Experiment) -> None:
         )
 
 
+def _require_checkpoint_of_experiment(run: Run, checkpoint: checkpoints.Checkpoint, experiment: Experiment) -> None:
+    """Verify that a checkpoint belongs to the experiment, for runs whose experiment file is gone."""
+    if not run.begun and checkpoint.state.experiment not in ("", experiment.digest):
+        raise BnnError(
+            f"{str(checkpoint.folder)!r} is a checkpoint of another experiment than {experiment.name}, and "
+            f"{str(run / runs.EXPERIMENT)!r} is missing; restore that file from a backup, or give another --run DIR"
+        )
+
+
 def _weights_are_intact(run: Run) -> bool:
     """Return whether the last weights of a run are intact, and warn if the best are not.
 
@@ -263,6 +274,7 @@ class _Training:
             The trained network of the last stage.
         """
         state = checkpoint.state if checkpoint else checkpoints.State()
+        state = dataclasses.replace(state, experiment=self.experiment.digest)
         self.run.truncate_metrics(state.metrics_length)
         if self.run.replaced:
             kept = f"keeping the run before in {self.run.replaced} until the first epoch is finished"

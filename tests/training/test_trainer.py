@@ -310,6 +310,38 @@ def test_every_checkpoint_damaged(lenet5, tmp_path):
     assert_same_training(Run(directory), lenet5 / "whole")
 
 
+# --- missing files ---
+
+
+def contents(directory):
+    """Return the content of all files below a directory, by path, without the lock file."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_checkpoint_of_another_experiment_is_refused(lenet5, tmp_path):
+    """The file that says which experiment was trained is gone."""
+    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
+    (directory / "experiment.toml").unlink()
+    before = contents(directory)
+    with pytest.raises(BnnError, match=r"epoch-00003' is a checkpoint of another experiment than .*; restore that fi"):
+        train(stepping(seed=2), directory)
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize("digest", ["same", "none"])
+def test_checkpoint_of_the_same_experiment_is_resumed(lenet5, tmp_path, digest):
+    """Also one of an earlier version, which has no digest of the experiment."""
+    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
+    (directory / "experiment.toml").unlink()
+    if digest == "none":
+        for path in directory.glob("checkpoints/*/state.json"):
+            state = json.loads(path.read_text())
+            del state["experiment"]
+            path.write_text(json.dumps(state))
+    train(stepping(), directory)
+    assert_same_training(Run(directory), lenet5 / "whole")
+
+
 # --- damaged weights ---
 
 
