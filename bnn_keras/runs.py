@@ -151,12 +151,21 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl, one per finished epoch."""
+        return self.metrics_until(None)
+
+    def metrics_until(self, length: int | None) -> list[dict[str, Any]]:
+        """Return the rows in the first `length` bytes of metrics.jsonl, as recorded in a checkpoint, or all rows."""
         if not (self / METRICS).is_file():
             return []
         try:
-            return [json.loads(line) for line in self._text(METRICS).splitlines()]
+            return [json.loads(line) for line in self._text(METRICS).encode()[:length].splitlines()]
         except ValueError as error:
             raise BnnError(_cannot_read(self / METRICS, error)) from error
+
+    @property
+    def measured_epochs(self) -> int:
+        """Number of complete lines of metrics.jsonl."""
+        return self._text(METRICS).count("\n") if (self / METRICS).is_file() else 0
 
     def verify_weights(self, name: str) -> None:
         """Verify the digest of a file of weights.

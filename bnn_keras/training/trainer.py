@@ -114,6 +114,8 @@ def train(
         training = _Training(run, experiment, dataset, replicas, _console(console, replicas), plain)
         networks = [training.build_network(stage) for stage in experiment.stages]
         checkpoint = None if fresh else checkpoints.latest(home)
+        if not fresh:
+            _require_complete(home, checkpoint)
         if checkpoint:
             _require_checkpoint_of_experiment(home, checkpoint, experiment)
         if checkpoint and checkpoint.state.epoch:
@@ -213,6 +215,28 @@ def _require_checkpoint_of_experiment(run: Run, checkpoint: checkpoints.Checkpoi
         raise BnnError(
             f"{str(checkpoint.folder)!r} is a checkpoint of another experiment than {experiment.name}, and "
             f"{str(run / runs.EXPERIMENT)!r} is missing; restore that file from a backup, or give another --run DIR"
+        )
+
+
+def _require_complete(run: Run, checkpoint: checkpoints.Checkpoint | None) -> None:
+    """Verify that no metrics or checkpoints are gone, before the files of the epochs that follow are overwritten.
+
+    A kill leaves at most the metrics and the weights of one epoch without its checkpoint.
+    """
+    state = checkpoint.state if checkpoint else checkpoints.State()
+    fix = "restore from a backup what is missing, or give another --run DIR"
+    epochs = [row.get("epoch") for row in run.metrics_until(state.metrics_length)]
+    if epochs != list(range(1, state.epoch + 1)):
+        raise BnnError(
+            f"{str(run / runs.METRICS)!r} has {len(epochs)} rows; expected those of the {state.epoch} epochs before "
+            f"the last checkpoint; {fix}"
+        )
+    written = run.measured_epochs
+    orphaned = checkpoint is None and (run.result or (not written and (run / runs.WEIGHTS).exists()))
+    if orphaned or written > state.epoch + (checkpoints.KEPT if checkpoint else 1):
+        raise BnnError(
+            f"{str(run / runs.CHECKPOINTS)!r} has no checkpoint after epoch {state.epoch}, but the run has metrics of "
+            f"{written} epochs, and weights; {fix}"
         )
 
 

@@ -342,6 +342,40 @@ def test_checkpoint_of_the_same_experiment_is_resumed(lenet5, tmp_path, digest):
     assert_same_training(Run(directory), lenet5 / "whole")
 
 
+def remove_rows(directory, part):
+    lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (directory / "metrics.jsonl").write_text("".join(lines[part]))
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        (lambda run: shutil.rmtree(run / "checkpoints"), "has no checkpoint after epoch 0, but .* metrics of 4 epochs"),
+        (lambda run: remove_rows(run, slice(2)), "metrics.jsonl' has 2 rows; expected those of the 3 epochs before"),
+        (lambda run: remove_rows(run, slice(1, None)), "metrics.jsonl' has [23] rows|cannot read '.*metrics.jsonl'"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl' has 0 rows; expected those of the 3 epochs"),
+    ],
+    ids=["checkpoints", "last rows", "first row", "metrics"],
+)
+def test_missing_files_are_named_and_nothing_is_overwritten(lenet5, tmp_path, remove, message):
+    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
+    remove(directory)
+    before = contents(directory)
+    with pytest.raises(BnnError, match=f"{message}.*(restore|give another --run DIR)"):
+        train(stepping(), directory)
+    assert contents(directory) == before
+
+
+def test_damaged_weights_of_a_run_without_checkpoints_are_kept(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    shutil.rmtree(directory / "checkpoints")
+    flip_bit(directory / "weights.h5")
+    before = contents(directory)
+    with pytest.raises(BnnError, match=r"has no checkpoint after epoch 0, .* restore from a backup"):
+        train(stepping(), directory)
+    assert contents(directory) == before
+
+
 # --- damaged weights ---
 
 
