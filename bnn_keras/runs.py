@@ -108,7 +108,19 @@ class Run:
         self.replaced: Path | None = None
 
     def __truediv__(self, name: str) -> Path:
-        return self.directory / name
+        """Return the path of a file or a folder of the run.
+
+        Raises:
+            BnnError: It is reached through a symbolic link that leaves the run.
+        """
+        path = self.directory / name
+        target = Path(os.path.realpath(path))
+        if not target.is_relative_to(os.path.realpath(self.directory)):
+            raise BnnError(
+                f"{str(path)!r} is a link to {str(target)!r}, outside of the run; replace the link with the file, or "
+                "give another --run DIR"
+            )
+        return path
 
     @classmethod
     def read(cls, directory: str | Path) -> Run:
@@ -208,11 +220,12 @@ class Run:
         A missing directory is created. It is removed at the end, with the lock file, if no run was started in it.
 
         Raises:
-            BnnError: Another process holds the lock, or the directory cannot be written.
+            BnnError: Another process holds the lock, the directory cannot be written, or a link in it leaves the run.
         """
         created = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         with files.writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
+            self._refuse_links_inside_folders()
             lock = (self / LOCK).open("a+")
         with lock:
             self._lock(lock)
@@ -224,6 +237,12 @@ class Run:
                     if created and not any(self.directory.iterdir()):
                         for folder in created:
                             folder.rmdir()
+
+    def _refuse_links_inside_folders(self) -> None:
+        """Verify the files of checkpoints and logs, which libraries open by their own names."""
+        for name in _CONTENTS:
+            for path in (self / name).rglob("*"):
+                self / str(path.relative_to(self.directory))
 
     def _lock(self, lock: IO[str]) -> None:
         try:
