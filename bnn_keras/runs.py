@@ -23,6 +23,7 @@ import hashlib
 import itertools
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -198,7 +199,8 @@ class Run:
         """Return how to recover a missing or damaged file of weights without losing other files."""
         if name == BEST_WEIGHTS:
             return f"restore it from a backup, or use {WEIGHTS}, the weights of the last epoch"
-        command = f"bnnk train {self.experiment.network.name} --experiment {self / EXPERIMENT} --run {self.directory}"
+        places = ("--experiment", str(self / EXPERIMENT), "--run", str(self.directory))
+        command = shlex.join(["bnnk", "train", self.experiment.network.name, *places])
         return f"run `{command}`, which writes it from the last checkpoint"
 
     def _text(self, name: str) -> str:
