@@ -43,16 +43,15 @@ def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.
         ('lenet5', (None, 10))
     """
     run = Run.read(directory)
-    path = run / (runs.BEST_WEIGHTS if best else runs.WEIGHTS)
-    if not path.is_file():
-        raise BnnError(f"{str(run.directory)!r} has no {path.name}: no epoch is finished; train it first")
+    name = runs.BEST_WEIGHTS if best else runs.WEIGHTS
     experiment = run.experiment
+    run.verify_weights(name)
     model = build_empty(experiment)
     try:
-        model.load_weights(path)
+        model.load_weights(run / name)
     except (OSError, ValueError, KeyError) as error:
         raise BnnError(
-            f"cannot read {str(path)!r} as the weights of {experiment.network.name} ({error}); train again with --fresh"
+            f"cannot read {str(run / name)!r} as the weights of {experiment.network.name} ({error}); {run.cure(name)}"
         ) from error
     return experiment, model
 

@@ -11,7 +11,7 @@ Evaluation, export and reports read a training from its run directory only:
     weights_best.h5      latent weights after the epoch with the best test accuracy
     result.json          accuracies and times, written when the training is finished
 
-Files are written atomically (`bnn_keras.files`).
+Files are written atomically (`bnn_keras.files`). The two files of weights begin with a digest of their content.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
+import itertools
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -39,7 +42,10 @@ BEST_WEIGHTS = "weights_best.h5"
 RESULT = "result.json"
 LOCK = ".lock"
 
-_CONTENTS = (EXPERIMENT, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, WEIGHTS, BEST_WEIGHTS, RESULT, LOCK)
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_DIGEST_BLOCK = 512  # bytes; HDF5 ignores a block of this size before its signature
+
+CONTENTS = (EXPERIMENT, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, WEIGHTS, BEST_WEIGHTS, RESULT, LOCK)
 
 
 def default_directory(experiment: Experiment) -> Path:
@@ -62,6 +68,30 @@ def default_directory(experiment: Experiment) -> Path:
     return Path("runs") / "-".join(parts)
 
 
+def prepend_digest(path: Path) -> None:
+    """Prepend the SHA-256 digest of an HDF5 file to the file, as a user block that HDF5 readers skip.
+
+    In the same file, the digest and the content are replaced together.
+    """
+    content = path.read_bytes()
+    path.write_bytes(_digest_block(content) + content)
+
+
+def has_changed(path: Path) -> bool:
+    """Return whether the content of an HDF5 file differs from its digest. A file without a digest has not changed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BnnError(_cannot_read(path, error)) from error
+    if content.startswith(_HDF5_SIGNATURE):
+        return False  # written before files had digests
+    return content[:_DIGEST_BLOCK] != _digest_block(content[_DIGEST_BLOCK:])
+
+
+def _digest_block(content: bytes) -> bytes:
+    return f"sha256 {hashlib.sha256(content).hexdigest()}\n".encode().ljust(_DIGEST_BLOCK, b"\0")
+
+
 class Run:
     """A run directory.
 
@@ -69,13 +99,29 @@ class Run:
 
     Args:
         directory: Path of the run directory, which may not exist yet.
+
+    Attributes:
+        replaced: Folder that holds the files of the run before, after `replace`; otherwise None.
     """
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
+        self.replaced: Path | None = None
 
     def __truediv__(self, name: str) -> Path:
-        return self.directory / name
+        """Return the path of a file or a folder of the run.
+
+        Raises:
+            BnnError: It is reached through a symbolic link that leaves the run.
+        """
+        path = self.directory / name
+        target = Path(os.path.realpath(path))
+        if not target.is_relative_to(os.path.realpath(self.directory)):
+            raise BnnError(
+                f"{str(path)!r} is a link to {str(target)!r}, outside of the run; replace the link with the file, or "
+                "give another --run DIR"
+            )
+        return path
 
     @classmethod
     def read(cls, directory: str | Path) -> Run:
@@ -118,12 +164,44 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl, one per finished epoch."""
+        return self.metrics_until(None)
+
+    def metrics_until(self, length: int | None) -> list[dict[str, Any]]:
+        """Return the rows in the first `length` bytes of metrics.jsonl, as recorded in a checkpoint, or all rows."""
         if not (self / METRICS).is_file():
             return []
         try:
-            return [json.loads(line) for line in self._text(METRICS).splitlines()]
+            return [json.loads(line) for line in self._text(METRICS).encode()[:length].splitlines()]
         except ValueError as error:
             raise BnnError(_cannot_read(self / METRICS, error)) from error
+
+    @property
+    def measured_epochs(self) -> int:
+        """Number of complete lines of metrics.jsonl."""
+        return self._text(METRICS).count("\n") if (self / METRICS).is_file() else 0
+
+    def verify_weights(self, name: str) -> None:
+        """Verify the digest of a file of weights.
+
+        Raises:
+            BnnError: The file does not exist, or its content does not match its digest.
+        """
+        path = self / name
+        if not path.is_file():
+            raise BnnError(
+                f"{str(self.directory)!r} has no {name}: no epoch is finished, or the file was removed; "
+                f"{self.cure(name)}"
+            )
+        if has_changed(path):
+            raise BnnError(f"the content of {str(path)!r} does not match its digest; {self.cure(name)}")
+
+    def cure(self, name: str) -> str:
+        """Return how to recover a missing or damaged file of weights without losing other files."""
+        if name == BEST_WEIGHTS:
+            return f"restore it from a backup, or use {WEIGHTS}, the weights of the last epoch"
+        places = ("--experiment", str(self / EXPERIMENT), "--run", str(self.directory))
+        command = shlex.join(["bnnk", "train", self.experiment.network.name, *places])
+        return f"run `{command}`, which writes it from the last checkpoint"
 
     def _text(self, name: str) -> str:
         try:
@@ -144,11 +222,12 @@ class Run:
         A missing directory is created. It is removed at the end, with the lock file, if no run was started in it.
 
         Raises:
-            BnnError: Another process holds the lock, or the directory cannot be written.
+            BnnError: Another process holds the lock, the directory cannot be written, or a link in it leaves the run.
         """
         created = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         with files.writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
+            self._refuse_links_inside_folders()
             lock = (self / LOCK).open("a+")
         with lock:
             self._lock(lock)
@@ -160,6 +239,12 @@ class Run:
                     if created and not any(self.directory.iterdir()):
                         for folder in created:
                             folder.rmdir()
+
+    def _refuse_links_inside_folders(self) -> None:
+        """Verify the files of checkpoints and logs, which libraries open by their own names."""
+        for name in CONTENTS:
+            for path in (self / name).rglob("*"):
+                self / str(path.relative_to(self.directory))
 
     def _lock(self, lock: IO[str]) -> None:
         try:
@@ -178,10 +263,30 @@ class Run:
     def clear(self) -> None:
         """Remove the files that a run writes, and no others."""
         with files.writing(self.directory):
-            for name in _CONTENTS:
+            for name in CONTENTS:
                 files.remove(files.temporary_name(self / name))
                 if name != LOCK:
                     files.remove(self / name)
+
+    def replace(self) -> None:
+        """Move the files of a run to `<directory>.old-<N>` if it has trained weights; remove them otherwise."""
+        if any((self / name).exists() for name in (CHECKPOINTS, WEIGHTS, BEST_WEIGHTS)):
+            here = self.directory.resolve()
+            names = (here.with_name(f"{here.name}.old-{number}") for number in itertools.count(1))
+            self.replaced = next(path for path in names if not path.exists())
+            with files.writing(self.replaced):
+                self.replaced.mkdir()
+                for name in reversed(CONTENTS):  # the experiment last: until then, the directory holds a run
+                    if name != LOCK and (self / name).exists():
+                        (self / name).rename(self.replaced / name)
+        self.clear()
+
+    def remove_replaced(self) -> None:
+        """Remove the files of the run that `replace` moved away, if any."""
+        if self.replaced:
+            with files.writing(self.replaced):
+                files.remove(self.replaced)
+            self.replaced = None
 
     def refuse_other_files(self) -> None:
         """Verify that the directory holds a run or nothing, so that a run is not mixed with other files.
@@ -189,7 +294,7 @@ class Run:
         Raises:
             BnnError: The directory holds other files and no run.
         """
-        expected = {path.name for name in _CONTENTS for path in (self / name, files.temporary_name(self / name))}
+        expected = {path.name for name in CONTENTS for path in (self / name, files.temporary_name(self / name))}
         others = sorted({path.name for path in self.directory.iterdir()} - expected)
         if others and not self.begun:
             names = ", ".join(others[:3])
@@ -215,4 +320,4 @@ class Run:
 
 
 def _cannot_read(path: Path, error: Exception) -> str:
-    return f"cannot read {str(path)!r} ({error}); restore the file, or start over with --fresh"
+    return f"cannot read {str(path)!r} ({error}); restore the file from a backup, or give another --run DIR"

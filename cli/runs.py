@@ -29,7 +29,8 @@ Examples:
 @click.option(
     "--resume/--fresh",
     default=True,
-    help="Resume an unfinished run in the directory (default), or remove the run and start over.",
+    help="Resume an unfinished run in the directory (default), or start over. The run before is kept as DIR.old-N "
+    "until the first epoch is finished, and then removed.",
 )
 @options.strategy
 @options.precision

@@ -68,6 +68,32 @@ with Run({str(tmp_path / "one")!r}).owned():
         assert (tmp_path / "one" / ".lock").read_text() == f"{os.getpid()}\n"
 
 
+@pytest.mark.parametrize(
+    "name", [runs.LOCK, runs.METRICS, runs.WEIGHTS, runs.EXPERIMENT, runs.CHECKPOINTS, "tensorboard/train"]
+)
+@pytest.mark.parametrize("exists", [True, False], ids=["", "dangling"])
+def test_link_that_leaves_the_run_is_not_followed(tmp_path, experiment, name, exists):
+    outside = tmp_path / "outside"
+    if exists:
+        outside.write_text("mine")
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).symlink_to(outside)
+    message = rf"run/{name}' is a link to '.*outside', outside of the run; replace the link with the file"
+    with pytest.raises(BnnError, match=message), Run(tmp_path / "run").owned() as run:
+        run.append_metrics({"epoch": 1})
+    assert outside.read_text() == "mine" if exists else not outside.exists()
+
+
+def test_link_to_a_run_and_links_inside_of_it_are_followed(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "more.jsonl").touch()
+    (tmp_path / "run" / runs.METRICS).symlink_to("more.jsonl")
+    (tmp_path / "link").symlink_to("run")
+    with Run(tmp_path / "link").owned() as run:
+        run.append_metrics({"epoch": 1})
+    assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1]
+
+
 def test_clear_removes_only_the_files_of_a_run(tmp_path, experiment):
     run = Run(tmp_path)
     files.write_text(run / runs.EXPERIMENT, experiment.to_toml())

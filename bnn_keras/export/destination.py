@@ -11,7 +11,7 @@ from bnn_keras.export.formats import files_of
 from bnn_keras.export.sidecar import parse_sidecar, recorded_names, sidecar_path
 from bnn_keras.runs import Run
 
-_OF_A_RUN = {path.name for name in map(Path, runs._CONTENTS) for path in (name, files.temporary_name(name))}
+_OF_A_RUN = {path.name for name in map(Path, runs.CONTENTS) for path in (name, files.temporary_name(name))}
 
 
 def check_destination(row: catalog.FormatRow, path: Path, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import signal
 import threading
@@ -75,7 +76,7 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
         examples: Training images per epoch.
 
     Raises:
-        BnnError: The loss is not finite.
+        BnnError: The training diverged: a loss or a weight is not finite.
     """
 
     def __init__(self, examples: int):
@@ -95,10 +96,7 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
         """Add the measurements to the epoch's logs."""
         if logs is None:
             return
-        if not math.isfinite(logs["loss"]):
-            raise BnnError(
-                f"the loss is {logs['loss']} in epoch {epoch + 1}; expected a finite number; lower the learning rate"
-            )
+        _require_finite(self.model, logs, epoch)
         logs.update({name: percent(logs[name]) for name in _PERCENTAGES if name in logs})
         logs["images_per_second"] = self.examples / (self.training_end - self.start)
         logs["seconds"] = time.perf_counter() - self.start
@@ -111,6 +109,19 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
             np.asarray(variable.quantizer(variable.latent_variable.read_value())) >= 0
             for variable in binary_variables(self.model)
         ]
+
+
+def _require_finite(model: tf.keras.Model, logs: Logs, epoch: int) -> None:
+    """Verify that the logs of an epoch and the weights at its end are finite.
+
+    The loss is measured before each step: if the last step diverges, only the weights and the test loss show it.
+    """
+    values = {f"the {name}": value for name, value in logs.items()}
+    for variable, value in zip(model.weights, model.get_weights(), strict=True):
+        values[f"the weight {variable.name}"] = np.abs(value).max()
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise BnnError(f"{name} is {value} in epoch {epoch + 1}; expected a finite number; lower the learning rate")
 
 
 class StopBetweenSteps(tf.keras.callbacks.Callback):
@@ -154,7 +165,8 @@ class StopBetweenSteps(tf.keras.callbacks.Callback):
 class SaveRun(tf.keras.callbacks.Callback):
     """Write the run's files after each epoch, in the order metrics, weights, checkpoint.
 
-    The checkpoint is last: if it exists, the other files of its epoch are complete.
+    The checkpoint is last: if it exists, the other files of its epoch are complete. The run that this one replaces is
+    removed after the first checkpoint.
 
     Args:
         run: The run directory, owned by this process.
@@ -182,12 +194,13 @@ class SaveRun(tf.keras.callbacks.Callback):
             save_weights(self.model, self.run, runs.BEST_WEIGHTS)
         save_weights(self.model, self.run, runs.WEIGHTS)
         best = max(self.state.best_top1, float(logs["val_top1"]))
-        self.state = checkpoints.State(epoch=epoch + 1, step=step, best_top1=best, metrics_length=length)
+        self.state = dataclasses.replace(self.state, epoch=epoch + 1, step=step, best_top1=best, metrics_length=length)
         checkpoints.save(self.run, self.state, self.model, self.model.optimizer)
+        self.run.remove_replaced()
 
 
 def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:
-    """Write the latent weights of a model to an HDF5 file of a run, atomically.
+    """Write the latent weights of a model to an HDF5 file of a run, atomically, with a digest.
 
     Raises:
         BnnError: The file cannot be written.
@@ -197,3 +210,4 @@ def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:
             model.save_weights(temporary, save_format="h5")
         except RuntimeError as error:  # h5py raises RuntimeError if the disk is full
             raise BnnError(files.cannot_write(run / name, str(error))) from error
+        runs.prepend_digest(temporary)

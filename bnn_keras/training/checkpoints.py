@@ -31,12 +31,14 @@ class State:
         step: Optimizer steps taken, over all stages.
         best_top1: Best test accuracy of the stage so far, in percent.
         metrics_length: Length of metrics.jsonl after the last finished epoch, in bytes.
+        experiment: Digest of the experiment; empty in checkpoints of earlier versions.
     """
 
     epoch: int = 0
     step: int = 0
     best_top1: float = float("-inf")
     metrics_length: int = 0
+    experiment: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,8 @@ def latest(run: Run) -> Checkpoint | None:
         return checkpoint
     if damaged:
         raise BnnError(
-            f"every checkpoint of {str(run.directory)!r} is damaged: {', '.join(damaged)}; start over with --fresh"
+            f"every checkpoint of {str(run.directory)!r} is damaged: {', '.join(damaged)}; restore one from a "
+            "backup, or give another --run DIR"
         )
     return None
 

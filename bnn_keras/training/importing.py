@@ -107,7 +107,8 @@ def _write_run(run: Run, experiment: Experiment, model: tf.keras.Model, environm
         try:
             save_weights(model, run, runs.WEIGHTS)
             save_weights(model, run, runs.BEST_WEIGHTS)
-            checkpoints.save(run, checkpoints.State(), model, build_optimizer(stage.optimizer, stage.epochs))
+            state = checkpoints.State(experiment=experiment.digest)
+            checkpoints.save(run, state, model, build_optimizer(stage.optimizer, stage.epochs))
             files.write_json(run / runs.ENVIRONMENT, environment)
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         except BaseException:

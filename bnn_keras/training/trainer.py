@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from bnn_keras.optimizers import set_hyperparameter
 from bnn_keras.quantizers import anneal
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
-from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps
+from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps, save_weights
 from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment
 from bnn_keras.training.progress import ShowProgress
@@ -74,7 +75,8 @@ def train(
             together. With several processes, only the chief writes the run directory, and all must be able to read it.
         precision: Precision that layers compute in: "float32", "mixed_bfloat16" or "mixed_float16" (with dynamic loss
             scaling). Variables and logits are float32.
-        fresh: Remove the files of an existing run in the directory and start over.
+        fresh: Start over. An existing run is kept as `<directory>.old-<N>` until the first epoch is finished, and then
+            removed.
         plain: Print plain lines instead of a progress bar.
         command: Command line to record in environment.json; `sys.argv` if empty.
         console: Console to show progress on; standard error if None.
@@ -85,7 +87,7 @@ def train(
     Raises:
         BnnError: The directory holds a run of another experiment or other files, is in use by another process, or
             cannot be written; the dataset is not available; a batch size is not divisible by the number of replicas;
-            or the loss is not finite. The files of an existing run are kept.
+            or a loss or a weight is not finite. The files of an existing run are kept.
 
     >>> import tempfile
     >>> from bnn_keras import resolve, train
@@ -105,36 +107,57 @@ def train(
         run.refuse_other_files()
         if home.begun and not fresh:
             _require_same_experiment(home, experiment)
-            if home.result:
+            intact = _weights_are_intact(home)
+            if home.result and intact:
                 return home.result
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
         training = _Training(run, experiment, dataset, replicas, _console(console, replicas), plain)
         networks = [training.build_network(stage) for stage in experiment.stages]
         checkpoint = None if fresh else checkpoints.latest(home)
+        if not fresh:
+            _require_complete(home, checkpoint)
+        if checkpoint:
+            _require_checkpoint_of_experiment(home, checkpoint, experiment)
         if checkpoint and checkpoint.state.epoch:
             _require_precision(home, precision)
         replicas.barrier()  # every process has read the checkpoint before the chief replaces files
         if fresh:
-            run.clear()
+            run.replace()
         if not run.begun:
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
             files.write_json(run / runs.ENVIRONMENT, {**environment, **options})
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
-        try:
+        with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow():
             model = training.train_stages(networks, checkpoint)
-        except tf.errors.ResourceExhaustedError as error:
-            fix = "free memory or disk space, or set a smaller --batch-size"
-            raise BnnError(f"out of memory or disk space ({error.message.splitlines()[0]}); {fix}") from error
-        except tf.errors.UnavailableError as error:
-            fix = "restart all processes to resume from the last checkpoint"
-            raise BnnError(
-                f"another process of this training ended ({error.message.splitlines()[0]}); {fix}"
-            ) from error
         if replicas.chief:
             files.write_json(run / runs.RESULT, _result(run, experiment, model))
         replicas.barrier()
         return home.result or {}
+
+
+@contextlib.contextmanager
+def _naming_the_replaced_run(run: Run) -> Iterator[None]:
+    """Add to an error in the first epoch where the run that was to be replaced is."""
+    try:
+        yield
+    except BnnError as error:
+        if run.replaced:
+            raise BnnError(f"{error}; the run before is kept in {str(run.replaced)!r}") from error
+        raise
+
+
+@contextlib.contextmanager
+def _explaining_errors_of_tensorflow() -> Iterator[None]:
+    """Convert errors of TensorFlow that the user can fix into a `BnnError`."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        fix = "free memory or disk space, or set a smaller --batch-size"
+        raise BnnError(f"out of memory or disk space ({error.message.splitlines()[0]}); {fix}") from error
+    except tf.errors.UnavailableError as error:
+        fix = "restart all processes to resume from the last checkpoint"
+        raise BnnError(f"another process of this training ended ({error.message.splitlines()[0]}); {fix}") from error
 
 
 @contextlib.contextmanager
@@ -182,8 +205,52 @@ def _require_same_experiment(run: Run, experiment: Experiment) -> None:
     if differences:
         raise BnnError(
             f"{str(run.directory)!r} holds a run of another experiment (requested / existing): "
-            f"{'; '.join(differences)}; give another --run DIR, or replace it with --fresh"
+            f"{'; '.join(differences)}; give another --run DIR"
         )
+
+
+def _require_checkpoint_of_experiment(run: Run, checkpoint: checkpoints.Checkpoint, experiment: Experiment) -> None:
+    """Verify that a checkpoint belongs to the experiment, for runs whose experiment file is gone."""
+    if not run.begun and checkpoint.state.experiment not in ("", experiment.digest):
+        raise BnnError(
+            f"{str(checkpoint.folder)!r} is a checkpoint of another experiment than {experiment.name}, and "
+            f"{str(run / runs.EXPERIMENT)!r} is missing; restore that file from a backup, or give another --run DIR"
+        )
+
+
+def _require_complete(run: Run, checkpoint: checkpoints.Checkpoint | None) -> None:
+    """Verify that no metrics or checkpoints are gone, before the files of the epochs that follow are overwritten.
+
+    A kill leaves at most the metrics and the weights of one epoch without its checkpoint.
+    """
+    state = checkpoint.state if checkpoint else checkpoints.State()
+    fix = "restore from a backup what is missing, or give another --run DIR"
+    epochs = [row.get("epoch") for row in run.metrics_until(state.metrics_length)]
+    if epochs != list(range(1, state.epoch + 1)):
+        raise BnnError(
+            f"{str(run / runs.METRICS)!r} has {len(epochs)} rows; expected those of the {state.epoch} epochs before "
+            f"the last checkpoint; {fix}"
+        )
+    written = run.measured_epochs
+    orphaned = checkpoint is None and (run.result or (not written and (run / runs.WEIGHTS).exists()))
+    if orphaned or written > state.epoch + (checkpoints.KEPT if checkpoint else 1):
+        raise BnnError(
+            f"{str(run / runs.CHECKPOINTS)!r} has no checkpoint after epoch {state.epoch}, but the run has metrics of "
+            f"{written} epochs, and weights; {fix}"
+        )
+
+
+def _weights_are_intact(run: Run) -> bool:
+    """Return whether the last weights of a run are intact, and warn if the best are not.
+
+    The last weights are restored from a checkpoint; the best can be older than every checkpoint.
+    """
+    if (run / runs.BEST_WEIGHTS).is_file():
+        try:
+            run.verify_weights(runs.BEST_WEIGHTS)
+        except BnnError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return (run / runs.WEIGHTS).is_file() and not runs.has_changed(run / runs.WEIGHTS)
 
 
 def _require_precision(run: Run, precision: str) -> None:
@@ -192,7 +259,7 @@ def _require_precision(run: Run, precision: str) -> None:
     if before != precision:
         raise BnnError(
             f"{str(run.directory)!r} was started with precision {before!r}, but {precision!r} was requested; "
-            f"resume with --precision {before}, or start over with --fresh"
+            f"resume with --precision {before}, or give another --run DIR"
         )
 
 
@@ -231,7 +298,11 @@ class _Training:
             The trained network of the last stage.
         """
         state = checkpoint.state if checkpoint else checkpoints.State()
+        state = dataclasses.replace(state, experiment=self.experiment.digest)
         self.run.truncate_metrics(state.metrics_length)
+        if self.run.replaced:
+            kept = f"keeping the run before in {self.run.replaced} until the first epoch is finished"
+            self.console.print(kept, highlight=False, soft_wrap=True)
         if state.epoch:
             self.console.print(f"resuming after epoch {state.epoch} of {self.experiment.epochs}", highlight=False)
         begin, previous = 0, None
@@ -244,6 +315,7 @@ class _Training:
                     model.set_weights(previous.get_weights())
                 if checkpoint:
                     checkpoint.restore(model, model.optimizer if state.epoch > begin else None)
+                    save_weights(model, self.run, runs.WEIGHTS)  # those in the run may be damaged or newer
                     checkpoint = None
                 previous = model
             if state.epoch < end:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import click
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import error_line, run_bnnk
+from helpers import error_line, run_bnnk, same_weights
 
 from bnn_keras.cli import experiments
 from bnn_keras.runs import Run
@@ -256,7 +257,7 @@ def test_run_directory_with_other_files(quick, tmp_path):
 
 def test_run_directory_of_another_experiment(trained, data_dir):
     message = error_line("train", "lenet5", "--epochs", "3", "--run", trained, "--data-dir", data_dir)
-    assert message.endswith("stages.0.epochs: 3 / 2; give another --run DIR, or replace it with --fresh")
+    assert message.endswith("stages.0.epochs: 3 / 2; give another --run DIR")
 
 
 def test_file_that_is_not_an_image(trained, tmp_path):
@@ -264,10 +265,15 @@ def test_file_that_is_not_an_image(trained, tmp_path):
     assert "cannot read" in error_line("predict", trained, tmp_path / "text.png")
 
 
-def test_damaged_weights(trained, tmp_path):
-    copy = shutil.copytree(trained, tmp_path / "copy")
+def test_damaged_weights(trained, tmp_path, data_dir):
+    """The command in the message restores them."""
+    copy = shutil.copytree(trained, tmp_path / "a copy")
     (copy / "weights.h5").write_bytes(b"nothing")
-    assert "weights.h5' as the weights of lenet5" in error_line("evaluate", copy)
+    message = error_line("evaluate", copy)
+    assert "weights.h5' does not match its digest; run `bnnk train lenet5" in message
+    result = run_bnnk(*shlex.split(message.split("`")[1])[1:], "--data-dir", data_dir)
+    assert result.exit_code == 0, result.output
+    assert same_weights(copy / "weights.h5", trained / "weights.h5")
 
 
 def test_debug_raises_the_original_error():

@@ -43,7 +43,7 @@ def test_trains_resumes_and_evaluates(tmp_path, data_dir, optimizer, precision, 
         train(experiment, tmp_path / "killed-1", data_dir=data_dir)
     assert str(caught.value) == (
         f"'{tmp_path / 'killed-1'}' was started with precision '{precision}', but 'float32' was requested; "
-        f"resume with --precision {precision}, or start over with --fresh"
+        f"resume with --precision {precision}, or give another --run DIR"
     )
 
 

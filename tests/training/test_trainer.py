@@ -148,7 +148,7 @@ def test_run_of_another_experiment_is_refused(trained, data_dir):
         train(resolve("lenet5", epochs=3).experiment, trained, data_dir=data_dir)
     assert str(caught.value) == (
         f"{str(trained)!r} holds a run of another experiment (requested / existing): stages.0.epochs: 3 / 2; "
-        "give another --run DIR, or replace it with --fresh"
+        "give another --run DIR"
     )
 
 
@@ -304,10 +304,128 @@ def test_damaged_checkpoint_is_skipped(lenet5, tmp_path):
 def test_every_checkpoint_damaged(lenet5, tmp_path):
     directory = shutil.copytree(lenet5 / "killed-1", tmp_path / "run")
     (directory / "checkpoints" / "epoch-00001" / "state.json").write_text("{")
-    with pytest.raises(BnnError, match=r"every checkpoint of .* is damaged: epoch-00001 .*; start over with --fresh"):
+    with pytest.raises(BnnError, match=r"every checkpoint of .* is damaged: epoch-00001 .*; restore one from"):
         train(stepping(), directory)
     train(stepping(), directory, fresh=True)
     assert_same_training(Run(directory), lenet5 / "whole")
+
+
+# --- missing files ---
+
+
+def contents(directory):
+    """Return the content of all files below a directory, by path, without the lock file."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_checkpoint_of_another_experiment_is_refused(lenet5, tmp_path):
+    """The file that says which experiment was trained is gone."""
+    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
+    (directory / "experiment.toml").unlink()
+    before = contents(directory)
+    with pytest.raises(BnnError, match=r"epoch-00003' is a checkpoint of another experiment than .*; restore that fi"):
+        train(stepping(seed=2), directory)
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize("digest", ["same", "none"])
+def test_checkpoint_of_the_same_experiment_is_resumed(lenet5, tmp_path, digest):
+    """Also one of an earlier version, which has no digest of the experiment."""
+    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
+    (directory / "experiment.toml").unlink()
+    if digest == "none":
+        for path in directory.glob("checkpoints/*/state.json"):
+            state = json.loads(path.read_text())
+            del state["experiment"]
+            path.write_text(json.dumps(state))
+    train(stepping(), directory)
+    assert_same_training(Run(directory), lenet5 / "whole")
+
+
+def remove_rows(directory, part):
+    lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (directory / "metrics.jsonl").write_text("".join(lines[part]))
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        (lambda run: shutil.rmtree(run / "checkpoints"), "has no checkpoint after epoch 0, but .* metrics of 4 epochs"),
+        (lambda run: remove_rows(run, slice(2)), "metrics.jsonl' has 2 rows; expected those of the 3 epochs before"),
+        (lambda run: remove_rows(run, slice(1, None)), "metrics.jsonl' has [23] rows|cannot read '.*metrics.jsonl'"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl' has 0 rows; expected those of the 3 epochs"),
+    ],
+    ids=["checkpoints", "last rows", "first row", "metrics"],
+)
+def test_missing_files_are_named_and_nothing_is_overwritten(lenet5, tmp_path, remove, message):
+    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
+    remove(directory)
+    before = contents(directory)
+    with pytest.raises(BnnError, match=f"{message}.*(restore|give another --run DIR)"):
+        train(stepping(), directory)
+    assert contents(directory) == before
+
+
+def test_damaged_weights_of_a_run_without_checkpoints_are_kept(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    shutil.rmtree(directory / "checkpoints")
+    flip_bit(directory / "weights.h5")
+    before = contents(directory)
+    with pytest.raises(BnnError, match=r"has no checkpoint after epoch 0, .* restore from a backup"):
+        train(stepping(), directory)
+    assert contents(directory) == before
+
+
+# --- damaged weights ---
+
+
+def flip_bit(path):
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+
+
+def remove_digest(path):
+    """Make a file of weights one of an earlier version."""
+    path.write_bytes(path.read_bytes()[512:])
+
+
+def test_changed_weights_are_not_loaded(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    for name, best, cure in [
+        ("weights.h5", False, "run `bnnk train lenet5 --exp"),
+        ("weights_best.h5", True, "restore it"),
+    ]:
+        flip_bit(directory / name)
+        with pytest.raises(BnnError, match=rf"content of '.*run/{name}' does not match its digest; {cure}"):
+            load_run(directory, best)
+
+
+@pytest.mark.parametrize("part", ["start", "end"])
+def test_digest_that_is_damaged(lenet5, tmp_path, part):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    content = (directory / "weights.h5").read_bytes()
+    zeros = bytes(512)
+    (directory / "weights.h5").write_bytes(zeros + content[512:] if part == "start" else content[:-512] + zeros)
+    with pytest.raises(BnnError, match="does not match its digest"):
+        load_run(directory)
+
+
+def test_weights_without_a_digest_are_loaded(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    remove_digest(directory / "weights.h5")
+    assert same_weights(directory / "weights.h5", lenet5 / "whole" / "weights.h5")
+    load_run(directory)
+
+
+def test_training_again_writes_changed_weights_from_the_checkpoint(lenet5, tmp_path):
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    flip_bit(directory / "weights.h5")
+    assert train(stepping(), directory) == Run(lenet5 / "whole").result
+    assert_same_training(Run(directory), lenet5 / "whole")
+    flip_bit(directory / "weights_best.h5")
+    with pytest.warns(UserWarning, match="weights_best.h5' does not match its digest; restore it from a backup"):
+        train(stepping(), directory)
 
 
 # --- starting over ---
@@ -319,6 +437,26 @@ def test_fresh_starts_over_and_keeps_other_files(lenet5, tmp_path):
     train(stepping(epochs=1), directory, fresh=True)
     assert len(Run(directory).metrics) == 1
     assert (directory / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_fresh_keeps_the_run_before_if_the_first_epoch_fails(lenet5, tmp_path):
+    """A run without trained weights, such as that of the failed training, is not kept."""
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    (tmp_path / "run.old-1").mkdir()
+    diverging = small_experiment(overrides=["stages.0.optimizer.learning_rate=1e35"])
+    with pytest.raises(BnnError, match=r"the loss is .*; the run before is kept in '.*/run.old-2'$"):
+        train(diverging, directory, fresh=True)
+    assert Run(tmp_path / "run.old-2").result == Run(lenet5 / "whole").result
+    assert same_weights(tmp_path / "run.old-2" / "weights.h5", lenet5 / "whole" / "weights.h5")
+    train(small_experiment(epochs=1), directory, fresh=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.old-1", "run.old-2"]
+
+
+def test_no_message_advises_fresh():
+    files = [*(ROOT / "bnn_keras").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
+    assert [path for path in files if "--fresh" in path.read_text() and path != ROOT / "cli" / "runs.py"] == []
 
 
 def test_fresh_keeps_the_run_if_the_new_training_cannot_start(lenet5, tmp_path):
@@ -345,6 +483,26 @@ def test_loss_that_is_not_finite_stops_the_training(tmp_path):
     ):
         train(experiment, tmp_path / "run")
     assert not (tmp_path / "run" / "weights.h5").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_divergence_in_the_last_step_keeps_the_last_checkpoint(tmp_path):
+    """With one step per epoch, the training loss is finite: it is measured before the step."""
+    rates = "stages.0.optimizer.learning_rate={schedule='multi_step', initial=1e-3, boundaries=[1], factor=1e35}"
+    experiment = small_experiment(examples=32, epochs=2, overrides=[rates])
+    with pytest.raises(BnnError, match=r"the val_loss is (nan|inf) in epoch 2; expected a finite number; lower the"):
+        train(experiment, tmp_path / "run")
+    assert checkpoints.latest(Run(tmp_path / "run")).state.epoch == len(Run(tmp_path / "run").metrics) == 1
+    assert all(np.isfinite(value).all() for value in read_weights(tmp_path / "run" / "weights.h5").values())
+
+
+def test_weight_that_is_not_finite_stops_the_training():
+    measure = callbacks.MeasureEpoch(examples=32)
+    measure.set_model(build_tiny_model(stepping()))
+    measure.on_epoch_begin(0)
+    measure.model.weights[0].assign_add(tf.fill(measure.model.weights[0].shape, np.inf))
+    with pytest.raises(BnnError, match="the weight first/kernel:0 is inf in epoch 1; expected a finite number"):
+        measure.on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0})
 
 
 @contextlib.contextmanager
