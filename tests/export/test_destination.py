@@ -22,7 +22,7 @@ def run(tmp_path):
     """A directory that looks like a run. Reading any of its files fails."""
     directory = tmp_path / "runs" / "run"
     directory.mkdir(parents=True)
-    for name in runs._CONTENTS:
+    for name in runs.CONTENTS:
         (directory / name).write_text(f"content of {name}")
     for name in (runs.CHECKPOINTS, runs.TENSORBOARD):
         (directory / name).unlink()
@@ -63,7 +63,7 @@ def test_files_of_a_run_are_never_replaced(run, exists):
         run.directory.mkdir()
         (run / runs.EXPERIMENT).touch()
     before = content(run.directory)
-    for name in (*runs._CONTENTS, ".weights.new.h5", "checkpoints/epoch-00001/weights.h5", "result"):
+    for name in (*runs.CONTENTS, ".weights.new.h5", "checkpoints/epoch-00001/weights.h5", "result"):
         for row in catalog.FORMATS.values():
             with pytest.raises(BnnError, match=r"belongs to the run|is not a file name of format"):
                 check_destination(row, run / name, run)
