@@ -127,7 +127,8 @@ def predict(
     """Classify images with a RUN, or with an exported model.
 
     INPUT is an image file, a folder of images, or a .npy array of NHWC images. Image files and uint8 arrays are
-    preprocessed like the run's test images, and resized if needed. Float arrays are not preprocessed.
+    preprocessed like the run's test images. Image files are also rotated (EXIF), put on white where transparent, and
+    resized if needed. Float arrays are not preprocessed.
     """
     source, images = options.run_or_model(words, model, "INPUT")
     with quiet_tensorflow():
