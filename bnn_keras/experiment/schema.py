@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
@@ -301,12 +302,21 @@ class DistillationConfig(Table):
     """A teacher whose logits a stage learns from.
 
     Loss: (1 − weight) · loss + weight · temperature² · KL(softmax(teacher / temperature) ‖ softmax(logits /
-    temperature)). `teacher` is a run directory, or a Larq Zoo network with its ImageNet weights.
+    temperature)). `teacher` is a run directory, or a Larq Zoo network with its ImageNet weights. In a file, a relative
+    path is relative to the folder of the file.
     """
 
     teacher: str
     temperature: Positive = 1.0
     weight: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+
+    @pydantic.field_validator("teacher")
+    @classmethod
+    def _relative_to_file(cls, teacher: str, info: pydantic.ValidationInfo) -> str:
+        folder = (info.context or {}).get("folder")
+        if folder is None or teacher.startswith("zoo/"):
+            return teacher
+        return str((folder / Path(teacher).expanduser()).absolute())
 
 
 class Stage(Table):
