@@ -6,6 +6,7 @@ Everything that evaluation needs is read from the run directory or the file.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import tensorflow as tf
 
 from bnn_keras import files
 from bnn_keras.build import build_loss, build_metrics, percent
-from bnn_keras.data import evaluation_batches, open_data, open_test_data, read_images
+from bnn_keras.data import Dataset, evaluation_batches, open_data, open_test_data, read_images
+from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
@@ -56,8 +58,19 @@ def open_classifier(
         threads: The number of threads. Default: the library's choice.
 
     Raises:
-        BnnError: The source does not exist, cannot be read, or has another fixed batch size.
+        BnnError: The source does not exist, cannot be read, has another fixed batch size, or does not name all classes.
     """
+    classifier = _open(source, best, batch_size, threads)
+    labels, classes = len(classifier.labels), classifier.experiment.data.row.classes
+    if labels != classes:
+        raise BnnError(
+            f"{str(source)!r} has names for {labels} classes; expected {classes}, one for each output of the network; "
+            "restore the file, or train or export again"
+        )
+    return classifier
+
+
+def _open(source: str | Path, best: bool, batch_size: int | None, threads: int | None) -> Classifier:
     if not Path(source).exists():
         raise BnnError(
             f"no run in {str(source)!r}, and no exported file; give the folder that `bnnk train` wrote, or a file that "
@@ -121,7 +134,7 @@ def evaluate(
     images = open_test_data(experiment, dataset, location) if dataset else open_data(experiment, location)
     mean_loss, metrics = tf.keras.metrics.Mean(), build_metrics(len(classifier.labels))
     loss = build_loss()
-    for batch, labels in evaluation_batches(images, experiment, batch_size or BATCH):
+    for batch, labels in _decoded(images, experiment, batch_size or BATCH):
         logits = tf.constant(classifier.logits(batch.numpy()))
         mean_loss.update_state(loss(labels, logits), sample_weight=len(logits))
         for metric in metrics:
@@ -136,6 +149,17 @@ def evaluate(
         "top1": percent(measured["top1"]),
         "top5": percent(measured["top5"]),
     }
+
+
+def _decoded(images: Dataset, experiment: Experiment, batch_size: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Yield the batches of evaluation. An image that cannot be decoded is a `BnnError`."""
+    batches = iter(evaluation_batches(images, experiment, batch_size))
+    while True:
+        with decoding(images.info.name):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import click
 
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+from bnn_keras.experiment.tables import MAX_BATCH_SIZE
 from bnn_keras.location import DataLocation
 
 EXAMPLES = """\b
@@ -22,7 +23,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @options.recipe
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs (default: the recipe's).")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step (default: the recipe's).")
+@click.option("--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), help="Images per step (default: the recipe's).")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, shuffle order and augmentation.")
 @options.data_location
 @click.option("--run", "directory", metavar="DIR", help="Run directory (default: runs/<experiment>-…).")

@@ -1,15 +1,18 @@
 """Evaluate and predict with a trained run, and verify the errors of invalid inputs."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnn_keras import catalog, evaluate, load_run, predict
+from bnn_keras import catalog, evaluate, evaluation, load_run, predict, resolve
+from bnn_keras.data import describe
 from bnn_keras.errors import BnnError
-from bnn_keras.evaluation import write_logits
+from bnn_keras.evaluation import Classifier, write_logits
+from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 
 
@@ -130,6 +133,33 @@ def test_invalid_images_are_one_clear_error(trained, tmp_path):
     }.items():
         with pytest.raises(BnnError, match=message):
             predict(trained, tmp_path / name)
+
+
+def test_run_that_does_not_name_all_classes(copied_run):
+    environment = Run(copied_run).environment
+    environment["dataset"]["labels"] = environment["dataset"]["labels"][:3]
+    (copied_run / "environment.json").write_text(json.dumps(environment))
+    for function in (evaluate, lambda run: predict(run, "image.png")):
+        with pytest.raises(BnnError, match=r"'.*copy' has names for 3 classes; expected 10, one for each output"):
+            function(copied_run)
+
+
+def test_damaged_image_of_a_dataset_is_one_clear_error(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            png(tmp_path / split / name / "1.png", np.zeros((40, 40, 3), np.uint8))
+    (tmp_path / "test" / "dog" / "1.png").write_text("no image")
+    row = describe("image_folder", DataLocation(str(tmp_path)))
+    classifier = Classifier(
+        resolve("resnet18", dataset=row).experiment, ["cat", "dog"], lambda images: np.zeros((len(images), 2)), "last"
+    )
+    monkeypatch.setattr(evaluation, "open_classifier", lambda *_: classifier)
+    message = (
+        r"cannot decode an image of dataset 'image_folder' \([^{}\[\]]+\); expected JPEG or PNG files; .*datasets check"
+    )
+    with pytest.raises(BnnError, match=message):
+        evaluate("run", data_dir=str(tmp_path))
 
 
 def test_invalid_runs_are_one_clear_error(copied_run, tmp_path):

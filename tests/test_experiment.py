@@ -330,6 +330,11 @@ def test_value_that_is_not_an_experiment(value, message):
         ),
         ("stages.0.epochs=many", "stages.0.epochs: got 'many'; expected a valid integer"),
         ("stages.0.epochs=2.5", "stages.0.epochs: got 2.5; expected a valid integer"),
+        (
+            "stages.0.batch_size=99999999999",
+            "stages.0.batch_size: got 99999999999; expected less than or equal to 65536",
+        ),
+        ("data.examples=1000000000000", "data.examples: got 1000000000000; expected less than or equal to 10000000"),
         ("stages.0.epochs=0", "stages.0.epochs: got 0; expected greater than or equal to 1"),
         (
             "stages.0.optimizer.weight_decay=-1",

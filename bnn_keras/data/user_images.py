@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from bnn_keras.data.pipelines import normalise
+from bnn_keras.data.readers import reason_of
 from bnn_keras.data.resizing import resize_and_crop
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
@@ -66,8 +66,10 @@ def read_images(source: str | Path, experiment: Experiment) -> tuple[list[str], 
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        # Mapping the file compares its size with the shape in its header, and does not take .npz files or objects.
+        with np.errstate(over="raise"):
+            array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, ArithmeticError, EOFError) as error:
         raise BnnError(f"cannot read {str(path)!r} as a NumPy array ({error}); give a .npy file of images") from error
     if array.shape == shape:
         array = array[None]
@@ -79,7 +81,7 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             f"{str(path)!r} holds {array.dtype}; expected uint8 pixels or floats that are already normalised"
         )
     if array.dtype == np.uint8:
-        return array
+        return np.array(array)
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     unusable = len(array) - int(np.isfinite(array).all((1, 2, 3)).sum())
@@ -111,7 +113,7 @@ def _read_image(path: Path, channels: int) -> np.ndarray:
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, tf.errors.OpError) as error:
         raise BnnError(
-            f"cannot read {str(path)!r} as an image ({_reason(error)}); give a PNG, JPEG, BMP or GIF file"
+            f"cannot read {str(path)!r} as an image ({reason_of(error)}); give a PNG, JPEG, BMP or GIF file"
         ) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -127,12 +129,6 @@ def _decode(data: bytes) -> Image.Image:
         return image
     decoded.info = image.info  # has the EXIF data
     return decoded
-
-
-def _reason(error: Exception) -> str:
-    """Return an error's message without the node names that TensorFlow adds, and without Python's object names."""
-    message = str(getattr(error, "message", None) or getattr(error, "strerror", None) or error or type(error).__name__)
-    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*| <.*?>", "", message.splitlines()[0]).strip(" .")
 
 
 def _resized(files: list[Path], experiment: Experiment) -> Iterator[np.ndarray]:

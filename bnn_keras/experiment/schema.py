@@ -13,7 +13,7 @@ import tomli_w
 from bnn_keras import catalog
 from bnn_keras.errors import unknown
 from bnn_keras.experiment.schedule_config import ScheduleConfig, Scheduled, ScheduledOrNothing
-from bnn_keras.experiment.tables import Count, NotNegative, Percent, Positive, Range, Size, Table
+from bnn_keras.experiment.tables import BatchSize, Count, NotNegative, Percent, Positive, Range, Size, Table
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -36,6 +36,7 @@ def _lookup(table: Mapping[str, Any], name: Any) -> Any:
 
 
 FAKE = "fake"
+MAX_FAKE_EXAMPLES = 10_000_000
 
 
 class Paper(Table):
@@ -222,7 +223,7 @@ class DataConfig(Table):
     shape: Annotated[list[Size], pydantic.Field(min_length=3, max_length=3)] | None = None
     classes: Count | None = None
     name: str
-    examples: Count | None = None
+    examples: Annotated[int, pydantic.Field(ge=1, le=MAX_FAKE_EXAMPLES)] | None = None
     mean: list[float]
     std: list[Positive]
     resize: Count | None = None
@@ -328,7 +329,7 @@ class Stage(Table):
     """
 
     epochs: Count
-    batch_size: Count
+    batch_size: BatchSize
     drop_last: bool = False
     trains: Literal["everything", "batch_norm"] = "everything"
     loss: Annotated[Literal["cross_entropy"], pydantic.Field(exclude=True, repr=False)] = "cross_entropy"

@@ -156,6 +156,29 @@ def test_note_for_an_experiment_that_differs_from_its_recipe(tmp_path):
     assert "Note: no recipe for lenet5 with mnist, adam; based on xnor_net/lenet5_mnist_5k with" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("train", "lenet5"), ("evaluate", "run"), ("predict", "run", "x"), ("benchmark", "x")]
+)
+def test_batch_size_that_no_machine_can_hold(words):
+    line = error_line(*words, "--batch-size", 99999999999, code=2)
+    assert line == "Invalid value for '--batch-size': 99999999999 is not in the range 1<=x<=65536."
+
+
+def test_lack_of_memory_is_one_clear_error(monkeypatch):
+    def allocate(**_):
+        raise MemoryError("Unable to allocate 35.0 GiB")
+
+    monkeypatch.setattr(experiments, "resolve", allocate)
+    line = error_line("show", "lenet5_mnist")
+    assert line == "not enough memory (Unable to allocate 35.0 GiB); use fewer images or a smaller --batch-size"
+
+
+def test_text_that_is_not_utf_8_is_escaped(tmp_path):
+    name = os.fsdecode(b"\xff.toml")
+    (tmp_path / name).write_text(run_bnnk("show", "lenet5_mnist").stdout)
+    assert run_bnnk("check", tmp_path / name).stdout.endswith("\\udcff.toml: ok\n")
+
+
 INTERRUPTED = "Error: interrupted; finished work is kept, run the same command again to continue"
 
 

@@ -1,6 +1,8 @@
 """Read images of users: orientation, transparency, colours, sizes, and errors."""
 
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,3 +130,49 @@ def test_array_must_be_finite(grey, tmp_path, value):
     np.save(tmp_path / "images.npy", images)
     with pytest.raises(BnnError, match=r"'.*images.npy' has NaN or infinite values in 1 of 3 images; expected finite"):
         read_images(tmp_path / "images.npy", grey)
+
+
+def header_only(file, images):
+    """Write a `.npy` file whose header claims a number of images, without them."""
+    with file.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (images, 28, 28, 1)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(b"pixels")
+
+
+@pytest.mark.parametrize("images", [48_000_000, 10**17, 10**30])
+def test_array_that_is_shorter_than_its_header_claims(grey, tmp_path, images):
+    header_only(tmp_path / "images.npy", images)
+    with pytest.raises(
+        BnnError, match=r"cannot read '.*images.npy' as a NumPy array \(.*\); give a .npy file of images"
+    ):
+        read_images(tmp_path / "images.npy", grey)
+
+
+def test_archive_of_arrays_named_as_one_array(grey, tmp_path):
+    np.savez(tmp_path / "images.npz", np.zeros((1, 28, 28, 1), np.uint8))
+    (tmp_path / "images.npz").rename(tmp_path / "images.npy")
+    with pytest.raises(
+        BnnError, match=r"cannot read '.*images.npy' as a NumPy array \(.*\); give a .npy file of images"
+    ):
+        read_images(tmp_path / "images.npy", grey)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif"])
+def test_damaged_image(grey, tmp_path, suffix):
+    file = tmp_path / f"image.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)).save(file)
+    data = file.read_bytes()
+    for damaged in (data[: len(data) // 2], data[:20], b"", b"no image"):
+        file.write_bytes(damaged)
+        with pytest.raises(
+            BnnError, match=r"cannot read '.*' as an image \([^<>{}\[\]]+\); give a PNG, JPEG, BMP or GIF"
+        ):
+            read_images(file, grey)
+
+
+def test_file_name_that_is_not_utf_8(grey, tmp_path):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+    Image.fromarray(gradient(28, 28)).save(file)
+    names, _ = read_images(tmp_path, grey)
+    assert names == [str(file)]
