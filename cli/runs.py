@@ -93,6 +93,8 @@ def train(
 @click.command()
 @click.argument("run", nargs=-1, metavar="[RUN]")
 @click.option("--dataset", metavar="D", help="Dataset to test on, of the same image shape (default: the run's).")
+@click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
+@click.option("--confusion", metavar="FILE", help="Plot the confusion matrix: .png, .svg or .pdf.")
 @options.predicting
 @options.data_location
 @options.as_json
@@ -109,6 +111,20 @@ def evaluate(run: tuple[str, ...], model: str | None, as_json: bool, **arguments
         f"top-1 {measured['top1']:.2f} %   top-5 {measured['top5']:.2f} %   loss {measured['loss']:.4f}   "
         f"({measured['images']:,} images of {measured['dataset']}, {measured['weights']} weights)"
     )
+    if "per_class" in measured:
+        click.echo()
+        print_table(
+            ["class", "images", "correct", "top-1"],
+            (
+                [
+                    row["label"],
+                    f"{row['images']:,}",
+                    f"{row['correct']:,}",
+                    f"{row['top1']:.2f} %" if row["images"] else None,
+                ]
+                for row in measured["per_class"]
+            ),
+        )
 
 
 @click.command()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnn_keras import catalog, evaluate, evaluation, load_run, predict, resolve
+from bnn_keras import catalog, evaluate, evaluation, load_run, plots, predict, resolve
 from bnn_keras.data import describe
+from bnn_keras.data.mnist_5k import FILE
 from bnn_keras.errors import BnnError
 from bnn_keras.evaluation import Classifier, write_logits
 from bnn_keras.location import DataLocation
@@ -18,8 +19,6 @@ from bnn_keras.runs import Run
 
 @pytest.fixture(scope="module")
 def digits():
-    from bnn_keras.data.mnist_5k import FILE
-
     with np.load(FILE) as arrays:
         return arrays["images"][4::500][..., None], arrays["labels"][4::500]
 
@@ -40,6 +39,34 @@ def test_evaluate_equals_the_metrics_of_training(trained, data_dir):
     assert (measured["dataset"], measured["images"], measured["weights"]) == ("mnist_5k", 1000, "last")
     assert measured["loss"] == pytest.approx(Run(trained).metrics[-1]["val_loss"], rel=1e-5)
     assert evaluate(trained, best=True, data_dir=data_dir)["top1"] == result["best_top1"]
+
+
+def test_classes_and_confusion_matrix_equal_those_of_predictions(trained, data_dir, tmp_path, monkeypatch):
+    with np.load(FILE) as arrays:
+        images, labels = arrays["images"][4::5][..., None], arrays["labels"][4::5]
+    np.save(tmp_path / "test.npy", images)
+    expected = np.zeros((10, 10), int)
+    np.add.at(expected, (labels, predict(trained, tmp_path / "test.npy").logits.argmax(-1)), 1)
+    drawn = []
+    monkeypatch.setattr(plots, "plot_confusion", lambda *arguments: drawn.append(arguments))
+    measured = evaluate(trained, data_dir=data_dir, per_class=True, confusion=tmp_path / "confusion.png")
+    ((matrix, names, file, _),) = drawn
+    assert matrix.tolist() == expected.tolist()
+    assert (names, file) == ([str(digit) for digit in range(10)], tmp_path / "confusion.png")
+    assert [row["label"] for row in measured["per_class"]] == names
+    assert [row["images"] for row in measured["per_class"]] == expected.sum(1).tolist()
+    assert [row["correct"] for row in measured["per_class"]] == expected.diagonal().tolist()
+    assert measured["per_class"][3]["top1"] == pytest.approx(100 * expected[3, 3] / expected[3].sum(), abs=1e-4)
+    assert sum(row["correct"] for row in measured["per_class"]) == pytest.approx(10 * measured["top1"])
+
+
+def test_confusion_matrix_of_any_number_of_classes_is_drawn(tmp_path):
+    for classes in (1, 10, 70):
+        matrix = np.diag(np.arange(classes))  # the first class has no images
+        plots.plot_confusion(matrix, [f"class {index}" for index in range(classes)], tmp_path / "confusion.png")
+        assert tf.io.decode_png((tmp_path / "confusion.png").read_bytes()).shape[0] >= 600
+    with pytest.raises(BnnError, match=r"cannot draw '.*x.gif': unknown picture format 'gif'; .*known: pdf, png, svg"):
+        evaluate("nowhere", confusion=tmp_path / "x.gif")
 
 
 def test_evaluate_needs_no_result_file(copied_run, data_dir):

@@ -135,6 +135,12 @@ def test_train_evaluate_predict(quick, tmp_path):
 
     evaluated = run_bnnk("evaluate", tmp_path / "run", "--data-dir", quick[quick.index("--data-dir") + 1], "--json")
     assert json.loads(evaluated.stdout)["top1"] == result["top1"]
+    words = ("evaluate", tmp_path / "run", "--data-dir", quick[quick.index("--data-dir") + 1], "--per-class")
+    table = run_bnnk(*words, "--confusion", tmp_path / "confusion.png").stdout
+    rows = json.loads(run_bnnk(*words, "--json").stdout)["per_class"]
+    assert [row["label"] for row in rows] == [str(digit) for digit in range(10)]
+    assert all(f"{row['top1']:.2f} %" in line for row, line in zip(rows, table.splitlines()[-10:], strict=True))
+    assert (tmp_path / "confusion.png").is_file()
 
     image = np.zeros((28, 28, 1), np.uint8)
     tf.io.write_file(str(tmp_path / "image.png"), tf.io.encode_png(image))
