@@ -51,6 +51,7 @@ setup(
         "larq-zoo>=2.4,<3",
         "matplotlib>=3.8",
         "numpy>=1.26,<2.2",
+        "pillow>=10.1",
         "pydantic>=2.7,<3",
         "rich>=13",
         "safetensors>=0.5",

@@ -14,7 +14,14 @@ import tensorflow as tf
 
 from bnn_keras import catalog, constraints, losses, schedules
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, OptimizerConfig, ScheduleConfig, Stage, schedule_config
+from bnn_keras.experiment import (
+    Experiment,
+    OptimizerConfig,
+    ScheduleConfig,
+    Stage,
+    check_experiment,
+    schedule_config,
+)
 from bnn_keras.layers import Rotate180
 from bnn_keras.schemes import Scheme
 
@@ -107,7 +114,8 @@ def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
         A model from normalised images (batch, height, width, channels) to logits (batch, classes).
 
     Raises:
-        BnnError: The network cannot be built for the images of the dataset, or its package is not installed.
+        BnnError: `experiment` is not an Experiment, the network cannot be built for the images of the dataset, or its
+            package is not installed.
 
     Example:
         >>> from bnn_keras import resolve
@@ -115,6 +123,7 @@ def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
         >>> model.input_shape, model.output_shape
         ((None, 28, 28, 1), (None, 10))
     """
+    check_experiment(experiment)
     tf.keras.utils.set_random_seed(experiment.seed)
     network = experiment.network
     model = build_network(

@@ -6,15 +6,17 @@ Everything that evaluation needs is read from the run directory or the file.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import files
+from bnn_keras import files, plots
 from bnn_keras.build import build_loss, build_metrics, percent
-from bnn_keras.data import evaluation_batches, open_data, open_test_data, read_images
+from bnn_keras.data import Dataset, evaluation_batches, open_data, open_test_data, read_images
+from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
@@ -56,8 +58,19 @@ def open_classifier(
         threads: The number of threads. Default: the library's choice.
 
     Raises:
-        BnnError: The source does not exist, cannot be read, or has another fixed batch size.
+        BnnError: The source does not exist, cannot be read, has another fixed batch size, or does not name all classes.
     """
+    classifier = _open(source, best, batch_size, threads)
+    labels, classes = len(classifier.labels), classifier.experiment.data.row.classes
+    if labels != classes:
+        raise BnnError(
+            f"{str(source)!r} has names for {labels} classes; expected {classes}, one for each output of the network; "
+            "restore the file, or train or export again"
+        )
+    return classifier
+
+
+def _open(source: str | Path, best: bool, batch_size: int | None, threads: int | None) -> Classifier:
     if not Path(source).exists():
         raise BnnError(
             f"no run in {str(source)!r}, and no exported file; give the folder that `bnnk train` wrote, or a file that "
@@ -84,6 +97,8 @@ def evaluate(
     threads: int | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    per_class: bool = False,
+    confusion: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure the accuracy of a run, or of an exported file, on the test split of a dataset.
 
@@ -96,12 +111,16 @@ def evaluate(
         threads: The number of threads. Default: the library's choice.
         data_dir: The folder of prepared datasets. Default: that of TFDS.
         manual_dir: A folder with the files that TFDS would download.
+        per_class: Measure each class too.
+        confusion: A file for a plot of the confusion matrix: `.png`, `.svg` or `.pdf`.
 
     Returns:
-        `top1` and `top5` in percent, `loss`, `images`, `dataset`, `run` (the source), `weights`.
+        `top1` and `top5` in percent, `loss`, `images`, `dataset`, `run` (the source), `weights`. With `per_class`, also
+        `per_class`: a list of `label`, `images`, `correct` and `top1` (None without images), one for each class.
 
     Raises:
-        BnnError: The run or the file cannot be read, the dataset is not available, or they do not match.
+        BnnError: The run or the file cannot be read, the dataset is not available, they do not match, or the plot
+            cannot be written.
 
     Example:
         `source` is a run that `train` wrote, a file that `export_run` wrote, or an imported checkpoint:
@@ -116,16 +135,22 @@ def evaluate(
         >>> result["dataset"], result["weights"], 0 <= result["top1"] <= 100
         ('fake', 'last', True)
     """
+    if confusion:
+        plots.picture_format(confusion)
     classifier = open_classifier(source, best, batch_size, threads)
     experiment, location = classifier.experiment, DataLocation(data_dir, manual_dir)
     images = open_test_data(experiment, dataset, location) if dataset else open_data(experiment, location)
     mean_loss, metrics = tf.keras.metrics.Mean(), build_metrics(len(classifier.labels))
     loss = build_loss()
-    for batch, labels in evaluation_batches(images, experiment, batch_size or BATCH):
+    matrix = np.zeros(2 * (len(classifier.labels),), np.int64)
+    for batch, labels in _decoded(images, experiment, batch_size or BATCH):
         logits = tf.constant(classifier.logits(batch.numpy()))
         mean_loss.update_state(loss(labels, logits), sample_weight=len(logits))
         for metric in metrics:
             metric.update_state(labels, logits)
+        np.add.at(matrix, (labels.numpy(), np.argmax(logits, axis=-1)), 1)
+    if confusion:
+        plots.plot_confusion(matrix, classifier.labels, confusion, f"{source} on {dataset or experiment.data.name}")
     measured = {metric.name: float(metric.result()) for metric in metrics}
     return {
         "run": str(source),
@@ -135,7 +160,32 @@ def evaluate(
         "loss": float(mean_loss.result()),
         "top1": percent(measured["top1"]),
         "top5": percent(measured["top5"]),
+        **({"per_class": _per_class(matrix, classifier.labels)} if per_class else {}),
     }
+
+
+def _per_class(matrix: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+    """Return the accuracy of each class, from the numbers of images (classes, predicted classes)."""
+    return [
+        {
+            "label": label,
+            "images": int(images),
+            "correct": int(correct),
+            "top1": percent(correct / images) if images else None,
+        }
+        for label, images, correct in zip(labels, matrix.sum(axis=1), matrix.diagonal(), strict=True)
+    ]
+
+
+def _decoded(images: Dataset, experiment: Experiment, batch_size: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Yield the batches of evaluation. An image that cannot be decoded is a `BnnError`."""
+    batches = iter(evaluation_batches(images, experiment, batch_size))
+    while True:
+        with decoding(images.info.name):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 @dataclasses.dataclass(frozen=True)

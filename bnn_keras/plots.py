@@ -1,4 +1,4 @@
-"""Plots of an experiment's schedules, drawn without a display."""
+"""Plots of schedules and of confusion matrices, drawn without a display."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _LABELS = {
     "k": "IR-Net's k",
 }
 _POINTS_PER_STAGE = 2000
+_MAX_NAMED_CLASSES = 60  # in a confusion matrix; more names would overlap
+_MAX_NUMBERED_CLASSES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,25 @@ def curves(experiment: Experiment) -> dict[str, list[Curve]]:
     return curves_by_name
 
 
+def picture_format(file: str | Path) -> str:
+    """Return the picture format that a file's suffix selects.
+
+    Raises:
+        BnnError: The suffix is unknown.
+
+    Example:
+        >>> from bnn_keras.plots import picture_format
+        >>> picture_format("schedules.PNG")
+        'png'
+    """
+    kind = Path(file).suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise BnnError(
+            f"cannot draw {str(file)!r}: {unknown('picture format', kind, FORMATS)}; use one of these suffixes"
+        )
+    return kind
+
+
 def plot_schedules(experiment: Experiment, file: str | Path) -> None:
     """Plot every scheduled hyper-parameter over the epochs of all stages, with one panel each.
 
@@ -93,12 +114,7 @@ def plot_schedules(experiment: Experiment, file: str | Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    file = Path(file)
-    kind = file.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
-        raise BnnError(
-            f"cannot draw {str(file)!r}: {unknown('picture format', kind, FORMATS)}; use one of these suffixes"
-        )
+    kind = picture_format(file)
     curves_by_name = curves(experiment)
     figure = Figure(figsize=(8, 1.2 + 2.0 * len(curves_by_name)), layout="constrained")
     panels = figure.subplots(len(curves_by_name), sharex=True, squeeze=False)[:, 0]
@@ -107,7 +123,7 @@ def plot_schedules(experiment: Experiment, file: str | Path) -> None:
     panels[-1].set_xlabel("epoch")
     figure.align_ylabels()
     figure.suptitle(experiment.name)
-    with replacing(file) as temporary:
+    with replacing(Path(file)) as temporary:
         figure.savefig(temporary, format=kind, dpi=150)
 
 
@@ -126,3 +142,49 @@ def _draw(panel: Any, label: str, stage_curves: list[Curve], experiment: Experim
     panel.set_xlim(0, boundaries[-1])
     panel.set_ylabel(label)
     panel.grid(alpha=0.3)
+
+
+def plot_confusion(matrix: np.ndarray, labels: list[str], file: str | Path, title: str = "") -> None:
+    """Plot a confusion matrix. Colors are shares of each row; numbers of images are written in small matrices.
+
+    Args:
+        matrix: Numbers of images, (classes, predicted classes).
+        labels: Names of the classes.
+        file: Path of the image to write; its suffix selects PNG, SVG or PDF.
+        title: Title of the plot.
+
+    Raises:
+        BnnError: The suffix is unknown, or the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from bnn_keras.plots import plot_confusion
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_confusion(np.array([[8, 2], [1, 9]]), ["cat", "dog"], Path(folder, "confusion.svg"))
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['confusion.svg']
+    """
+    from matplotlib.figure import Figure
+
+    kind = picture_format(file)
+    classes = len(labels)
+    shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(2.5 + 0.45 * classes, 5, 16))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    panel = figure.subplots()
+    image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, label="share of the class in %", shrink=0.8)
+    if classes <= _MAX_NAMED_CLASSES:
+        panel.set_xticks(range(classes), labels, rotation=90 if max(map(len, labels)) > 3 else 0)
+        panel.set_yticks(range(classes), labels)
+    if classes <= _MAX_NUMBERED_CLASSES:
+        for (row, column), images in np.ndenumerate(matrix):
+            color = "white" if shares[row, column] > 50 else "black"
+            panel.text(column, row, str(images), ha="center", va="center", color=color, fontsize=8)
+    panel.set_xlabel("predicted class")
+    panel.set_ylabel("class")
+    figure.suptitle(title)
+    with replacing(Path(file)) as temporary:
+        figure.savefig(temporary, format=kind, dpi=150)

@@ -1,4 +1,4 @@
-"""Commands `datasets prepare`, `datasets list` and `datasets show`."""
+"""Commands `datasets prepare`, `datasets list`, `datasets show` and `datasets check`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHERS = (
 
 @click.group()
 def datasets() -> None:
-    """Prepare, list and show datasets."""
+    """Prepare, list, show and check datasets."""
 
 
 @datasets.command()
@@ -101,6 +101,24 @@ def show(
     else:
         draw_grid(open_dataset(name, location), output)
     click.echo(f"{name} → {output}")
+
+
+@datasets.command()
+@click.argument("folder", metavar="DIR")
+@click.pass_context
+def check(context: click.Context, folder: str) -> None:
+    """Decode all images of DIR, a folder for `--dataset image_folder`.
+
+    Prints the path of each image that cannot be decoded, with the reason. Exits with 1 if there are any.
+    """
+    with quiet_tensorflow():
+        from bnn_keras.data.image_folder import FolderReader
+    reader = FolderReader.open(folder)
+    damaged = list(reader.damaged())
+    for file, reason in damaged:
+        click.echo(f"{file}: {reason}", err=True)
+    click.echo(f"{folder}: {len(damaged):,} of {sum(reader.splits.values()):,} images cannot be decoded")
+    context.exit(1 if damaged else 0)
 
 
 COMMANDS = (datasets,)

@@ -9,6 +9,7 @@ import click
 from bnn_keras import catalog
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_message, print_table, quiet_tensorflow
+from bnn_keras.experiment.tables import MAX_BATCH_SIZE
 
 FORMATS = "\n".join(f"  {row.name:<12} {row.description}" for row in catalog.FORMATS.values())
 EPILOG = f"""\b
@@ -110,7 +111,7 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
     "--batch-size",
     "batch_sizes",
     multiple=True,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_BATCH_SIZE),
     metavar="N",
     help="Images per batch for the throughput (default 1 and 32); may be repeated.",
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import warnings
 from typing import Any
 
@@ -54,6 +56,8 @@ class Commands(click.Group):
             message = (
                 f"{error}; check the path, its permissions and free space, or see the traceback with `bnnk --debug …`"
             )
+        except MemoryError as error:
+            message = f"not enough memory ({error}); use fewer images or a smaller --batch-size"
         except KeyboardInterrupt:
             print_message("interrupted; finished work is kept, run the same command again to continue")
             context.exit(EXIT_INTERRUPTED)
@@ -79,6 +83,8 @@ def main(debug: bool) -> None:
     An experiment is a scheme × a network × a recipe: `bnnk train lenet5` trains XNOR-Net's LeNet-5 on digits that ship
     with the package.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names that are not UTF-8
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -11,6 +11,7 @@ from bnn_keras import catalog
 from bnn_keras.cli.output import print_message, quiet_tensorflow
 from bnn_keras.experiment import Experiment, Resolution, resolve
 from bnn_keras.experiment.schema import FAKE
+from bnn_keras.experiment.tables import MAX_BATCH_SIZE
 from bnn_keras.location import DataLocation
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
@@ -49,16 +50,16 @@ def data_location(function: Callable[..., Any]) -> Callable[..., Any]:
     return data_dir(manual_dir(function))
 
 
-def positive(name: str, text: str) -> Callable[..., Any]:
-    """Return an option whose value is an integer of at least 1."""
-    return click.option(name, type=click.IntRange(min=1), metavar="N", help=text)
+def positive(name: str, text: str, maximum: int | None = None) -> Callable[..., Any]:
+    """Return an option whose value is an integer from 1 to `maximum`."""
+    return click.option(name, type=click.IntRange(1, maximum), metavar="N", help=text)
 
 
 def predicting(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that predict: --model (see `run_or_model`), --best, --batch-size, --threads."""
     for option in (
         positive("--threads", "Number of threads (default: chosen by the engine)."),
-        positive("--batch-size", "Images per batch; some exported models have a fixed batch size."),
+        positive("--batch-size", "Images per batch; some exported models have a fixed batch size.", MAX_BATCH_SIZE),
         best,
         click.option("--model", metavar="FILE", help="An exported model (`bnnk export`) instead of a run."),
     ):

@@ -9,6 +9,7 @@ import click
 
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+from bnn_keras.experiment.tables import MAX_BATCH_SIZE
 from bnn_keras.location import DataLocation
 
 EXAMPLES = """\b
@@ -22,7 +23,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @options.recipe
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs (default: the recipe's).")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step (default: the recipe's).")
+@click.option("--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), help="Images per step (default: the recipe's).")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, shuffle order and augmentation.")
 @options.data_location
 @click.option("--run", "directory", metavar="DIR", help="Run directory (default: runs/<experiment>-…).")
@@ -93,6 +94,8 @@ def train(
 @click.command()
 @click.argument("run", nargs=-1, metavar="[RUN]")
 @click.option("--dataset", metavar="D", help="Dataset to test on, of the same image shape (default: the run's).")
+@click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
+@click.option("--confusion", metavar="FILE", help="Plot the confusion matrix: .png, .svg or .pdf.")
 @options.predicting
 @options.data_location
 @options.as_json
@@ -109,6 +112,20 @@ def evaluate(run: tuple[str, ...], model: str | None, as_json: bool, **arguments
         f"top-1 {measured['top1']:.2f} %   top-5 {measured['top5']:.2f} %   loss {measured['loss']:.4f}   "
         f"({measured['images']:,} images of {measured['dataset']}, {measured['weights']} weights)"
     )
+    if "per_class" in measured:
+        click.echo()
+        print_table(
+            ["class", "images", "correct", "top-1"],
+            (
+                [
+                    row["label"],
+                    f"{row['images']:,}",
+                    f"{row['correct']:,}",
+                    f"{row['top1']:.2f} %" if row["images"] else None,
+                ]
+                for row in measured["per_class"]
+            ),
+        )
 
 
 @click.command()
@@ -128,7 +145,8 @@ def predict(
     """Classify images with a RUN, or with an exported model.
 
     INPUT is an image file, a folder of images, or a .npy array of NHWC images. Image files and uint8 arrays are
-    preprocessed like the run's test images, and resized if needed. Float arrays are not preprocessed.
+    preprocessed like the run's test images. Image files are also rotated (EXIF), put on white where transparent, and
+    resized if needed. Float arrays are not preprocessed.
     """
     source, images = options.run_or_model(words, model, "INPUT")
     with quiet_tensorflow():

@@ -1,22 +1,24 @@
 """Evaluate and predict with a trained run, and verify the errors of invalid inputs."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnn_keras import catalog, evaluate, load_run, predict
+from bnn_keras import catalog, evaluate, evaluation, load_run, plots, predict, resolve
+from bnn_keras.data import describe
+from bnn_keras.data.mnist_5k import FILE
 from bnn_keras.errors import BnnError
-from bnn_keras.evaluation import write_logits
+from bnn_keras.evaluation import Classifier, write_logits
+from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 
 
 @pytest.fixture(scope="module")
 def digits():
-    from bnn_keras.data.mnist_5k import FILE
-
     with np.load(FILE) as arrays:
         return arrays["images"][4::500][..., None], arrays["labels"][4::500]
 
@@ -37,6 +39,34 @@ def test_evaluate_equals_the_metrics_of_training(trained, data_dir):
     assert (measured["dataset"], measured["images"], measured["weights"]) == ("mnist_5k", 1000, "last")
     assert measured["loss"] == pytest.approx(Run(trained).metrics[-1]["val_loss"], rel=1e-5)
     assert evaluate(trained, best=True, data_dir=data_dir)["top1"] == result["best_top1"]
+
+
+def test_classes_and_confusion_matrix_equal_those_of_predictions(trained, data_dir, tmp_path, monkeypatch):
+    with np.load(FILE) as arrays:
+        images, labels = arrays["images"][4::5][..., None], arrays["labels"][4::5]
+    np.save(tmp_path / "test.npy", images)
+    expected = np.zeros((10, 10), int)
+    np.add.at(expected, (labels, predict(trained, tmp_path / "test.npy").logits.argmax(-1)), 1)
+    drawn = []
+    monkeypatch.setattr(plots, "plot_confusion", lambda *arguments: drawn.append(arguments))
+    measured = evaluate(trained, data_dir=data_dir, per_class=True, confusion=tmp_path / "confusion.png")
+    ((matrix, names, file, _),) = drawn
+    assert matrix.tolist() == expected.tolist()
+    assert (names, file) == ([str(digit) for digit in range(10)], tmp_path / "confusion.png")
+    assert [row["label"] for row in measured["per_class"]] == names
+    assert [row["images"] for row in measured["per_class"]] == expected.sum(1).tolist()
+    assert [row["correct"] for row in measured["per_class"]] == expected.diagonal().tolist()
+    assert measured["per_class"][3]["top1"] == pytest.approx(100 * expected[3, 3] / expected[3].sum(), abs=1e-4)
+    assert sum(row["correct"] for row in measured["per_class"]) == pytest.approx(10 * measured["top1"])
+
+
+def test_confusion_matrix_of_any_number_of_classes_is_drawn(tmp_path):
+    for classes in (1, 10, 70):
+        matrix = np.diag(np.arange(classes))  # the first class has no images
+        plots.plot_confusion(matrix, [f"class {index}" for index in range(classes)], tmp_path / "confusion.png")
+        assert tf.io.decode_png((tmp_path / "confusion.png").read_bytes()).shape[0] >= 600
+    with pytest.raises(BnnError, match=r"cannot draw '.*x.gif': unknown picture format 'gif'; .*known: pdf, png, svg"):
+        evaluate("nowhere", confusion=tmp_path / "x.gif")
 
 
 def test_evaluate_needs_no_result_file(copied_run, data_dir):
@@ -95,10 +125,9 @@ def test_image_is_resized_and_converted_to_grey(trained, digits, tmp_path):
     big = np.repeat(np.repeat(np.repeat(digits[0][0], 10, 0), 10, 1), 3, 2)
     tf.io.write_file(str(tmp_path / "big.jpg"), tf.io.encode_jpeg(big, quality=100))
     png(tmp_path / "small.png", digits[0][0])
-    assert (
-        predict(trained, tmp_path / "big.jpg").logits.argmax()
-        == predict(trained, tmp_path / "small.png").logits.argmax()
-    )
+    with pytest.warns(UserWarning, match="1 of 1 images are not 28 × 28 pixels"):
+        big = predict(trained, tmp_path / "big.jpg")
+    assert big.logits.argmax() == predict(trained, tmp_path / "small.png").logits.argmax()
 
 
 def test_logits_are_written_as_npy(trained, digits, tmp_path):
@@ -131,6 +160,33 @@ def test_invalid_images_are_one_clear_error(trained, tmp_path):
     }.items():
         with pytest.raises(BnnError, match=message):
             predict(trained, tmp_path / name)
+
+
+def test_run_that_does_not_name_all_classes(copied_run):
+    environment = Run(copied_run).environment
+    environment["dataset"]["labels"] = environment["dataset"]["labels"][:3]
+    (copied_run / "environment.json").write_text(json.dumps(environment))
+    for function in (evaluate, lambda run: predict(run, "image.png")):
+        with pytest.raises(BnnError, match=r"'.*copy' has names for 3 classes; expected 10, one for each output"):
+            function(copied_run)
+
+
+def test_damaged_image_of_a_dataset_is_one_clear_error(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            png(tmp_path / split / name / "1.png", np.zeros((40, 40, 3), np.uint8))
+    (tmp_path / "test" / "dog" / "1.png").write_text("no image")
+    row = describe("image_folder", DataLocation(str(tmp_path)))
+    classifier = Classifier(
+        resolve("resnet18", dataset=row).experiment, ["cat", "dog"], lambda images: np.zeros((len(images), 2)), "last"
+    )
+    monkeypatch.setattr(evaluation, "open_classifier", lambda *_: classifier)
+    message = (
+        r"cannot decode an image of dataset 'image_folder' \([^{}\[\]]+\); expected JPEG or PNG files; .*datasets check"
+    )
+    with pytest.raises(BnnError, match=message):
+        evaluate("run", data_dir=str(tmp_path))
 
 
 def test_invalid_runs_are_one_clear_error(copied_run, tmp_path):

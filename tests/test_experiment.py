@@ -4,10 +4,11 @@ import pytest
 import tomli_w
 from helpers import ROOT
 
-from bnn_keras import catalog
+from bnn_keras import build_model, catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import (
     ExperimentError,
+    check_experiment,
     experiment_names,
     find_experiment,
     load_experiment,
@@ -269,6 +270,49 @@ def test_epochs_option_is_ambiguous_with_several_stages(base, tmp_path):
         resolve("lenet5", experiment=file, epochs=3)
 
 
+@pytest.mark.parametrize(("text", "value"), [("True", True), ("False", False), ("true", True), ("false", False)])
+def test_override_with_a_boolean_of_python_or_toml(text, value):
+    assert resolve("lenet5", overrides=[f"stages.0.drop_last={text}"]).experiment.stages[0].drop_last is value
+
+
+# --- files and types ---
+
+
+def test_byte_order_mark_of_a_file_is_ignored(base, tmp_path):
+    file = tmp_path / "base.toml"
+    file.write_bytes(base.to_toml().encode("utf-8-sig"))
+    assert load_experiment(file) == base
+
+
+@pytest.mark.parametrize(
+    ("teacher", "expected"),
+    [("runs/teacher", "{folder}/runs/teacher"), ("/runs/teacher", "/runs/teacher"), ("zoo/quicknet", "zoo/quicknet")],
+)
+def test_teacher_is_relative_to_the_file(tmp_path, monkeypatch, teacher, expected):
+    overrides = [f'stages.0.distillation={{teacher = "{teacher}"}}']
+    experiment = resolve("lenet5", overrides=overrides).experiment
+    assert experiment.stages[0].distillation.teacher == teacher
+    (tmp_path / "student.toml").write_text(experiment.to_toml())
+    monkeypatch.chdir(tmp_path.parent)
+    loaded = load_experiment(f"{tmp_path.name}/student.toml")
+    assert loaded.stages[0].distillation.teacher == expected.format(folder=tmp_path)
+    assert parse(loaded.to_toml(), "run") == loaded
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("nin", r"^got 'nin' \(str\); expected an Experiment, such as bnn_keras.resolve\('nin'\).experiment$"),
+        (None, r"^got None \(NoneType\); expected an Experiment, such as bnn_keras.resolve\('lenet5'\).experiment$"),
+        (resolve("lenet5"), r"^got Resolution\(.*\(Resolution\); expected an Experiment"),
+    ],
+)
+def test_value_that_is_not_an_experiment(value, message):
+    for function in (check_experiment, build_model):
+        with pytest.raises(BnnError, match=message):
+            function(value)
+
+
 # --- errors of a document ---
 
 
@@ -286,6 +330,11 @@ def test_epochs_option_is_ambiguous_with_several_stages(base, tmp_path):
         ),
         ("stages.0.epochs=many", "stages.0.epochs: got 'many'; expected a valid integer"),
         ("stages.0.epochs=2.5", "stages.0.epochs: got 2.5; expected a valid integer"),
+        (
+            "stages.0.batch_size=99999999999",
+            "stages.0.batch_size: got 99999999999; expected less than or equal to 65536",
+        ),
+        ("data.examples=1000000000000", "data.examples: got 1000000000000; expected less than or equal to 10000000"),
         ("stages.0.epochs=0", "stages.0.epochs: got 0; expected greater than or equal to 1"),
         (
             "stages.0.optimizer.weight_decay=-1",

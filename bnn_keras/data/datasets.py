@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bnn_keras import catalog
+from bnn_keras.data.image_folder import TEST_SPLITS, FolderReader
 from bnn_keras.data.preparing import prepare
 from bnn_keras.data.readers import FakeReader, Reader, TfdsReader
 from bnn_keras.errors import BnnError, nearest
@@ -18,7 +19,6 @@ from bnn_keras.experiment.schema import FAKE
 from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
 IMAGE_FOLDER = "image_folder"
-_TEST_SPLITS = ("test", "validation", "val")
 # Training and test split of a dataset with one split. TFDS shuffles when it prepares, so any tenth is a random sample.
 _PARTS_OF_TRAIN = ("train[:90%]", "train[90%:]")
 
@@ -172,7 +172,7 @@ def open_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Datase
             cannot prepare them (no partly prepared dataset is left behind); or the dataset has no split "train".
     """
     row, reader = _find(name, location)
-    if not reader.splits:
+    if isinstance(reader, TfdsReader) and not reader.splits:
         prepare(reader.builder, location.manual_dir)
     train, test = _choose_splits(name, reader)
     return Dataset(dataclasses.replace(row, train=train, test=test), reader)
@@ -225,12 +225,12 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
     return " × ".join("any" if size is None else str(size) for size in shape)
 
 
-def _find(name: str, location: DataLocation) -> tuple[catalog.DatasetRow, TfdsReader]:
-    reader = TfdsReader(_image_folder(location) if name == IMAGE_FOLDER else _builder(name, location))
+def _find(name: str, location: DataLocation) -> tuple[catalog.DatasetRow, TfdsReader | FolderReader]:
+    reader = FolderReader.open(location.data_dir) if name == IMAGE_FOLDER else TfdsReader(_builder(name, location))
     return catalog.DATASETS.get(name) or _row_of_reader(name, reader), reader
 
 
-def _row_of_reader(name: str, reader: TfdsReader) -> catalog.DatasetRow:
+def _row_of_reader(name: str, reader: TfdsReader | FolderReader) -> catalog.DatasetRow:
     row = catalog.DatasetRow.other(name, reader.shape, reader.classes)
     if not reader.splits:
         return row
@@ -240,15 +240,15 @@ def _row_of_reader(name: str, reader: TfdsReader) -> catalog.DatasetRow:
     )
 
 
-def _choose_splits(name: str, reader: TfdsReader) -> tuple[str, str]:
+def _choose_splits(name: str, reader: Reader) -> tuple[str, str]:
     """Return the training split and the test split.
 
-    Datasets of the catalog name their splits. Others test on the first labelled split of `_TEST_SPLITS`, or on the last
+    Datasets of the catalog name their splits. Others test on the first labelled split of `TEST_SPLITS`, or on the last
     tenth of "train" if there is none.
     """
     row = catalog.DATASETS.get(name)
     splits = reader.splits
-    candidates = (row.test,) if row else _TEST_SPLITS
+    candidates = (row.test,) if row else TEST_SPLITS
     test = next(
         (split for split in candidates if splits.get(_base_split(split)) and (row or _has_labels(reader, split))), None
     )
@@ -268,7 +268,7 @@ def _base_split(split: str) -> str:
     return split.partition("[")[0]
 
 
-def _has_labels(reader: TfdsReader, split: str) -> bool:
+def _has_labels(reader: Reader, split: str) -> bool:
     """Return whether the first image has a label. TFDS stores −1 for the secret labels of a competition."""
     return any(int(label) >= 0 for _, label in reader.read(split).take(1))
 
@@ -299,24 +299,3 @@ def _builder(name: str, location: DataLocation) -> tfds.core.DatasetBuilder:
     except (ValueError, ImportError, AttributeError) as error:
         reason = str(error)[:300]
         raise BnnError(f"TFDS cannot open dataset {name!r} ({reason}); expected NAME or NAME/CONFIG") from error
-
-
-def _image_folder(location: DataLocation) -> tfds.ImageFolder:
-    """Return a builder of `location.data_dir`, which has images in train/<class>/ and in test/, validation/ or val/."""
-    layout = "expected images DIR/train/<class>/*.jpg (or .png), and a folder DIR/test, DIR/validation or DIR/val alike"
-    if not location.data_dir:
-        raise BnnError(f"dataset 'image_folder' needs a folder of images; set --data-dir DIR; {layout}")
-    folder = Path(location.data_dir).expanduser()
-    if not (folder / "train").is_dir():
-        raise BnnError(f"--data-dir {str(folder)!r} has no folder 'train'; {layout}")
-    builder = tfds.ImageFolder(str(folder))
-    if not TfdsReader(builder).splits.get("train"):
-        raise BnnError(f"--data-dir {str(folder)!r} has no images in 'train'; {layout}")
-    train_classes = {path.name for path in (folder / "train").iterdir() if path.is_dir()}
-    unknown_classes = sorted(set(builder.info.features["label"].names) - train_classes)
-    if unknown_classes:
-        raise BnnError(
-            f"--data-dir {str(folder)!r} has the class folders {', '.join(unknown_classes[:5])} in a test split, but "
-            "not in 'train'; add them to 'train' or remove them"
-        )
-    return builder

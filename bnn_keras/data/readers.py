@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +20,24 @@ MAX_CACHED_BYTES = 2**31  # of decoded pixels, of all splits together; larger da
 INTERLEAVED_FILES = 16  # read in parallel, of a dataset that is not held in memory
 DISTINCT_FAKE_IMAGES = 512  # per split; longer splits repeat them
 FAKE_JPEG_SIZE = (375, 500)  # height, width; the most frequent size in ImageNet
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error without the node names of TensorFlow and the object names of Python."""
+    message = str(getattr(error, "message", None) or getattr(error, "strerror", None) or error or type(error).__name__)
+    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*| <.*?>", "", message.splitlines()[0]).strip(" .")
+
+
+@contextlib.contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Convert TensorFlow's error for an image that cannot be decoded into a `BnnError` that names the dataset."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        raise BnnError(
+            f"cannot decode an image of dataset {name!r} ({reason_of(error)}); expected JPEG or PNG files; list the "
+            "damaged files of a folder with `bnnk datasets check DIR`, or prepare the dataset again"
+        ) from error
 
 
 class Reader(Protocol):

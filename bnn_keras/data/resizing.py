@@ -159,11 +159,21 @@ def resize_box(image: LazyImage, experiment: Experiment, box: tf.Tensor) -> tf.T
     return tf.ensure_shape(tf.clip_by_value(resized, 0.0, 255.0), [height, width, channels])
 
 
+def centre_box(image: LazyImage, experiment: Experiment) -> tf.Tensor:
+    """Return the largest box of the network's aspect in the centre of an image; without `keep_aspect`, the full box."""
+    if not experiment.data.keep_aspect:
+        return image.full_box()
+    aspect = tf.constant(experiment.input_shape[:2], tf.float32)
+    scale = tf.reduce_min(tf.cast(image.size, tf.float32) / aspect)
+    box_size = tf.maximum(tf.cast(tf.round(aspect * scale), tf.int32), 1)
+    return tf.concat([(image.size - box_size) // 2, box_size], 0)
+
+
 def resize_for_evaluation(image: LazyImage, experiment: Experiment) -> tf.Tensor:
     """Bring an image to the network's size without augmentation.
 
-    If the dataset's images differ in size, the image is resized to `resized_size` and its centre is cropped. Otherwise
-    the whole image is resized to the network's size.
+    The shorter side is resized and the centre is cropped: to `resized_size` if the dataset's images differ in size, and
+    to the network's size if they all have one. With `data.keep_aspect = false`, both sides are resized.
 
     Returns:
         Pixels 0…255 as uint8, (height, width, channels).
@@ -171,7 +181,7 @@ def resize_for_evaluation(image: LazyImage, experiment: Experiment) -> tf.Tensor
     if experiment.data.row.input_shape[0] is None:
         pixels = crop_of_resized(image, experiment, lambda max_corner: max_corner // 2)
     else:
-        pixels = resize_box(image, experiment, image.full_box())
+        pixels = resize_box(image, experiment, centre_box(image, experiment))
     return tf.cast(tf.round(pixels), tf.uint8)
 
 
@@ -180,8 +190,8 @@ def resize_and_crop(image: tf.Tensor, experiment: Experiment) -> tf.Tensor:
 
     Args:
         image: Pixels 0…255, (height, width, channels), uint8.
-        experiment: The experiment. Whether its dataset's images differ in size decides between cropping the centre and
-            resizing the whole image.
+        experiment: The experiment. If its dataset's images differ in size, the shorter side is resized to
+            `data.resize`, else to the network's size; the centre is cropped.
 
     Returns:
         Pixels 0…255 as uint8, (height, width, channels).

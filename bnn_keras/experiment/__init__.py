@@ -6,6 +6,7 @@ Needs no TensorFlow.
 from bnn_keras.experiment.files import (
     ExperimentError,
     all_experiments,
+    check_experiment,
     experiment_names,
     load_experiment,
     parse,
@@ -24,6 +25,7 @@ __all__ = [
     "SchemeConfig",
     "Stage",
     "all_experiments",
+    "check_experiment",
     "experiment_names",
     "find_experiment",
     "load_experiment",

@@ -27,6 +27,9 @@ else:
 
 Document = dict[str, Any]
 
+_BYTE_ORDER_MARK = "\ufeff"  # at the beginning of UTF-8 files of some Windows editors
+_PYTHON_VALUES = {"True": True, "False": False}
+
 
 class ExperimentError(BnnError):
     """An invalid experiment. `problems` holds one line per error, which starts with its location."""
@@ -95,17 +98,20 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 200 else f"{shown[:200]}… ({len(shown):,} characters)"
 
 
-def validate(document: Document, name: str) -> Experiment:
-    """Return the experiment of a document. `name` is its name unless the document has one."""
+def validate(document: Document, name: str, folder: Path | None = None) -> Experiment:
+    """Return the experiment of a document. `name` is its name unless the document has one.
+
+    Relative paths are made absolute if `folder` is given, which they are relative to.
+    """
     try:
-        return Experiment.model_validate({"name": name, **document})
+        return Experiment.model_validate({"name": name, **document}, context={"folder": folder})
     except pydantic.ValidationError as error:
         raise ExperimentError(name, [_problem(details, document) for details in error.errors()]) from None
 
 
 def _parse_toml(text: str, name: str) -> Document:
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix(_BYTE_ORDER_MARK))
     except (ValueError, RecursionError) as error:  # a number has too many digits, or brackets are nested too deep
         message = str(error)
         raise ExperimentError(
@@ -114,11 +120,11 @@ def _parse_toml(text: str, name: str) -> Document:
 
 
 def toml_value(text: str) -> Any:
-    """Parse a TOML value (3, 0.1, true, [1, 2]); return the text itself if it is not one."""
+    """Parse a TOML value (3, 0.1, true, [1, 2]), True or False; return the text itself if it is not one."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
-        return text.strip()
+        return _PYTHON_VALUES.get(text.strip(), text.strip())
 
 
 def parse(text: str, name: str) -> Experiment:
@@ -179,8 +185,34 @@ def _load_shipped(name: str) -> Experiment:
     return parse(_read(_shipped()[name]), name)
 
 
+def check_experiment(value: object) -> None:
+    """Verify that a value is an `Experiment`.
+
+    Raises:
+        BnnError: The value is something else, such as the name of an experiment or the result of `resolve`.
+
+    Examples:
+        >>> import bnn_keras
+        >>> from bnn_keras.experiment import check_experiment
+        >>> try:
+        ...     check_experiment("lenet5")
+        ... except bnn_keras.BnnError as error:
+        ...     print(error)
+        got 'lenet5' (str); expected an Experiment, such as bnn_keras.resolve('lenet5').experiment
+    """
+    if isinstance(value, Experiment):
+        return
+    example = repr(value) if isinstance(value, str) else "'lenet5'"
+    raise BnnError(
+        f"got {_short(value)} ({type(value).__name__}); expected an Experiment, such as "
+        f"bnn_keras.resolve({example}).experiment"
+    )
+
+
 def load_experiment(name_or_file: str | Path) -> Experiment:
     """Load an experiment that ships with the package, or from a TOML file.
+
+    A relative path of a teacher is relative to the folder of the file.
 
     Args:
         name_or_file: "<paper>/<file>", "<file>" if only one paper has it, or the path of a TOML file.
@@ -195,7 +227,9 @@ def load_experiment(name_or_file: str | Path) -> Experiment:
         99.23
     """
     name, path = _locate(name_or_file)
-    return _load_shipped(name) if path == _shipped().get(name) else parse(_read(path), name)
+    if path == _shipped().get(name):
+        return _load_shipped(name)
+    return validate(_parse_toml(_read(path), name), name, path.parent)
 
 
 def all_experiments() -> list[Experiment]:

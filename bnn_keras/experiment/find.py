@@ -14,7 +14,7 @@ from bnn_keras.experiment.schema import FAKE, Experiment
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split "key=value". The value is parsed as TOML (3, 0.1, true, [1, 2]); if that fails, it is the text itself.
+    """Split "key=value". The value is TOML (3, 0.1, true, [1, 2]), True or False; otherwise it is the text itself.
 
     Raises:
         BnnError: The text has no "=" or no key.

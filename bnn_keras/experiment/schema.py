@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
@@ -14,7 +15,7 @@ import tomli_w
 from bnn_keras import catalog
 from bnn_keras.errors import unknown
 from bnn_keras.experiment.schedule_config import ScheduleConfig, Scheduled, ScheduledOrNothing
-from bnn_keras.experiment.tables import Count, NotNegative, Percent, Positive, Range, Size, Table
+from bnn_keras.experiment.tables import BatchSize, Count, NotNegative, Percent, Positive, Range, Size, Table
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -37,6 +38,7 @@ def _lookup(table: Mapping[str, Any], name: Any) -> Any:
 
 
 FAKE = "fake"
+MAX_FAKE_EXAMPLES = 10_000_000
 
 
 class Paper(Table):
@@ -223,7 +225,7 @@ class DataConfig(Table):
     shape: Annotated[list[Size], pydantic.Field(min_length=3, max_length=3)] | None = None
     classes: Count | None = None
     name: str
-    examples: Count | None = None
+    examples: Annotated[int, pydantic.Field(ge=1, le=MAX_FAKE_EXAMPLES)] | None = None
     mean: list[float]
     std: list[Positive]
     resize: Count | None = None
@@ -303,12 +305,21 @@ class DistillationConfig(Table):
     """A teacher whose logits a stage learns from.
 
     Loss: (1 − weight) · loss + weight · temperature² · KL(softmax(teacher / temperature) ‖ softmax(logits /
-    temperature)). `teacher` is a run directory, or a Larq Zoo network with its ImageNet weights.
+    temperature)). `teacher` is a run directory, or a Larq Zoo network with its ImageNet weights. In a file, a relative
+    path is relative to the folder of the file.
     """
 
     teacher: str
     temperature: Positive = 1.0
     weight: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+
+    @pydantic.field_validator("teacher")
+    @classmethod
+    def _relative_to_file(cls, teacher: str, info: pydantic.ValidationInfo) -> str:
+        folder = (info.context or {}).get("folder")
+        if folder is None or teacher.startswith("zoo/"):
+            return teacher
+        return str((folder / Path(teacher).expanduser()).absolute())
 
 
 class Stage(Table):
@@ -320,7 +331,7 @@ class Stage(Table):
     """
 
     epochs: Count
-    batch_size: Count
+    batch_size: BatchSize
     drop_last: bool = False
     trains: Literal["everything", "batch_norm"] = "everything"
     loss: Annotated[Literal["cross_entropy"], pydantic.Field(exclude=True, repr=False)] = "cross_entropy"

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import pydantic
 
+MAX_BATCH_SIZE = 65_536
+
 
 class Table(pydantic.BaseModel):
     """A TOML table. Unknown keys are errors, types are not coerced, and instances are immutable."""
@@ -16,6 +18,7 @@ class Table(pydantic.BaseModel):
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
+BatchSize = Annotated[int, pydantic.Field(ge=1, le=MAX_BATCH_SIZE)]
 Percent = Annotated[float, pydantic.Field(ge=0, le=100)]
 Range = Annotated[list[Positive], pydantic.Field(min_length=2, max_length=2)]
 Size = Annotated[int, pydantic.Field(ge=0)]

@@ -136,6 +136,12 @@ def test_train_evaluate_predict(quick, tmp_path):
 
     evaluated = run_bnnk("evaluate", tmp_path / "run", "--data-dir", quick[quick.index("--data-dir") + 1], "--json")
     assert json.loads(evaluated.stdout)["top1"] == result["top1"]
+    words = ("evaluate", tmp_path / "run", "--data-dir", quick[quick.index("--data-dir") + 1], "--per-class")
+    table = run_bnnk(*words, "--confusion", tmp_path / "confusion.png").stdout
+    rows = json.loads(run_bnnk(*words, "--json").stdout)["per_class"]
+    assert [row["label"] for row in rows] == [str(digit) for digit in range(10)]
+    assert all(f"{row['top1']:.2f} %" in line for row, line in zip(rows, table.splitlines()[-10:], strict=True))
+    assert (tmp_path / "confusion.png").is_file()
 
     image = np.zeros((28, 28, 1), np.uint8)
     tf.io.write_file(str(tmp_path / "image.png"), tf.io.encode_png(image))
@@ -155,6 +161,29 @@ def test_note_for_an_experiment_that_differs_from_its_recipe(tmp_path):
     result = run_bnnk("train", "lenet5", "--dataset", "mnist", "--optimizer", "adam", "--manual-dir", "/nowhere")
     assert result.exit_code == 1
     assert "Note: no recipe for lenet5 with mnist, adam; based on xnor_net/lenet5_mnist_5k with" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "lenet5"), ("evaluate", "run"), ("predict", "run", "x"), ("benchmark", "x")]
+)
+def test_batch_size_that_no_machine_can_hold(words):
+    line = error_line(*words, "--batch-size", 99999999999, code=2)
+    assert line == "Invalid value for '--batch-size': 99999999999 is not in the range 1<=x<=65536."
+
+
+def test_lack_of_memory_is_one_clear_error(monkeypatch):
+    def allocate(**_):
+        raise MemoryError("Unable to allocate 35.0 GiB")
+
+    monkeypatch.setattr(experiments, "resolve", allocate)
+    line = error_line("show", "lenet5_mnist")
+    assert line == "not enough memory (Unable to allocate 35.0 GiB); use fewer images or a smaller --batch-size"
+
+
+def test_text_that_is_not_utf_8_is_escaped(tmp_path):
+    name = os.fsdecode(b"\xff.toml")
+    (tmp_path / name).write_text(run_bnnk("show", "lenet5_mnist").stdout)
+    assert run_bnnk("check", tmp_path / name).stdout.endswith("\\udcff.toml: ok\n")
 
 
 INTERRUPTED = "Error: interrupted; finished work is kept, run the same command again to continue"

@@ -70,6 +70,21 @@ def test_show(data_dir, folder, tmp_path, monkeypatch):
         assert tf.io.decode_png(file.read_bytes()).shape[0] > 200
 
 
+def test_check_lists_all_damaged_images(folder):
+    result = run_bnnk("datasets", "check", folder)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"{folder}: 0 of 4 images cannot be decoded\n"
+    for name in ("train/cat/1.jpg", "test/dog/1.jpg"):
+        (folder / name).write_text("no image")
+    result = run_bnnk("datasets", "check", folder)
+    assert result.exit_code == 1
+    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == [
+        f"{folder}/test/dog/1.jpg",
+        f"{folder}/train/cat/1.jpg",
+    ]
+    assert result.stdout == f"{folder}: 2 of 4 images cannot be decoded\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -19,6 +19,7 @@ from bnn_keras.data import (
     readers,
     training_batches,
 )
+from bnn_keras.data.image_folder import FolderReader
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.location import DataLocation
@@ -106,6 +107,35 @@ def test_describe_folder(folder):
     assert (row.train, row.test, row.train_examples, row.test_examples) == ("train", "val", 8, 4)
 
 
+def test_folder_is_read_in_the_order_of_tfds(folder):
+    """Runs of earlier versions, which read folders with TFDS, continue with the same batches."""
+    reader, reference = FolderReader.open(folder), tfds.ImageFolder(str(folder))
+    for split in ("train", "val"):
+        pairs = [(image.numpy(), int(label)) for image, label in reader.read(split)]
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        examples = reference.as_dataset(split, shuffle_files=False, decoders=decoders)
+        assert pairs == [(example["image"].numpy(), int(example["label"])) for example in examples]
+
+
+def test_hidden_files_and_folders_are_skipped(folder):
+    for hidden in ("train/.ipynb_checkpoints", "train/cat/.thumbnails"):
+        (folder / hidden).mkdir()
+    for hidden in ("train/.ipynb_checkpoints/1.jpg", "train/cat/._0.jpg", "train/.DS_Store", "val/dog/.1.PNG"):
+        (folder / hidden).write_text("hidden")
+    reader = FolderReader.open(folder)
+    assert (reader.labels, reader.splits) == (["cat", "dog"], {"train": 8, "val": 4})
+    assert list(reader.damaged()) == []
+
+
+def test_damaged_images_are_named(folder):
+    (folder / "train" / "dog" / "1.PNG").write_bytes(b"no image")
+    whole = (folder / "val" / "cat" / "0.jpg").read_bytes()
+    (folder / "val" / "cat" / "0.jpg").write_bytes(whole[: len(whole) // 2])
+    damaged = dict(FolderReader.open(folder).damaged())
+    assert list(damaged) == [folder / "train" / "dog" / "1.PNG", folder / "val" / "cat" / "0.jpg"]
+    assert all(damaged.values())
+
+
 def test_folder_trains_and_evaluates(folder):
     row = describe("image_folder", DataLocation(str(folder)))
     experiment = resolve("resnet18", dataset=row).experiment
@@ -127,9 +157,10 @@ def test_folder_trains_and_evaluates(folder):
             None,
             r"dataset 'image_folder' needs a folder of images; set --data-dir DIR; expected images DIR/train/",
         ),
-        ("train", r"--data-dir '.*' has no folder 'train'; expected images DIR/train/<class>/\*.jpg"),
-        ("train/*", r"--data-dir '.*' has no images in 'train'; expected"),
-        ("train/*/*", r"--data-dir '.*' has no images in 'train'; expected"),
+        ("train", r"'.*' has no folder 'train'; expected images DIR/train/<class>/\*.jpg"),
+        ("train/*", r"'.*' has no images in 'train'; expected"),
+        ("train/*/*", r"'.*' has no images in the class folder\(s\) train/cat, train/dog; expected files named \*.jpg"),
+        ("val/dog/*", r"'.*' has no images in the class folder\(s\) val/dog; expected files named \*.jpg"),
         (
             "train/dog",
             r"has the class folders dog in a test split, but not in 'train'; add them to 'train'",

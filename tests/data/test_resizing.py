@@ -88,13 +88,18 @@ def test_both_sides_are_resized_without_keep_aspect():
     assert np.abs(cropped[100, :, 0].astype(int) - (np.arange(224) + 16)).max() <= 1
 
 
-def test_whole_image_is_resized_if_dataset_has_one_size():
-    image = np.zeros((56, 14, 1), np.uint8)
-    image[:28] = 200
-    cropped = resize_and_crop(tf.constant(image), resolve("lenet5").experiment).numpy()
+@pytest.mark.parametrize("size", [(56, 14), (57, 15), (140, 28)])
+def test_centre_is_resized_to_networks_size_if_dataset_has_one_size(size):
+    """The rows below and above a centred square are cropped."""
+    height, width = size
+    image = np.zeros((height, width, 1), np.uint8)
+    image[: height // 2] = 200
+    image[: (height - width) // 2 - 1] = 90
+    cropped = resize_and_crop(image, resolve("lenet5").experiment).numpy()
     assert cropped.shape == (28, 28, 1)
-    assert cropped[:13].min() == 200
-    assert cropped[15:].max() == 0
+    assert cropped[2:12].min() == 200
+    assert cropped[12:].min() == 0
+    assert cropped[16:].max() == 0
 
 
 def test_image_of_networks_size_is_unchanged():

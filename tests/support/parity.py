@@ -279,6 +279,7 @@ class Comparison(Evaluation):
                 self.check_gradients(gradients, image_gradient)
                 self.check_statistics()
             update(number, gradients)
+            del gradients, image_gradient  # their memory is needed for those of the next step
         expected = golden[self.field("loss_steps")]
         # Some networks overfit the batch under Adam: their loss ends near 0.
         scale = expected[0] if "binary" in self.meta else expected

@@ -1,0 +1,178 @@
+"""Read images of users: orientation, transparency, colours, sizes, and errors."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnn_keras import resolve
+from bnn_keras.data.pipelines import denormalise
+from bnn_keras.data.user_images import read_images
+from bnn_keras.errors import BnnError
+
+
+@pytest.fixture(scope="module")
+def grey():
+    """An experiment on grey images of 28 × 28 pixels."""
+    return resolve("lenet5").experiment
+
+
+@pytest.fixture(scope="module")
+def coloured():
+    """An experiment on coloured images of 32 × 32 pixels."""
+    return resolve("resnet20").experiment
+
+
+def pixels_of(source, experiment):
+    _, images = read_images(source, experiment)
+    return np.asarray(denormalise(experiment)(images)).round().astype(int)
+
+
+def gradient(height, width, channels=3):
+    """Return a smooth image that no rotation or reflection maps to itself."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    image = np.stack([rows * 6, columns * 3, rows * 4 + columns * 2], -1).astype(np.uint8)
+    return image[..., :channels]
+
+
+ROTATIONS = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image.swapaxes(0, 1)[:, ::-1],
+    7: lambda image: image.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda image: image.swapaxes(0, 1)[::-1],
+}
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", ROTATIONS)
+def test_exif_orientation_is_applied(coloured, tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / f"image.{suffix}"
+    options = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
+    Image.fromarray(gradient(32, 32)).save(file, exif=exif, **options)
+    expected = ROTATIONS[orientation](gradient(32, 32).astype(int))
+    assert np.abs(pixels_of(file, coloured)[0] - expected).mean() < (4 if suffix == "jpg" else 1e-6)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white(coloured, grey, tmp_path, mode):
+    for experiment in (coloured, grey):
+        size = experiment.input_shape[0]
+        image = Image.new("RGBA", (size, size), (0, 0, 0, 255))
+        image.paste((0, 0, 0, 0), (0, 0, size, size // 2))
+        image.convert(mode).save(tmp_path / "image.png")
+        pixels = pixels_of(tmp_path / "image.png", experiment)[0]
+        assert pixels[: size // 2].min() == 255
+        assert pixels[size // 2 :].max() == 0
+
+
+def test_half_transparent_pixels_are_blended_with_white(coloured, tmp_path):
+    Image.new("RGBA", (32, 32), (0, 100, 200, 51)).save(tmp_path / "image.png")
+    assert np.abs(pixels_of(tmp_path / "image.png", coloured)[0, 0, 0] - [204, 224, 244]).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "jpg"])
+def test_grey_networks_read_every_format(grey, tmp_path, suffix):
+    file = tmp_path / f"image.{suffix}"
+    Image.fromarray(gradient(28, 28)).save(file)
+    expected = np.asarray(Image.fromarray(gradient(28, 28)).convert("L"), int)
+    assert np.abs(pixels_of(file, grey)[0, ..., 0] - expected).mean() < 4
+
+
+def test_cmyk_jpegs_are_converted(coloured, grey, tmp_path):
+    for experiment, mode in ((coloured, "RGB"), (grey, "L")):
+        size, _, channels = experiment.input_shape
+        image = Image.fromarray(gradient(size, size))
+        image.convert("CMYK").save(tmp_path / "image.jpg", quality=100)
+        expected = np.asarray(image.convert(mode), int).reshape(size, size, channels)
+        assert np.abs(pixels_of(tmp_path / "image.jpg", experiment)[0] - expected).mean() < 3
+
+
+def test_sixteen_bits_are_reduced_to_eight(grey, tmp_path):
+    image = gradient(28, 28)[..., 0]
+    Image.fromarray(image.astype(np.uint16) * 257).save(tmp_path / "image.png")
+    assert np.array_equal(pixels_of(tmp_path / "image.png", grey)[0, ..., 0], image)
+
+
+def test_shorter_side_is_resized_and_centre_is_cropped(coloured, tmp_path):
+    Image.fromarray(gradient(32, 64)).save(tmp_path / "wide.png")
+    Image.fromarray(gradient(32, 32)).save(tmp_path / "fits.png")
+    message = r"1 of 2 images are not 32 × 32 pixels, so they are resized .*; the first is '.*wide.png' \(32 × 64\)$"
+    with pytest.warns(UserWarning, match=message):
+        pixels = pixels_of(tmp_path, coloured)
+    assert np.abs(pixels[1] - gradient(32, 64)[:, 16:48]).max() <= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_images(tmp_path / "fits.png", coloured)
+
+
+def test_both_sides_are_resized_without_keep_aspect(coloured, tmp_path):
+    squeezed = coloured.model_copy(update={"data": coloured.data.model_copy(update={"keep_aspect": False})})
+    columns = np.broadcast_to(np.arange(64)[:, None] * 4, (32, 64, 3)).astype(np.uint8)
+    Image.fromarray(columns).save(tmp_path / "wide.png")
+    with pytest.warns(UserWarning, match="1 of 1 images"):
+        pixels = pixels_of(tmp_path / "wide.png", squeezed)
+    assert np.abs(pixels[0, 0, 2:-2, 0] - (np.arange(32) * 8 + 2)[2:-2]).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_array_must_be_finite(grey, tmp_path, value):
+    images = np.zeros((3, 28, 28, 1))
+    images[1, 4, 5] = value
+    np.save(tmp_path / "images.npy", images)
+    with pytest.raises(BnnError, match=r"'.*images.npy' has NaN or infinite values in 1 of 3 images; expected finite"):
+        read_images(tmp_path / "images.npy", grey)
+
+
+def header_only(file, images):
+    """Write a `.npy` file whose header claims a number of images, without them."""
+    with file.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (images, 28, 28, 1)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(b"pixels")
+
+
+@pytest.mark.parametrize("images", [48_000_000, 10**17, 10**30])
+def test_array_that_is_shorter_than_its_header_claims(grey, tmp_path, images):
+    header_only(tmp_path / "images.npy", images)
+    with pytest.raises(
+        BnnError, match=r"cannot read '.*images.npy' as a NumPy array \(.*\); give a .npy file of images"
+    ):
+        read_images(tmp_path / "images.npy", grey)
+
+
+def test_archive_of_arrays_named_as_one_array(grey, tmp_path):
+    np.savez(tmp_path / "images.npz", np.zeros((1, 28, 28, 1), np.uint8))
+    (tmp_path / "images.npz").rename(tmp_path / "images.npy")
+    with pytest.raises(
+        BnnError, match=r"cannot read '.*images.npy' as a NumPy array \(.*\); give a .npy file of images"
+    ):
+        read_images(tmp_path / "images.npy", grey)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif"])
+def test_damaged_image(grey, tmp_path, suffix):
+    file = tmp_path / f"image.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)).save(file)
+    data = file.read_bytes()
+    for damaged in (data[: len(data) // 2], data[:20], b"", b"no image"):
+        file.write_bytes(damaged)
+        with pytest.raises(
+            BnnError, match=r"cannot read '.*' as an image \([^<>{}\[\]]+\); give a PNG, JPEG, BMP or GIF"
+        ):
+            read_images(file, grey)
+
+
+def test_file_name_that_is_not_utf_8(grey, tmp_path):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+    Image.fromarray(gradient(28, 28)).save(file)
+    names, _ = read_images(tmp_path, grey)
+    assert names == [str(file)]
