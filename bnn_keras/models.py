@@ -86,7 +86,10 @@ def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Ten
         experiment = resolve(name, overrides=["network.weights=imagenet"]).experiment
         model = build_model(experiment)
     else:
-        experiment, model = load_run(name)
+        try:
+            experiment, model = load_run(name)
+        except BnnError as error:
+            raise BnnError(f"cannot load the teacher: {error}") from error
     expected, received = ((*item.input_shape, item.data.row.classes) for item in (experiment, student))
     if expected != received:
         raise BnnError(

@@ -6,7 +6,7 @@ import click
 
 from bnn_keras import catalog
 from bnn_keras.cli import options
-from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.experiment import resolve
 from bnn_keras.location import DataLocation
 
@@ -100,7 +100,7 @@ def show(
         draw_grid(open_data(resolution.experiment, location), output, resolution.experiment)
     else:
         draw_grid(open_dataset(name, location), output)
-    click.echo(f"{name} → {output}")
+    print_line(f"{name} → {output}")
 
 
 @datasets.command()
@@ -116,8 +116,8 @@ def check(context: click.Context, folder: str) -> None:
     reader = FolderReader.open(folder)
     damaged = list(reader.damaged())
     for file, reason in damaged:
-        click.echo(f"{file}: {reason}", err=True)
-    click.echo(f"{folder}: {len(damaged):,} of {sum(reader.splits.values()):,} images cannot be decoded")
+        print_line(f"{file}: {reason}", err=True)
+    print_line(f"{folder}: {len(damaged):,} of {sum(reader.splits.values()):,} images cannot be decoded")
     context.exit(1 if damaged else 0)
 
 

@@ -9,7 +9,7 @@ import click
 
 from bnn_keras import BnnError, catalog
 from bnn_keras.cli import options
-from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.experiment import Experiment, all_experiments, load_experiment, resolve
 from bnn_keras.location import DEFAULT_LOCATION
 
@@ -136,9 +136,9 @@ def check(context: click.Context, files: tuple[str, ...]) -> None:
         except BnnError as error:
             failed = True
             for problem in getattr(error, "problems", [str(error)]):
-                click.echo(f"{file}: {problem}", err=True)
+                print_line(f"{file}: {problem}", err=True)
         else:
-            click.echo(f"{file}: ok")
+            print_line(f"{file}: ok")
     context.exit(1 if failed else 0)
 
 

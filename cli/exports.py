@@ -8,7 +8,7 @@ import click
 
 from bnn_keras import catalog
 from bnn_keras.cli import options
-from bnn_keras.cli.output import print_json, print_message, print_table, quiet_tensorflow
+from bnn_keras.cli.output import print_json, print_line, print_message, print_table, quiet_tensorflow
 from bnn_keras.experiment.tables import MAX_BATCH_SIZE
 
 FORMATS = "\n".join(f"  {row.name:<12} {row.description}" for row in catalog.FORMATS.values())
@@ -134,7 +134,7 @@ def benchmark(sources: tuple[str, ...], as_json: bool, **arguments: Any) -> None
     """Measure latency, throughput, size and memory of runs, exported files or networks on this machine's CPU."""
     with quiet_tensorflow():
         from bnn_keras import benchmark as library
-    rows = library.benchmark(sources, **arguments, log=lambda line: click.echo(line, err=True))
+    rows = library.benchmark(sources, **arguments, log=lambda line: print_line(line, err=True))
     if as_json:
         print_json([row.to_document() for row in rows])
     else:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bnn_keras.cli import options
-from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 
 EXAMPLES = """\b
 Examples:
@@ -62,7 +62,7 @@ def reproduce(
         print_json([row.to_document() for row in rows])
     else:
         print_table(list(library.COLUMNS), map(library.cells, rows))
-        click.echo(f"written to {file}.csv and {file}.md; * marks a reconstructed recipe", err=True)
+        print_line(f"written to {file}.csv and {file}.md; * marks a reconstructed recipe", err=True)
     context.exit(1 if any(row.failures for row in rows) else 0)
 
 

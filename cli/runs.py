@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bnn_keras.cli import options
-from bnn_keras.cli.output import print_json, print_table, quiet_tensorflow
+from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.experiment.tables import MAX_BATCH_SIZE
 from bnn_keras.location import DataLocation
 
@@ -56,7 +56,7 @@ def train(
 
     experiment = options.resolve_recipe(location=DataLocation(data_dir, manual_dir), **recipe)
     directory = directory or str(default_directory(experiment))
-    click.echo(f"{experiment.name} → {directory}", err=True)
+    print_line(f"{experiment.name} → {directory}", err=True)
     with quiet_tensorflow():
         from bnn_keras.training import train as train_
     result = train_(
@@ -108,7 +108,7 @@ def evaluate(run: tuple[str, ...], model: str | None, as_json: bool, **arguments
     if as_json:
         print_json(measured)
         return
-    click.echo(
+    print_line(
         f"top-1 {measured['top1']:.2f} %   top-5 {measured['top5']:.2f} %   loss {measured['loss']:.4f}   "
         f"({measured['images']:,} images of {measured['dataset']}, {measured['weights']} weights)"
     )
@@ -186,7 +186,7 @@ def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> No
     resolution = import_checkpoint(checkpoint, directory, network, command=["bnnk", *sys.argv[1:]], **choices)
     options.print_note(resolution)
     experiment = resolution.experiment
-    click.echo(
+    print_line(
         f"{checkpoint} → {directory} ({experiment.network.name}, {experiment.scheme.name} {experiment.scheme.bits})"
     )
 

@@ -23,9 +23,11 @@ FAKE_JPEG_SIZE = (375, 500)  # height, width; the most frequent size in ImageNet
 
 
 def reason_of(error: Exception) -> str:
-    """Return the first line of an error without the node names of TensorFlow and the object names of Python."""
+    """Return the first line of an error without TensorFlow's graph and node names and Python's object names."""
     message = str(getattr(error, "message", None) or getattr(error, "strerror", None) or error or type(error).__name__)
-    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*| <.*?>", "", message.splitlines()[0]).strip(" .")
+    message = re.sub(r"Graph execution error:\s*|Detected at node.*\s*|<stack traces.*\s*", "", message).strip()
+    first, *_ = message.splitlines() or [type(error).__name__]
+    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*| <.*?>", "", first).strip(" .")
 
 
 @contextlib.contextmanager
@@ -34,8 +36,11 @@ def decoding(name: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
+        reason = reason_of(error)
+        if not re.search("image|jpeg|png", reason, re.IGNORECASE):
+            raise
         raise BnnError(
-            f"cannot decode an image of dataset {name!r} ({reason_of(error)}); expected JPEG or PNG files; list the "
+            f"cannot decode an image of dataset {name!r} ({reason}); expected JPEG or PNG files; list the "
             "damaged files of a folder with `bnnk datasets check DIR`, or prepare the dataset again"
         ) from error
 

@@ -32,8 +32,9 @@ from bnn_keras.data import (
     steps_per_epoch,
     training_batches,
 )
+from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError, unknown
-from bnn_keras.experiment import Experiment, Stage
+from bnn_keras.experiment import Experiment, Stage, check_experiment
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
 from bnn_keras.models import load_teacher
@@ -85,9 +86,10 @@ def train(
         The content of result.json. A finished run is not trained again.
 
     Raises:
-        BnnError: The directory holds a run of another experiment or other files, is in use by another process, or
-            cannot be written; the dataset is not available; a batch size is not divisible by the number of replicas;
-            or a loss or a weight is not finite. The files of an existing run are kept.
+        BnnError: `experiment` is not an Experiment; the directory holds a run of another experiment or other files, is
+            in use by another process, or cannot be written; the dataset is not available or has a damaged image; a
+            batch size is not divisible by the number of replicas; or a loss or a weight is not finite. The files of an
+            existing run are kept.
 
     >>> import tempfile
     >>> from bnn_keras import resolve, train
@@ -98,6 +100,7 @@ def train(
     >>> result["epochs"], result["parameters"]
     (1, 431220)
     """
+    check_experiment(experiment)
     if precision not in PRECISIONS:
         raise BnnError(unknown("precision", precision, PRECISIONS))
     home = Run(directory or runs.default_directory(experiment))
@@ -128,7 +131,7 @@ def train(
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
             files.write_json(run / runs.ENVIRONMENT, {**environment, **options})
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
-        with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow():
+        with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow(), decoding(dataset.info.name):
             model = training.train_stages(networks, checkpoint)
         if replicas.chief:
             files.write_json(run / runs.RESULT, _result(run, experiment, model))

@@ -199,7 +199,7 @@ def _write(folder, experiment):
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ("nowhere", "no run in 'nowhere'"),
+        ("nowhere", "cannot load the teacher: no run in 'nowhere'"),
         ("zoo/quicknt", "unknown network 'zoo/quicknt'; did you mean 'zoo/quicknet'"),
     ],
 )

@@ -21,7 +21,9 @@ from trainings import build_tiny_model, resume_copy, small_experiment, train_wit
 from bnn_keras import load_run, resolve, runs, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import binary_variables
+from bnn_keras.data import describe
 from bnn_keras.errors import BnnError
+from bnn_keras.location import DataLocation
 from bnn_keras.quantizers import annealed_of
 from bnn_keras.runs import Run
 from bnn_keras.training import callbacks, checkpoints, progress, trainer
@@ -486,6 +488,25 @@ def test_loss_that_is_not_finite_stops_the_training(tmp_path):
 
 
 @pytest.mark.usefixtures("tiny")
+def test_experiment_must_be_an_experiment(tmp_path):
+    with pytest.raises(BnnError, match=r"got 'lenet5' \(str\); expected an Experiment, such as bnn_keras.resolve"):
+        train("lenet5", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_training_image_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+    for file in ("train/cat/1.png", "train/dog/1.png", "test/cat/1.png"):
+        path = tmp_path / "images" / file
+        path.parent.mkdir(parents=True)
+        path.write_bytes(tf.io.encode_png(np.zeros((40, 40, 3), np.uint8)).numpy())
+    (tmp_path / "images/train/dog/1.png").write_text("no image")
+    row = describe("image_folder", DataLocation(str(tmp_path / "images")))
+    experiment = resolve("resnet18", dataset=row, epochs=1, batch_size=2).experiment
+    with pytest.raises(BnnError, match=r"cannot decode an image of dataset 'image_folder' \(.*datasets check DIR`"):
+        train(experiment, tmp_path / "run", data_dir=str(tmp_path / "images"))
+
+
 def test_divergence_in_the_last_step_keeps_the_last_checkpoint(tmp_path):
     """With one step per epoch, the training loss is finite: it is measured before the step."""
     rates = "stages.0.optimizer.learning_rate={schedule='multi_step', initial=1e-3, boundaries=[1], factor=1e35}"
