@@ -60,8 +60,9 @@ def test_stopped_process_leaves_no_temporary_file(tmp_path, number):
     file = tmp_path / "table.csv"
     file.write_text("old")
     code = f"""
-import os, pathlib, sys
+import os, pathlib, signal, sys
 from bnn_keras import files
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT
 with files.replacing(pathlib.Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     try:
