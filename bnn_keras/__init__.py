@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # The names of _PUBLIC and _SUBPACKAGES for editors and type 
     from bnn_keras.experiment import Experiment, load_experiment, resolve
     from bnn_keras.export import export_run
     from bnn_keras.models import load_run
-    from bnn_keras.training import import_checkpoint, train
+    from bnn_keras.training import import_checkpoint, repair, train
 
 __version__ = "0.1.0"
 
@@ -47,6 +47,7 @@ __all__ = [
     "optimizers",
     "predict",
     "quantizers",
+    "repair",
     "resolve",
     "schemes",
     "train",
@@ -60,6 +61,7 @@ _PUBLIC = {
     "build_model": "bnn_keras.build",
     "train": "bnn_keras.training",
     "import_checkpoint": "bnn_keras.training",
+    "repair": "bnn_keras.training",
     "evaluate": "bnn_keras.evaluation",
     "predict": "bnn_keras.evaluation",
     "load_run": "bnn_keras.models",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,36 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """Return a value as the text of a JSON file."""
+    return json.dumps(value, indent=2) + "\n"
+
+
+def with_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the digest of its values, which `without_digest` verifies."""
+    return {**document, "digest": _digest_of(document)}
+
+
+def without_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a JSON object without their digest. Files of earlier versions have none.
+
+    Raises:
+        ValueError: The values do not match the digest.
+
+    >>> without_digest(with_digest({"epoch": 3}))
+    {'epoch': 3}
+    """
+    values = {key: value for key, value in document.items() if key != "digest"}
+    if "digest" in document and document["digest"] != _digest_of(values):
+        raise ValueError("its content does not match its digest")
+    return values
+
+
+def _digest_of(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from bnn_keras import runs
 from bnn_keras.build import build_model
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, resolve
+from bnn_keras.experiment import Experiment, Stage, resolve
 from bnn_keras.runs import Run
 
 
@@ -51,20 +51,20 @@ def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.
         model.load_weights(run / name)
     except (OSError, ValueError, KeyError) as error:
         raise BnnError(
-            f"cannot read {str(run / name)!r} as the weights of {experiment.network.name} ({error}); {run.cure(name)}"
+            f"cannot read {str(run / name)!r} as the weights of {experiment.network.name} ({error}); {run.cure}"
         ) from error
     return experiment, model
 
 
-def build_empty(experiment: Experiment) -> tf.keras.Model:
-    """Build the network of an experiment for weights that are loaded later.
+def build_empty(experiment: Experiment, stage: Stage | None = None) -> tf.keras.Model:
+    """Build the network of an experiment, in a stage or the last one, for weights that are loaded later.
 
     Pre-trained weights of Larq Zoo are not downloaded.
     """
     network = experiment.network
     if network.weights:
         network = network.model_copy(update={"weights": "none"})
-    return build_model(experiment.model_copy(update={"network": network}))
+    return build_model(experiment.model_copy(update={"network": network}), stage)
 
 
 def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -11,7 +11,8 @@ Evaluation, export and reports read a training from its run directory only:
     weights_best.h5      latent weights after the epoch with the best test accuracy
     result.json          accuracies and times, written when the training is finished
 
-Files are written atomically (`bnn_keras.files`). The two files of weights begin with a digest of their content.
+Files are written atomically (`bnn_keras.files`). The two files of weights begin with digests of their content and of
+the files that they were trained with (experiment and environment). Each checkpoint holds copies of the text files.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import itertools
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,8 +43,13 @@ BEST_WEIGHTS = "weights_best.h5"
 RESULT = "result.json"
 LOCK = ".lock"
 
+TEXTS = (EXPERIMENT, ENVIRONMENT, METRICS)  # of which each checkpoint holds a copy
+
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DIGEST_BLOCK = 512  # bytes; HDF5 ignores a block of this size before its signature
+_DESCRIPTIONS = (EXPERIMENT, ENVIRONMENT)  # files that readers of the weights need, and that never change
+_STARTED = (EXPERIMENT, METRICS, CHECKPOINTS, WEIGHTS, BEST_WEIGHTS, RESULT)  # any of these makes a folder a run
+_METRICS_KEYS = ("stage", "epoch", "step", "first", "val_top1", "val_top5", "seconds", "images_per_second")
 
 CONTENTS = (EXPERIMENT, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, WEIGHTS, BEST_WEIGHTS, RESULT, LOCK)
 
@@ -68,28 +74,23 @@ def default_directory(experiment: Experiment) -> Path:
     return Path("runs") / "-".join(parts)
 
 
-def prepend_digest(path: Path) -> None:
-    """Prepend the SHA-256 digest of an HDF5 file to the file, as a user block that HDF5 readers skip.
+def prepend_digests(path: Path, texts: Mapping[str, bytes]) -> None:
+    """Prepend digests to an HDF5 file, as a user block that HDF5 readers skip.
 
-    In the same file, the digest and the content are replaced together.
+    In the same file, digests and content are replaced together.
+
+    Args:
+        path: The file.
+        texts: Contents of the text files of the run; the digests of experiment and environment are written too.
     """
     content = path.read_bytes()
-    path.write_bytes(_digest_block(content) + content)
+    digests = {"sha256": _digest(content), **{name: _digest(texts[name]) for name in _DESCRIPTIONS if name in texts}}
+    block = "".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()
+    path.write_bytes(block.ljust(_DIGEST_BLOCK, b"\0") + content)
 
 
-def has_changed(path: Path) -> bool:
-    """Return whether the content of an HDF5 file differs from its digest. A file without a digest has not changed."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BnnError(_cannot_read(path, error)) from error
-    if content.startswith(_HDF5_SIGNATURE):
-        return False  # written before files had digests
-    return content[:_DIGEST_BLOCK] != _digest_block(content[_DIGEST_BLOCK:])
-
-
-def _digest_block(content: bytes) -> bytes:
-    return f"sha256 {hashlib.sha256(content).hexdigest()}\n".encode().ljust(_DIGEST_BLOCK, b"\0")
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 class Run:
@@ -139,8 +140,8 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether the directory holds a run."""
-        return (self / EXPERIMENT).is_file()
+        """Whether the directory holds a run, complete or not."""
+        return any((self / name).exists() for name in _STARTED)
 
     @property
     def experiment(self) -> Experiment:
@@ -149,17 +150,43 @@ class Run:
         Raises:
             BnnError: The file cannot be read or is not a valid experiment.
         """
-        return parse(self._text(EXPERIMENT), str(self / EXPERIMENT))
+        text = self._text(EXPERIMENT)
+        try:
+            return parse(text, str(self / EXPERIMENT))
+        except BnnError as error:
+            raise BnnError(f"{error}; {self.cure}") from error
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, devices, command line and dataset of the training (environment.json)."""
-        return self._json(ENVIRONMENT)
+        """Versions, devices, command line and dataset of the training (environment.json).
+
+        Raises:
+            BnnError: The file cannot be read, or does not name the classes of the dataset.
+        """
+        environment = self._json(ENVIRONMENT)
+        dataset = environment.get("dataset")
+        labels = dataset.get("labels") if isinstance(dataset, dict) else None
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise BnnError(self._cannot_read(ENVIRONMENT, "it does not name the classes of the dataset"))
+        return environment
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Content of result.json, or None if the training is not finished."""
-        return self._json(RESULT) if (self / RESULT).is_file() else None
+        """Content of result.json, or None if the training is not finished.
+
+        Raises:
+            BnnError: The file cannot be read, or its content does not match its digest.
+        """
+        if not (self / RESULT).exists():
+            return None
+        try:
+            return files.without_digest(self._json(RESULT))
+        except ValueError as error:
+            raise BnnError(self._cannot_read(RESULT, error)) from error
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write result.json, with a digest of its content."""
+        files.write_json(self / RESULT, files.with_digest(result))
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -167,53 +194,85 @@ class Run:
         return self.metrics_until(None)
 
     def metrics_until(self, length: int | None) -> list[dict[str, Any]]:
-        """Return the rows in the first `length` bytes of metrics.jsonl, as recorded in a checkpoint, or all rows."""
-        if not (self / METRICS).is_file():
+        """Return the rows in the first `length` bytes of metrics.jsonl, as recorded in a checkpoint, or all rows.
+
+        Raises:
+            BnnError: The file cannot be read, or a row is not complete.
+        """
+        if not (self / METRICS).exists():
             return []
         try:
-            return [json.loads(line) for line in self._text(METRICS).encode()[:length].splitlines()]
-        except ValueError as error:
-            raise BnnError(_cannot_read(self / METRICS, error)) from error
+            rows = [json.loads(line) for line in self._text(METRICS).encode()[:length].splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise BnnError(self._cannot_read(METRICS, error)) from error
+        for number, row in enumerate(rows, start=1):
+            numbers = [row.get(key) for key in _METRICS_KEYS] if isinstance(row, dict) else [None]
+            if not all(isinstance(value, (int, float)) for value in numbers):
+                raise BnnError(self._cannot_read(METRICS, f"line {number} has not all of {', '.join(_METRICS_KEYS)}"))
+        return rows
 
     @property
     def measured_epochs(self) -> int:
         """Number of complete lines of metrics.jsonl."""
-        return self._text(METRICS).count("\n") if (self / METRICS).is_file() else 0
+        return self._text(METRICS).count("\n") if (self / METRICS).exists() else 0
 
-    def verify_weights(self, name: str) -> None:
-        """Verify the digest of a file of weights.
+    def texts(self) -> dict[str, bytes]:
+        """Return the contents of the text files that exist."""
+        return {name: (self / name).read_bytes() for name in TEXTS if (self / name).is_file()}
+
+    def verify_weights(self, name: str, among_others: bool = True) -> None:
+        """Verify the digests of a file of weights.
+
+        Args:
+            name: Name of the file.
+            among_others: Verify also that experiment and environment are those of the weights.
 
         Raises:
-            BnnError: The file does not exist, or its content does not match its digest.
+            BnnError: The file cannot be read, or its content or another file does not match its digest.
         """
         path = self / name
-        if not path.is_file():
+        if not path.exists():
             raise BnnError(
-                f"{str(self.directory)!r} has no {name}: no epoch is finished, or the file was removed; "
-                f"{self.cure(name)}"
+                f"{str(self.directory)!r} has no {name}: no epoch is finished, or the file was removed; {self.cure}"
             )
-        if has_changed(path):
-            raise BnnError(f"the content of {str(path)!r} does not match its digest; {self.cure(name)}")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BnnError(self._cannot_read(name, error)) from error
+        if content.startswith(_HDF5_SIGNATURE):
+            return  # written before files had digests
+        block = content[:_DIGEST_BLOCK].rstrip(b"\0").decode("ascii", "replace").splitlines()
+        digests = {name: digest for name, _, digest in (line.partition(" ") for line in block)}
+        if digests.pop("sha256", "") != _digest(content[_DIGEST_BLOCK:]) or not digests.keys() <= set(_DESCRIPTIONS):
+            raise BnnError(f"the content of {str(path)!r} does not match its digest; {self.cure}")
+        texts = self.texts()
+        for other in digests if among_others else ():
+            if _digest(texts.get(other, b"")) != digests[other]:
+                raise BnnError(f"{str(path)!r} was trained with another {other} than that of the run; {self.cure}")
 
-    def cure(self, name: str) -> str:
-        """Return how to recover a missing or damaged file of weights without losing other files."""
-        if name == BEST_WEIGHTS:
-            return f"restore it from a backup, or use {WEIGHTS}, the weights of the last epoch"
-        places = ("--experiment", str(self / EXPERIMENT), "--run", str(self.directory))
-        command = shlex.join(["bnnk", "train", self.experiment.network.name, *places])
-        return f"run `{command}`, which writes it from the last checkpoint"
+    @property
+    def cure(self) -> str:
+        """What to do about a missing or damaged file."""
+        return f"run `{shlex.join(['bnnk', 'repair', str(self.directory)])}`, or restore it from a backup"
 
     def _text(self, name: str) -> str:
         try:
             return (self / name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BnnError(_cannot_read(self / name, error)) from error
+            raise BnnError(self._cannot_read(name, error)) from error
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads(self._text(name))
-        except ValueError as error:
-            raise BnnError(_cannot_read(self / name, error)) from error
+            value = json.loads(self._text(name))
+        except (ValueError, RecursionError) as error:
+            raise BnnError(self._cannot_read(name, error)) from error
+        if not isinstance(value, dict):
+            raise BnnError(self._cannot_read(name, "it is not a JSON object"))
+        return value
+
+    def _cannot_read(self, name: str, reason: Exception | str) -> str:
+        reason = getattr(reason, "strerror", None) or reason
+        return f"cannot read {str(self / name)!r} ({reason}); {self.cure}"
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[Run]:
@@ -271,15 +330,22 @@ class Run:
     def replace(self) -> None:
         """Move the files of a run to `<directory>.old-<N>` if it has trained weights; remove them otherwise."""
         if any((self / name).exists() for name in (CHECKPOINTS, WEIGHTS, BEST_WEIGHTS)):
-            here = self.directory.resolve()
-            names = (here.with_name(f"{here.name}.old-{number}") for number in itertools.count(1))
-            self.replaced = next(path for path in names if not path.exists())
+            self.replaced = _unused(self.directory.resolve(), "old")
             with files.writing(self.replaced):
                 self.replaced.mkdir()
                 for name in reversed(CONTENTS):  # the experiment last: until then, the directory holds a run
                     if name != LOCK and (self / name).exists():
                         (self / name).rename(self.replaced / name)
         self.clear()
+
+    def set_aside(self, name: str) -> Path | None:
+        """Rename a damaged file to `<name>.damaged-<N>`, and return its new path; None if there is no such file."""
+        path = self / name
+        if not os.path.lexists(path):
+            return None
+        target = _unused(path, "damaged")
+        with files.writing(target):
+            return path.rename(target)
 
     def remove_replaced(self) -> None:
         """Remove the files of the run that `replace` moved away, if any."""
@@ -319,5 +385,7 @@ class Run:
                 os.truncate(self / METRICS, length)
 
 
-def _cannot_read(path: Path, error: Exception) -> str:
-    return f"cannot read {str(path)!r} ({error}); restore the file from a backup, or give another --run DIR"
+def _unused(path: Path, word: str) -> Path:
+    """Return `<path>.<word>-<N>` with the lowest N that does not exist."""
+    names = (path.with_name(f"{path.name}.{word}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))

@@ -1,7 +1,8 @@
-"""The commands `train`, `evaluate`, `predict` and `import`."""
+"""The commands `train`, `evaluate`, `predict`, `import` and `repair`."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import Any
 
@@ -191,4 +192,27 @@ def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> No
     )
 
 
-COMMANDS = (train, evaluate, predict, import_)
+@click.command()
+@options.run
+@options.as_json
+@click.pass_context
+def repair(context: click.Context, run: str, as_json: bool) -> None:
+    """Restore missing and damaged files of a RUN from its checkpoints.
+
+    Prints each missing or damaged file, and how it was restored or what is lost. A damaged file that is replaced is
+    renamed to NAME.damaged-N. Exits with 1 if anything is lost.
+    """
+    with quiet_tensorflow():
+        from bnn_keras.training import repair as repair_
+    repairs = repair_(run)
+    if as_json:
+        print_json([dataclasses.asdict(repaired) for repaired in repairs])
+    elif repairs:
+        rows = [[repaired.name, repaired.defect, repaired.outcome, repaired.kept] for repaired in repairs]
+        print_table(["file", "defect", "repair", "kept as"], rows)
+    else:
+        print_line(f"{run}: all files are intact")
+    context.exit(1 if any(repaired.lost for repaired in repairs) else 0)
+
+
+COMMANDS = (train, evaluate, predict, import_, repair)

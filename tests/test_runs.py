@@ -18,6 +18,12 @@ def experiment():
     return resolve("lenet5").experiment
 
 
+def row(epoch):
+    """Return a complete row of metrics."""
+    keys = ("stage", "step", "first", "val_top1", "val_top5", "seconds", "images_per_second")
+    return {"epoch": epoch, **dict.fromkeys(keys, 0)}
+
+
 def test_default_directory(experiment):
     assert str(runs.default_directory(experiment)) == "runs/xnor_net-lenet5_mnist_5k-xnor-1w1a-adam_torch-seed1"
 
@@ -80,7 +86,7 @@ def test_link_that_leaves_the_run_is_not_followed(tmp_path, experiment, name, ex
     (tmp_path / "run" / name).symlink_to(outside)
     message = rf"run/{name}' is a link to '.*outside', outside of the run; replace the link with the file"
     with pytest.raises(BnnError, match=message), Run(tmp_path / "run").owned() as run:
-        run.append_metrics({"epoch": 1})
+        run.append_metrics(row(1))
     assert outside.read_text() == "mine" if exists else not outside.exists()
 
 
@@ -90,7 +96,7 @@ def test_link_to_a_run_and_links_inside_of_it_are_followed(tmp_path):
     (tmp_path / "run" / runs.METRICS).symlink_to("more.jsonl")
     (tmp_path / "link").symlink_to("run")
     with Run(tmp_path / "link").owned() as run:
-        run.append_metrics({"epoch": 1})
+        run.append_metrics(row(1))
     assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1]
 
 
@@ -137,8 +143,8 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_metrics_are_appended_and_truncated(tmp_path):
     run = Run(tmp_path)
-    length = run.append_metrics({"epoch": 1})
-    run.append_metrics({"epoch": 2})
+    length = run.append_metrics(row(1))
+    run.append_metrics(row(2))
     assert [row["epoch"] for row in run.metrics] == [1, 2]
     run.truncate_metrics(length)
     assert [row["epoch"] for row in run.metrics] == [1]

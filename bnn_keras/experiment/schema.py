@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -453,11 +451,6 @@ class Experiment(Table):
             for key in dict.fromkeys([*mine, *theirs])
             if mine.get(key) != theirs.get(key)
         ]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 digest of the values that change the training: equal if `differences` is empty."""
-        return hashlib.sha256(json.dumps(self.flat(_TRAINED), sort_keys=True).encode()).hexdigest()
 
 
 _TRAINED = {"seed", "network", "scheme", "data", "stages"}

@@ -190,17 +190,24 @@ class SaveRun(tf.keras.callbacks.Callback):
         row = {"stage": self.stage, "epoch": epoch + 1, "step": step, "first": self.first}
         length = self.run.append_metrics({**row, **{name: float(value) for name, value in logs.items()}})
         self.first = False
+        texts = self.run.texts()
         if logs["val_top1"] > self.state.best_top1:
-            save_weights(self.model, self.run, runs.BEST_WEIGHTS)
-        save_weights(self.model, self.run, runs.WEIGHTS)
+            save_weights(self.model, self.run, runs.BEST_WEIGHTS, texts)
+        save_weights(self.model, self.run, runs.WEIGHTS, texts)
         best = max(self.state.best_top1, float(logs["val_top1"]))
         self.state = dataclasses.replace(self.state, epoch=epoch + 1, step=step, best_top1=best, metrics_length=length)
-        checkpoints.save(self.run, self.state, self.model, self.model.optimizer)
+        checkpoints.save(self.run, self.state, self.model, self.model.optimizer, texts)
         self.run.remove_replaced()
 
 
-def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:
-    """Write the latent weights of a model to an HDF5 file of a run, atomically, with a digest.
+def save_weights(model: tf.keras.Model, run: Run, name: str, texts: Mapping[str, bytes]) -> None:
+    """Write the latent weights of a model to an HDF5 file of a run, atomically, with digests.
+
+    Args:
+        model: The model.
+        run: The run.
+        name: Name of the file.
+        texts: Contents of the text files of the run, by name.
 
     Raises:
         BnnError: The file cannot be written.
@@ -210,4 +217,4 @@ def save_weights(model: tf.keras.Model, run: Run, name: str) -> None:
             model.save_weights(temporary, save_format="h5")
         except RuntimeError as error:  # h5py raises RuntimeError if the disk is full
             raise BnnError(files.cannot_write(run / name, str(error))) from error
-        runs.prepend_digest(temporary)
+        runs.prepend_digests(temporary, texts)

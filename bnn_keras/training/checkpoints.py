@@ -1,4 +1,8 @@
-"""Checkpoints of a training, written atomically and verified by digests before they are restored."""
+"""Checkpoints of a training, written atomically and verified by digests before they are restored.
+
+A checkpoint is a folder. It holds the state of the training and copies of the text files of the run, which `repair`
+restores from it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
@@ -31,14 +36,12 @@ class State:
         step: Optimizer steps taken, over all stages.
         best_top1: Best test accuracy of the stage so far, in percent.
         metrics_length: Length of metrics.jsonl after the last finished epoch, in bytes.
-        experiment: Digest of the experiment; empty in checkpoints of earlier versions.
     """
 
     epoch: int = 0
     step: int = 0
     best_top1: float = float("-inf")
     metrics_length: int = 0
-    experiment: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Checkpoint:
         # The optimizer creates its slot variables in the first step; TensorFlow restores them then.
         status.assert_existing_objects_matched().expect_partial()
 
+    def text(self, name: str) -> bytes | None:
+        """Return its copy of a text file of the run; None in a checkpoint of an earlier version."""
+        copy = self.folder / name
+        return copy.read_bytes() if copy.is_file() else None
+
 
 def _tracked(model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> tf.train.Checkpoint:
     # The weights instead of the model: tracking a compiled model always tracks its optimizer too.
@@ -67,8 +75,21 @@ def _tracked(model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimi
     return tf.train.Checkpoint(**tracked)
 
 
-def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer) -> None:
+def save(
+    run: Run,
+    state: State,
+    model: tf.keras.Model,
+    optimizer: tf.keras.optimizers.legacy.Optimizer,
+    texts: Mapping[str, bytes],
+) -> None:
     """Write a checkpoint and remove all but the last `KEPT`.
+
+    Args:
+        run: The run.
+        state: Progress of the training.
+        model: Its weights and annealed values are stored.
+        optimizer: Its state is stored.
+        texts: Contents of the text files of the run, by name.
 
     Raises:
         BnnError: The checkpoint cannot be written. The existing checkpoints are then unchanged.
@@ -78,12 +99,15 @@ def save(run: Run, state: State, model: tf.keras.Model, optimizer: tf.keras.opti
         folder.mkdir(exist_ok=True)
     with files.replacing(folder / f"epoch-{state.epoch:05d}") as temporary:
         temporary.mkdir()
+        for name, content in texts.items():
+            (temporary / name).write_bytes(content)
         try:
             _tracked(model, optimizer).write(str(temporary / _VARIABLES))
         except tf.errors.OpError as error:
             raise BnnError(files.cannot_write(folder, error.message)) from error
         digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
-        (temporary / _STATE).write_text(json.dumps({**dataclasses.asdict(state), "files": digests}, indent=2))
+        document = files.with_digest({**dataclasses.asdict(state), "files": digests})
+        (temporary / _STATE).write_text(json.dumps(document, indent=2))
     for old in _folders(run)[KEPT:]:
         files.remove(old)
 
@@ -96,24 +120,27 @@ def latest(run: Run) -> Checkpoint | None:
     Raises:
         BnnError: Every checkpoint is damaged.
     """
-    damaged = []
-    for folder in _folders(run):
-        try:
-            checkpoint = Checkpoint(folder, _verified_state(folder))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            damaged.append(f"{folder.name} ({error})")
-            continue
-        if damaged:
-            warnings.warn(
-                f"damaged checkpoint: {', '.join(damaged)}; resuming from {folder.name} instead", stacklevel=2
-            )
-        return checkpoint
-    if damaged:
+    undamaged, damaged = verified(run)
+    if not undamaged and damaged:
         raise BnnError(
             f"every checkpoint of {str(run.directory)!r} is damaged: {', '.join(damaged)}; restore one from a "
             "backup, or give another --run DIR"
         )
-    return None
+    if damaged:
+        used = undamaged[0].folder.name
+        warnings.warn(f"damaged checkpoint: {', '.join(damaged)}; {used} is used instead", stacklevel=2)
+    return undamaged[0] if undamaged else None
+
+
+def verified(run: Run) -> tuple[list[Checkpoint], list[str]]:
+    """Return the undamaged checkpoints of a run, newest first, and the damaged ones, with the reason of each."""
+    undamaged, damaged = [], []
+    for folder in _folders(run):
+        try:
+            undamaged.append(Checkpoint(folder, _verified_state(folder)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            damaged.append(f"{folder.name} ({error})")
+    return undamaged, damaged
 
 
 def _folders(run: Run) -> list[Path]:
@@ -122,11 +149,11 @@ def _folders(run: Run) -> list[Path]:
 
 
 def _verified_state(folder: Path) -> State:
-    document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    for name, digest in document.pop("files").items():
+    document = files.without_digest(json.loads((folder / _STATE).read_text(encoding="utf-8")))
+    for name, digest in document["files"].items():
         if _digest(folder / name) != digest:
             raise ValueError(f"{name} has changed")
-    return State(**document)
+    return State(**{field.name: document[field.name] for field in dataclasses.fields(State)})
 
 
 def _digest(path: Path) -> str:

@@ -104,13 +104,14 @@ def _write_run(run: Run, experiment: Experiment, model: tf.keras.Model, environm
         if run.begun:
             raise BnnError(f"{str(run.directory)!r} holds a run already; give another --run DIR")
         stage = experiment.stages[0]
+        texts = {runs.EXPERIMENT: experiment.to_toml(), runs.ENVIRONMENT: files.to_json(environment)}
+        contents = {name: text.encode() for name, text in texts.items()}
         try:
-            save_weights(model, run, runs.WEIGHTS)
-            save_weights(model, run, runs.BEST_WEIGHTS)
-            state = checkpoints.State(experiment=experiment.digest)
-            checkpoints.save(run, state, model, build_optimizer(stage.optimizer, stage.epochs))
-            files.write_json(run / runs.ENVIRONMENT, environment)
-            files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
+            checkpoints.save(run, checkpoints.State(), model, build_optimizer(stage.optimizer, stage.epochs), contents)
+            save_weights(model, run, runs.WEIGHTS, contents)
+            save_weights(model, run, runs.BEST_WEIGHTS, contents)
+            for name, text in reversed(texts.items()):  # the experiment last: with it, the run is complete
+                files.write_text(run / name, text)
         except BaseException:
             run.clear()
             raise

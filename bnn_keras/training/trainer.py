@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, 
 from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment
 from bnn_keras.training.progress import ShowProgress
+from bnn_keras.training.repairing import require_intact
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -106,21 +106,18 @@ def train(
     home = Run(directory or runs.default_directory(experiment))
     replicas = build_replicas(strategy)
     replicas.check_batch_sizes(experiment)
+    result = None if fresh else _finished(home, experiment)
+    if result:
+        return result
     with _writable_run(home, replicas) as run, _precision_policy(precision):
         run.refuse_other_files()
-        if home.begun and not fresh:
+        checkpoint = None if fresh else checkpoints.latest(home)
+        if not fresh:
+            require_intact(home, checkpoint)
             _require_same_experiment(home, experiment)
-            intact = _weights_are_intact(home)
-            if home.result and intact:
-                return home.result
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
         training = _Training(run, experiment, dataset, replicas, _console(console, replicas), plain)
         networks = [training.build_network(stage) for stage in experiment.stages]
-        checkpoint = None if fresh else checkpoints.latest(home)
-        if not fresh:
-            _require_complete(home, checkpoint)
-        if checkpoint:
-            _require_checkpoint_of_experiment(home, checkpoint, experiment)
         if checkpoint and checkpoint.state.epoch:
             _require_precision(home, precision)
         replicas.barrier()  # every process has read the checkpoint before the chief replaces files
@@ -134,7 +131,7 @@ def train(
         with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow(), decoding(dataset.info.name):
             model = training.train_stages(networks, checkpoint)
         if replicas.chief:
-            files.write_json(run / runs.RESULT, _result(run, experiment, model))
+            run.write_result(_result(run, experiment, model))
         replicas.barrier()
         return home.result or {}
 
@@ -203,57 +200,26 @@ def _console(console: Console | None, replicas: Replicas) -> Console:
     return (console or Console(stderr=True)) if replicas.chief else Console(quiet=True)
 
 
+def _finished(run: Run, experiment: Experiment) -> dict[str, Any] | None:
+    """Return the result of a finished run, or None if it is not finished, or a file is damaged. Only reads files."""
+    if not (run / runs.RESULT).exists():
+        return None
+    undamaged, _ = checkpoints.verified(run)
+    try:
+        require_intact(run, undamaged[0] if undamaged else None)
+    except BnnError:
+        return None
+    _require_same_experiment(run, experiment)
+    return run.result
+
+
 def _require_same_experiment(run: Run, experiment: Experiment) -> None:
-    differences = experiment.differences(run.experiment)
+    differences = experiment.differences(run.experiment) if run.begun else []
     if differences:
         raise BnnError(
             f"{str(run.directory)!r} holds a run of another experiment (requested / existing): "
             f"{'; '.join(differences)}; give another --run DIR"
         )
-
-
-def _require_checkpoint_of_experiment(run: Run, checkpoint: checkpoints.Checkpoint, experiment: Experiment) -> None:
-    """Verify that a checkpoint belongs to the experiment, for runs whose experiment file is gone."""
-    if not run.begun and checkpoint.state.experiment not in ("", experiment.digest):
-        raise BnnError(
-            f"{str(checkpoint.folder)!r} is a checkpoint of another experiment than {experiment.name}, and "
-            f"{str(run / runs.EXPERIMENT)!r} is missing; restore that file from a backup, or give another --run DIR"
-        )
-
-
-def _require_complete(run: Run, checkpoint: checkpoints.Checkpoint | None) -> None:
-    """Verify that no metrics or checkpoints are gone, before the files of the epochs that follow are overwritten.
-
-    A kill leaves at most the metrics and the weights of one epoch without its checkpoint.
-    """
-    state = checkpoint.state if checkpoint else checkpoints.State()
-    fix = "restore from a backup what is missing, or give another --run DIR"
-    epochs = [row.get("epoch") for row in run.metrics_until(state.metrics_length)]
-    if epochs != list(range(1, state.epoch + 1)):
-        raise BnnError(
-            f"{str(run / runs.METRICS)!r} has {len(epochs)} rows; expected those of the {state.epoch} epochs before "
-            f"the last checkpoint; {fix}"
-        )
-    written = run.measured_epochs
-    orphaned = checkpoint is None and (run.result or (not written and (run / runs.WEIGHTS).exists()))
-    if orphaned or written > state.epoch + (checkpoints.KEPT if checkpoint else 1):
-        raise BnnError(
-            f"{str(run / runs.CHECKPOINTS)!r} has no checkpoint after epoch {state.epoch}, but the run has metrics of "
-            f"{written} epochs, and weights; {fix}"
-        )
-
-
-def _weights_are_intact(run: Run) -> bool:
-    """Return whether the last weights of a run are intact, and warn if the best are not.
-
-    The last weights are restored from a checkpoint; the best can be older than every checkpoint.
-    """
-    if (run / runs.BEST_WEIGHTS).is_file():
-        try:
-            run.verify_weights(runs.BEST_WEIGHTS)
-        except BnnError as error:
-            warnings.warn(str(error), stacklevel=2)
-    return (run / runs.WEIGHTS).is_file() and not runs.has_changed(run / runs.WEIGHTS)
 
 
 def _require_precision(run: Run, precision: str) -> None:
@@ -301,7 +267,6 @@ class _Training:
             The trained network of the last stage.
         """
         state = checkpoint.state if checkpoint else checkpoints.State()
-        state = dataclasses.replace(state, experiment=self.experiment.digest)
         self.run.truncate_metrics(state.metrics_length)
         if self.run.replaced:
             kept = f"keeping the run before in {self.run.replaced} until the first epoch is finished"
@@ -318,7 +283,7 @@ class _Training:
                     model.set_weights(previous.get_weights())
                 if checkpoint:
                     checkpoint.restore(model, model.optimizer if state.epoch > begin else None)
-                    save_weights(model, self.run, runs.WEIGHTS)  # those in the run may be damaged or newer
+                    save_weights(model, self.run, runs.WEIGHTS, self.run.texts())  # those in the run may be newer
                     checkpoint = None
                 previous = model
             if state.epoch < end:

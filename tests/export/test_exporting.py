@@ -71,7 +71,7 @@ def run_of(directory, network="lenet5", random=True, **options):
         randomize_weights(model)
     run = Run(directory)
     directory.mkdir(parents=True)
-    save_weights(model, run, "weights.h5")
+    save_weights(model, run, "weights.h5", {})
     labels = [str(label) for label in range(experiment.data.row.classes)]
     write_json(run / "environment.json", {"dataset": {"labels": labels}})
     write_text(run / "experiment.toml", experiment.to_toml())

@@ -33,6 +33,18 @@ def same_weights(one, other):
     return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
+def contents(directory):
+    """Return the content of all files below a directory, by path, without the lock file."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def flip_bit(path):
+    """Change one bit in the middle of a file."""
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+
+
 def run_bnnk(*args):
     """Run `bnnk` in this process; return click's result with `exit_code`, `stdout` and `stderr`."""
     from bnn_keras.cli import main

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import tensorflow as tf
+from helpers import same_weights
 
 from bnn_keras import resolve, train
 from bnn_keras.build import build_scheme
@@ -16,6 +17,11 @@ def small_experiment(network="lenet5", *, examples=64, batch_size=32, epochs=4, 
     overrides = [f"data.examples={examples}", *overrides]
     options = {"dataset": "fake", "batch_size": batch_size, "epochs": epochs, **options}
     return resolve(network, overrides=overrides, **options).experiment
+
+
+def stepping(**options):
+    """LeNet-5 on made-up images, with a learning rate that falls after the first and after the second epoch."""
+    return small_experiment(overrides=["stages.0.optimizer.learning_rate.boundaries=[1, 2]"], **options)
 
 
 def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
@@ -31,6 +37,14 @@ def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
     x = tf.keras.layers.Flatten(name="flatten")(x)
     logits = tf.keras.layers.Dense(experiment.data.row.classes, dtype="float32", name="logits")(x)
     return tf.keras.Model(images, logits, name="tiny")
+
+
+def assert_same_training(resumed, whole):
+    """Two runs have the same weights and metrics, bit for bit."""
+    for name in ("weights.h5", "weights_best.h5"):
+        assert same_weights(whole / name, resumed / name)
+    for key in ("epoch", "step", "loss", "val_loss", "val_top1", "flip_ratio"):
+        assert [row[key] for row in Run(whole).metrics] == [row[key] for row in resumed.metrics]
 
 
 def train_with_copies(experiment, folder, **options):

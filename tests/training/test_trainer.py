@@ -14,9 +14,16 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import ROOT, once, read_weights, same_weights
+from helpers import ROOT, contents, once, read_weights, same_weights
 from rich.console import Console
-from trainings import build_tiny_model, resume_copy, small_experiment, train_with_copies
+from trainings import (
+    assert_same_training,
+    build_tiny_model,
+    resume_copy,
+    small_experiment,
+    stepping,
+    train_with_copies,
+)
 
 from bnn_keras import load_run, resolve, runs, train
 from bnn_keras.build import build_model
@@ -28,19 +35,7 @@ from bnn_keras.quantizers import annealed_of
 from bnn_keras.runs import Run
 from bnn_keras.training import callbacks, checkpoints, progress, trainer
 
-BOUNDARIES = "stages.0.optimizer.learning_rate.boundaries=[1, 2]"
 FALLING_GAMMA = "stages.0.optimizer.gamma={schedule='geometric', initial=1e-3, final=1e-5}"
-
-
-def stepping(**options):
-    """LeNet-5 on made-up images, with a learning rate that falls after the first and after the second epoch."""
-    return small_experiment(overrides=[BOUNDARIES], **options)
-
-
-@pytest.fixture(scope="session")
-def lenet5(tmp_path_factory):
-    """A finished run of `stepping()` in "whole", and its copies in "killed-0" … "killed-3". Read them only."""
-    return once(tmp_path_factory, "lenet5", functools.partial(train_with_copies, stepping()))
 
 
 @pytest.fixture(scope="session")
@@ -155,14 +150,6 @@ def test_run_of_another_experiment_is_refused(trained, data_dir):
 
 
 # --- resuming ---
-
-
-def assert_same_training(resumed, whole):
-    """Two runs have the same weights and metrics, bit for bit."""
-    for name in ("weights.h5", "weights_best.h5"):
-        assert same_weights(whole / name, resumed / name)
-    for key in ("epoch", "step", "loss", "val_loss", "val_top1", "flip_ratio"):
-        assert [row[key] for row in Run(whole).metrics] == [row[key] for row in resumed.metrics]
 
 
 @pytest.mark.parametrize("epoch", [pytest.param(0, marks=pytest.mark.slow), 1, 3])
@@ -297,7 +284,7 @@ def test_damaged_checkpoint_is_skipped(lenet5, tmp_path):
     damaged = bytearray(data.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     data.write_bytes(damaged)
-    message = r"damaged checkpoint: epoch-00003 \(variables.*changed\); resuming from epoch-00002"
+    message = r"damaged checkpoint: epoch-00003 \(variables.*changed\); epoch-00002 is used instead"
     with pytest.warns(UserWarning, match=message):
         resumed = resume_copy(stepping(), tmp_path, 3, tmp_path / "run")
     assert_same_training(resumed, lenet5 / "whole")
@@ -312,124 +299,6 @@ def test_every_checkpoint_damaged(lenet5, tmp_path):
     assert_same_training(Run(directory), lenet5 / "whole")
 
 
-# --- missing files ---
-
-
-def contents(directory):
-    """Return the content of all files below a directory, by path, without the lock file."""
-    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != ".lock"}
-
-
-def test_checkpoint_of_another_experiment_is_refused(lenet5, tmp_path):
-    """The file that says which experiment was trained is gone."""
-    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
-    (directory / "experiment.toml").unlink()
-    before = contents(directory)
-    with pytest.raises(BnnError, match=r"epoch-00003' is a checkpoint of another experiment than .*; restore that fi"):
-        train(stepping(seed=2), directory)
-    assert contents(directory) == before
-
-
-@pytest.mark.parametrize("digest", ["same", "none"])
-def test_checkpoint_of_the_same_experiment_is_resumed(lenet5, tmp_path, digest):
-    """Also one of an earlier version, which has no digest of the experiment."""
-    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
-    (directory / "experiment.toml").unlink()
-    if digest == "none":
-        for path in directory.glob("checkpoints/*/state.json"):
-            state = json.loads(path.read_text())
-            del state["experiment"]
-            path.write_text(json.dumps(state))
-    train(stepping(), directory)
-    assert_same_training(Run(directory), lenet5 / "whole")
-
-
-def remove_rows(directory, part):
-    lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (directory / "metrics.jsonl").write_text("".join(lines[part]))
-
-
-@pytest.mark.parametrize(
-    ("remove", "message"),
-    [
-        (lambda run: shutil.rmtree(run / "checkpoints"), "has no checkpoint after epoch 0, but .* metrics of 4 epochs"),
-        (lambda run: remove_rows(run, slice(2)), "metrics.jsonl' has 2 rows; expected those of the 3 epochs before"),
-        (lambda run: remove_rows(run, slice(1, None)), "metrics.jsonl' has [23] rows|cannot read '.*metrics.jsonl'"),
-        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl' has 0 rows; expected those of the 3 epochs"),
-    ],
-    ids=["checkpoints", "last rows", "first row", "metrics"],
-)
-def test_missing_files_are_named_and_nothing_is_overwritten(lenet5, tmp_path, remove, message):
-    directory = shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
-    remove(directory)
-    before = contents(directory)
-    with pytest.raises(BnnError, match=f"{message}.*(restore|give another --run DIR)"):
-        train(stepping(), directory)
-    assert contents(directory) == before
-
-
-def test_damaged_weights_of_a_run_without_checkpoints_are_kept(lenet5, tmp_path):
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
-    shutil.rmtree(directory / "checkpoints")
-    flip_bit(directory / "weights.h5")
-    before = contents(directory)
-    with pytest.raises(BnnError, match=r"has no checkpoint after epoch 0, .* restore from a backup"):
-        train(stepping(), directory)
-    assert contents(directory) == before
-
-
-# --- damaged weights ---
-
-
-def flip_bit(path):
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    path.write_bytes(damaged)
-
-
-def remove_digest(path):
-    """Make a file of weights one of an earlier version."""
-    path.write_bytes(path.read_bytes()[512:])
-
-
-def test_changed_weights_are_not_loaded(lenet5, tmp_path):
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
-    for name, best, cure in [
-        ("weights.h5", False, "run `bnnk train lenet5 --exp"),
-        ("weights_best.h5", True, "restore it"),
-    ]:
-        flip_bit(directory / name)
-        with pytest.raises(BnnError, match=rf"content of '.*run/{name}' does not match its digest; {cure}"):
-            load_run(directory, best)
-
-
-@pytest.mark.parametrize("part", ["start", "end"])
-def test_digest_that_is_damaged(lenet5, tmp_path, part):
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
-    content = (directory / "weights.h5").read_bytes()
-    zeros = bytes(512)
-    (directory / "weights.h5").write_bytes(zeros + content[512:] if part == "start" else content[:-512] + zeros)
-    with pytest.raises(BnnError, match="does not match its digest"):
-        load_run(directory)
-
-
-def test_weights_without_a_digest_are_loaded(lenet5, tmp_path):
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
-    remove_digest(directory / "weights.h5")
-    assert same_weights(directory / "weights.h5", lenet5 / "whole" / "weights.h5")
-    load_run(directory)
-
-
-def test_training_again_writes_changed_weights_from_the_checkpoint(lenet5, tmp_path):
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
-    flip_bit(directory / "weights.h5")
-    assert train(stepping(), directory) == Run(lenet5 / "whole").result
-    assert_same_training(Run(directory), lenet5 / "whole")
-    flip_bit(directory / "weights_best.h5")
-    with pytest.warns(UserWarning, match="weights_best.h5' does not match its digest; restore it from a backup"):
-        train(stepping(), directory)
-
-
 # --- starting over ---
 
 
@@ -440,6 +309,16 @@ def test_fresh_starts_over_and_keeps_other_files(lenet5, tmp_path):
     assert len(Run(directory).metrics) == 1
     assert (directory / "notes.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_finished_run_in_a_folder_that_cannot_be_written(lenet5, tmp_path, monkeypatch):
+    """Nothing is opened for writing, not even the lock file."""
+    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    (directory / ".lock").unlink()
+    monkeypatch.setattr(Run, "owned", lambda run: pytest.fail("locked"))
+    before = contents(directory)
+    assert train(stepping(), directory) == Run(directory).result
+    assert contents(directory) == before
 
 
 @pytest.mark.usefixtures("tiny")
@@ -553,9 +432,9 @@ def test_full_disk_while_a_checkpoint_is_written(tmp_path):
     model = build_model(stepping())
     optimizer = tf.keras.optimizers.legacy.SGD()
     run = Run(tmp_path)
-    checkpoints.save(run, checkpoints.State(epoch=1), model, optimizer)
+    checkpoints.save(run, checkpoints.State(epoch=1), model, optimizer, {})
     with limited_file_size(300_000), pytest.raises(BnnError, match=r"cannot write '.*checkpoints' \(.*; free disk"):
-        checkpoints.save(run, checkpoints.State(epoch=2), model, optimizer)
+        checkpoints.save(run, checkpoints.State(epoch=2), model, optimizer, {})
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-00001"]
     assert checkpoints.latest(run).state.epoch == 1
 
