@@ -110,6 +110,9 @@ class OptimizerRow:
     latent_free: bool = False
 
 
+VALIDATION = 0.1  # of the training images, held out where no paper says otherwise
+
+
 @dataclasses.dataclass(frozen=True)
 class DatasetRow:
     """An image classification dataset of TFDS.
@@ -126,6 +129,7 @@ class DatasetRow:
         module: Module that registers the dataset with TFDS; None if TFDS has it.
         mean: Mean of the pixels / 255 of training images, per channel.
         std: Their standard deviation, per channel.
+        validation: The `data.validation` that the dataset brings to an experiment; None to keep that of the experiment.
     """
 
     name: str
@@ -139,11 +143,15 @@ class DatasetRow:
     module: str | None = None
     mean: tuple[float, ...] = Normalization.mean
     std: tuple[float, ...] = Normalization.std
+    validation: float | str | None = None
 
     @classmethod
     def other(cls, name: str, input_shape: tuple[int | None, int | None, int], classes: int) -> DatasetRow:
-        """Return a row for a dataset outside of the catalog, with splits "train" and "test"."""
-        return cls(name, "", input_shape, classes, "train", "test", 0, 0)
+        """Return a row for a dataset outside of the catalog, with splits "train" and "test".
+
+        No paper chose an epoch on its test images: by default, a part of the training images is held out for that.
+        """
+        return cls(name, "", input_shape, classes, "train", "test", 0, 0, validation=VALIDATION)
 
 
 @dataclasses.dataclass(frozen=True)

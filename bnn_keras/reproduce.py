@@ -60,6 +60,12 @@ class ReproductionRow:
         return statistics.stdev(self.top1) if len(self.top1) > 1 else None
 
     @property
+    def best(self) -> float | None:
+        """Mean of the accuracies with the weights of the best epoch."""
+        values = [run.result["best_top1"] for run in self.finished if run.result]
+        return statistics.fmean(values) if values and None not in values else None
+
+    @property
     def difference(self) -> float | None:
         """Measured minus published accuracy, in percentage points."""
         return None if self.measured is None or self.published is None else self.measured - self.published
@@ -92,6 +98,8 @@ class ReproductionRow:
             "published": self.published,
             "measured": self.measured,
             "deviation": self.deviation,
+            "best": self.best,
+            "best_chosen_on": experiment.best_chosen_on,
             "seeds": len(self.top1),
             "difference": self.difference,
             "hours": self.hours,

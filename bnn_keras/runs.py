@@ -8,7 +8,7 @@ Evaluation, export and reports read a training from its run directory only:
     checkpoints/         the state that a training resumes from
     tensorboard/         logs for TensorBoard
     weights.h5           latent weights after the last epoch
-    weights_best.h5      latent weights after the epoch with the best test accuracy
+    weights_best.h5      latent weights after the best epoch
     result.json          accuracies and times, written when the training is finished
 
 Files are written atomically (`bnn_keras.files`). The two files of weights begin with digests of their content and of

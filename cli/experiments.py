@@ -23,6 +23,7 @@ def _experiment_row(experiment: Experiment) -> dict[str, Any]:
         "name": experiment.name,
         **experiment.chosen,
         "epochs": experiment.epochs,
+        "best_chosen_on": experiment.best_chosen_on,
         "published": experiment.published.model_dump(exclude_none=True) if experiment.published else None,
         "reconstructed": experiment.reconstructed,
         "default": experiment.default,

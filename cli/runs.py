@@ -81,7 +81,7 @@ def train(
             ["experiment", experiment.name + (" (reconstructed)" if experiment.reconstructed else "")],
             ["top-1", f"{result['top1']:.2f} %" + (f" (published {published:.2f} %)" if published else "")],
             ["top-5", f"{result['top5']:.2f} %"],
-            ["best top-1", f"{result['best_top1']:.2f} %"],
+            ["best top-1", _best(result)],
             ["parameters", f"{result['parameters']:,}, {100 * result['binary_share']:.1f} % binary"],
             [
                 "time",
@@ -90,6 +90,14 @@ def train(
             ["run", directory],
         ],
     )
+
+
+def _best(result: dict[str, Any]) -> str:
+    """Return the best accuracy, and the images that the best epoch was chosen on."""
+    images = result.get("best_chosen_on", "test")
+    accuracy = "lost" if result["best_top1"] is None else f"{result['best_top1']:.2f} %"
+    chosen = f" with {result['best_validation_top1']:.2f} %" if images == "validation" else ""
+    return f"{accuracy} (epoch chosen on {images} images{chosen})"
 
 
 @click.command()

@@ -1,10 +1,13 @@
 """Loading, finding and overriding experiments, and the errors of invalid ones."""
 
+import dataclasses
+
 import pytest
 import tomli_w
 from helpers import ROOT
 
 from bnn_keras import build_model, catalog
+from bnn_keras.catalog import DatasetRow
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import (
     ExperimentError,
@@ -150,6 +153,33 @@ def test_network_without_experiments_gets_a_plain_recipe():
         "Adam at 0.001 for 100 epochs"
     )
     assert parse(resolution.experiment.to_toml(), "again") == resolution.experiment
+
+
+def test_images_for_the_best_epoch():
+    """Papers chose it on the test images; experiments that are of no paper hold out training images."""
+    folder = DatasetRow.other("image_folder", (None, None, 3), 4)
+    with_split = dataclasses.replace(folder, validation="validation")
+    for options, validation in [
+        ({"network": "lenet5"}, None),
+        ({"network": "lenet5", "dataset": "fashion_mnist"}, None),
+        ({"network": "zoo/quicknet"}, 0.1),
+        ({"network": "zoo/quicknet", "dataset": "cifar10"}, 0.1),
+        ({"network": "resnet18", "dataset": folder}, 0.1),
+        ({"network": "resnet18", "dataset": with_split}, "validation"),
+        ({"network": "resnet18", "dataset": folder, "overrides": ["data.validation=0"]}, None),
+        ({"network": "lenet5", "overrides": ["data.validation=500"]}, 500),
+        ({"network": "lenet5", "overrides": ["data.validation=500.0"]}, 500),
+    ]:
+        experiment = resolve(**options).experiment
+        assert experiment.data.validation == validation
+        assert experiment.best_chosen_on == ("test" if validation is None else "validation")
+        assert parse(experiment.to_toml(), "again") == experiment
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.5", "true", "[]", "inf", "nan", "''"])
+def test_images_for_the_best_epoch_must_be_a_part(value):
+    with pytest.raises(BnnError, match=r"data.validation: .*expected a fraction between 0 and 1, a number of images"):
+        resolve("lenet5", overrides=[f"data.validation={value}"])
 
 
 def test_plain_recipe_from_a_file_has_no_note(tmp_path):

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from helpers import ROOT, once, run_bnnk, same_weights
 from trainings import small_experiment
@@ -93,6 +94,8 @@ def test_tables(rows, tmp_path):
     assert float(read[0]["measured"]) == rows[0].measured
     assert read[0]["reconstructed"] == "True"
     assert len(read[0]["runs"].split("; ")) == 2
+    assert float(read[0]["best"]) == pytest.approx(np.mean([run.result["best_top1"] for run in rows[0].finished]))
+    assert read[0]["best_chosen_on"] == "test"
     text = md_file.read_text()
     assert f"| first* | 1/1 | 1 | 99.5 | {rows[0].measured:.2f} ± {rows[0].deviation:.2f} (2 seeds) |" in text
     assert "| second* | 1/1 | 1 | – |" in text

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -72,6 +73,68 @@ class Dataset:
         Images are the bytes of image files if `encoded`, else pixels (height, width, channels) as uint8.
         """
         return self.reader.read(split)
+
+
+def hold_out(dataset: Dataset, experiment: Experiment) -> Dataset:
+    """Return the dataset as the epochs of a training use it: the best epoch is chosen on its test split.
+
+    With `data.validation` as a split, that is the test split. With a fraction or a number of images, one range of the
+    training images is the test split, and the others are the training split. The position of the range depends on the
+    seed only. Datasets store their training images in random order, so a range is a random sample.
+
+    Args:
+        dataset: The dataset.
+        experiment: Sets `data.validation` and the seed.
+
+    Raises:
+        BnnError: There is no such split, or no training images would be left.
+
+    Example:
+        >>> import bnn_keras
+        >>> from bnn_keras.data import hold_out, open_data
+        >>> overrides = ["data.examples=100", "data.validation=0.1"]
+        >>> experiment = bnn_keras.resolve("lenet5", dataset="fake", overrides=overrides).experiment
+        >>> held_out = hold_out(open_data(experiment), experiment)
+        >>> held_out.examples(held_out.info.train), held_out.examples(held_out.info.test)
+        (90, 10)
+    """
+    validation, row = experiment.data.validation, dataset.info
+    if validation is None:
+        return dataset
+    if isinstance(validation, str):
+        train, test = row.train, _validation_split(dataset, validation)
+    else:
+        train, test = _validation_range(dataset, validation, experiment.seed)
+    sizes = dataset.examples(train), dataset.examples(test)
+    info = dataclasses.replace(row, train=train, test=test, train_examples=sizes[0], test_examples=sizes[1])
+    return dataclasses.replace(dataset, info=info)
+
+
+def _validation_split(dataset: Dataset, name: str) -> str:
+    used = {_base_split(split): use for split, use in ((dataset.info.train, "training"), (dataset.info.test, "test"))}
+    others = [split for split in dataset.reader.splits if split not in used]
+    if name not in others:
+        reason = f"its {used[name]} images" if name in used else "no split of the dataset"
+        raise BnnError(
+            f"data.validation = {name!r} is {reason}; {dataset.info.name!r} has these other splits: "
+            f"{', '.join(others) or 'none'}; set a fraction of the training images, such as 0.1"
+        )
+    return name
+
+
+def _validation_range(dataset: Dataset, size: float, seed: int) -> tuple[str, str]:
+    """Return the training images without a range of them, and the range, as TFDS writes parts of splits."""
+    split, examples = _base_split(dataset.info.train), dataset.examples(dataset.info.train)
+    number = max(1, round(size * examples)) if size < 1 else int(size)
+    if number >= examples:
+        raise BnnError(
+            f"data.validation = {size} holds out {number} of {examples} training images of {dataset.info.name!r}; "
+            "expected fewer than there are; set a smaller value, or 0 to choose the best epoch on the test images"
+        )
+    start = int(np.random.default_rng([seed, examples]).integers(examples - number + 1))
+    stop = start + number
+    parts = [f"{split}[{low}:{high}]" for low, high in ((0, start), (stop, examples)) if low < high]
+    return "+".join(parts), f"{split}[{start}:{stop}]"
 
 
 def open_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
@@ -235,8 +298,14 @@ def _row_of_reader(name: str, reader: TfdsReader | FolderReader) -> catalog.Data
     if not reader.splits:
         return row
     train, test = _choose_splits(name, reader)
+    own = [split for split in TEST_SPLITS[1:] if split != test and reader.splits.get(split)]
     return dataclasses.replace(
-        row, train=train, test=test, train_examples=reader.count(train), test_examples=reader.count(test)
+        row,
+        train=train,
+        test=test,
+        train_examples=reader.count(train),
+        test_examples=reader.count(test),
+        validation=own[0] if own and _has_labels(reader, own[0]) else row.validation,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from bnn_keras.data.readers import reason_of
+from bnn_keras.data.readers import ranges, reason_of
 from bnn_keras.errors import BnnError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -96,16 +96,21 @@ class FolderReader:
         return True
 
     def count(self, split: str) -> int:
-        """Return the number of images in a split."""
-        return self.splits[split]
+        """Return the number of images in a split or in parts of it."""
+        return sum(stop - start for _, start, stop in ranges(split, self.splits))
 
     def read(self, split: str) -> tf.data.Dataset:
         """Return (bytes of an image file, label) pairs, always in the same order."""
-        pairs = [(os.fsencode(file), label) for label, name in enumerate(self.labels) for file in self._of(split, name)]
-        random.Random(split).shuffle(pairs)
+        pairs = [pair for name, start, stop in ranges(split, self.splits) for pair in self._pairs(name)[start:stop]]
         files, labels = zip(*pairs, strict=True)
         dataset = tf.data.Dataset.from_tensor_slices((list(files), tf.constant(labels, tf.int64)))
         return dataset.map(lambda file, label: (tf.io.read_file(file), label), tf.data.AUTOTUNE)
+
+    def _pairs(self, split: str) -> list[tuple[bytes, int]]:
+        """Return the (file name, label) pairs of a split in random order."""
+        pairs = [(os.fsencode(file), label) for label, name in enumerate(self.labels) for file in self._of(split, name)]
+        random.Random(split).shuffle(pairs)
+        return pairs
 
     def _of(self, split: str, name: str) -> list[Path]:
         return self.files[split].get(name, [])

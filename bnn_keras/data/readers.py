@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,21 @@ def decoding(name: str) -> Iterator[None]:
         ) from error
 
 
+def ranges(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """Return the parts of a split in the notation of TFDS as (split, start, stop), such as "train[:10]+train[20:]".
+
+    Args:
+        split: The split.
+        sizes: Number of images by split.
+    """
+    infos = {
+        name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0, filename_template=None)
+        for name, size in sizes.items()
+    }
+    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    return [(part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to) for part in parts]
+
+
 class Reader(Protocol):
     """Interface of a source of images with labels, in splits."""
 
@@ -69,10 +85,10 @@ class Reader(Protocol):
         """Folder of the dataset, prepared or not; None if it is not stored in files."""
 
     def count(self, split: str) -> int:
-        """Return the number of images in a split or in a part of it, such as "train[:90%]"."""
+        """Return the number of images in a split or in parts of it, such as "train[:90%]" (see `ranges`)."""
 
     def read(self, split: str) -> tf.data.Dataset:
-        """Return (image, label) pairs, always in the same order."""
+        """Return (image, label) pairs of a split or of parts of it, always in the same order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,17 +220,21 @@ class FakeReader:
         return self.row.input_shape[0] is None
 
     def count(self, split: str) -> int:
-        """Return the number of images in a split."""
-        return self.splits[split]
+        """Return the number of images in a split or in parts of it."""
+        return sum(stop - start for _, start, stop in ranges(split, self.splits))
 
     def read(self, split: str) -> tf.data.Dataset:
         """Return (image, label) pairs; the images repeat after `DISTINCT_FAKE_IMAGES`."""
+        first, *others = (self._read(*part) for part in ranges(split, self.splits))
+        return functools.reduce(tf.data.Dataset.concatenate, others, first)
+
+    def _read(self, split: str, start: int, stop: int) -> tf.data.Dataset:
         seed = tf.constant([self.seed, list(self.splits).index(split)], tf.int64)
         indices = tf.data.Dataset.range(self.examples)
         distinct = indices.take(DISTINCT_FAKE_IMAGES)
         images = distinct.map(lambda index: self._image(seed, index), tf.data.AUTOTUNE).cache()
         labels = indices.map(lambda index: self._label(seed, index))
-        return tf.data.Dataset.zip((images.repeat(), labels)).take(self.examples)
+        return tf.data.Dataset.zip((images.repeat(), labels)).take(stop).skip(start)
 
     def _label(self, split_seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         seed = tf.random.experimental.stateless_fold_in(split_seed, -1 - index)

@@ -134,12 +134,12 @@ def _reset_dataset(document: Document, row: catalog.DatasetRow | None, network: 
     """
     data = document["data"]
     source = data.get("like", data["name"])
-    described = {key: data.pop(key, None) for key in ("like", "examples", "shape", "classes")}
+    before = {key: data.pop(key, None) for key in ("like", "examples", "shape", "classes")}
     if row is None:
-        kept = {key: described[key] for key in ("shape", "classes") if described[key]}
+        kept = {key: before[key] for key in ("shape", "classes") if before[key]}
         return {"data.like": source, **{f"data.{key}": value for key, value in kept.items()}}
-    normalization = _normalization(network, row)
-    return {f"data.{key}": value for key, value in normalization.items() if data[key] != value}
+    described = _normalization(network, row) | ({"validation": row.validation} if row.validation else {})
+    return {f"data.{key}": value for key, value in described.items() if data.get(key) != value}
 
 
 def _normalization(network: catalog.NetworkRow, dataset: catalog.DatasetRow) -> dict[str, list[float]]:
@@ -153,13 +153,18 @@ def _normalization(network: catalog.NetworkRow, dataset: catalog.DatasetRow) -> 
 def plain(network: str) -> Experiment:
     """Return a recipe for a network without experiments: Adam at 0.001 for 100 epochs, dataset and scheme of its row.
 
-    It is not published. It exists so that every network can be built, trained and loaded with weights.
+    The best epoch is chosen on held-out training images. The recipe is not published. It exists so that every network
+    can be built, trained and loaded with weights.
     """
     row = catalog.find("network", network)
     document = {
         "network": {"name": network},
         "scheme": {"name": row.scheme, "bits": row.bits},
-        "data": {"name": row.dataset, **_normalization(row, catalog.DATASETS[row.dataset])},
+        "data": {
+            "name": row.dataset,
+            "validation": catalog.VALIDATION,
+            **_normalization(row, catalog.DATASETS[row.dataset]),
+        },
         "stages": [{"epochs": 100, "batch_size": 128, "optimizer": {"name": "adam", "learning_rate": 0.001}}],
     }
     return validate(document, f"{_PLAIN}/{network.replace('/', '-')}_{row.dataset}")

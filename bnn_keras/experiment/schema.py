@@ -208,12 +208,28 @@ class AugmentationConfig(Table):
         return values
 
 
+def _held_out(value: Any) -> Any:
+    """Return a fraction, a number of images or the name of a split; None for 0."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is None or (number and value == 0):
+        return None
+    if isinstance(value, str) and value:
+        return value
+    if number and (0 < value < 1 or (value >= 1 and float(value).is_integer())):
+        return value if value < 1 else int(value)
+    raise ValueError("expected a fraction between 0 and 1, a number of images, the name of a split, or 0 for none")
+
+
 class DataConfig(Table):
     """The dataset, and the normalization (x / 255 − mean) / std, with one value or one per channel.
 
     `shape` (height, width, channels; 0 if sizes differ) and `classes` describe a dataset outside of the catalog;
     --dataset sets them. The name "fake" generates images with the shape and classes of the dataset `like`: `examples`
     images, by default two batches.
+
+    `validation` holds out images to choose the best epoch on: a fraction of the training images, or their number, or
+    the name of a split. The test images are then measured once, after the training. Without it (or with 0), the best
+    epoch is chosen on the test images, as in most papers, so that its accuracy is higher than on new images.
 
     If image sizes differ, the shorter side is resized to `resize` pixels (by default 256/224 of the network's size), or
     both sides with `keep_aspect = false`, and the center is cut out.
@@ -224,6 +240,7 @@ class DataConfig(Table):
     classes: Count | None = None
     name: str
     examples: Annotated[int, pydantic.Field(ge=1, le=MAX_FAKE_EXAMPLES)] | None = None
+    validation: Annotated[float | int | str | None, pydantic.BeforeValidator(_held_out)] = None
     mean: list[float]
     std: list[Positive]
     resize: Count | None = None
@@ -420,6 +437,11 @@ class Experiment(Table):
         """The options that `resolve` chooses between, and their values."""
         names = {"network": self.network.name, "dataset": self.data.name, "scheme": self.scheme.name}
         return {**names, "bits": self.scheme.bits, "optimizer": self.optimizer}
+
+    @property
+    def best_chosen_on(self) -> str:
+        """The images that the best epoch is chosen on: "test", or "validation" if some are held out."""
+        return "test" if self.data.validation is None else "validation"
 
     @property
     def reconstructed(self) -> bool:

@@ -21,17 +21,19 @@ class ShowProgress(tf.keras.callbacks.Callback):
         epochs: Epochs, over all stages.
         steps: Steps per epoch of this stage.
         examples: Training images per epoch.
+        images: Images that are measured after each epoch: "test" or "validation".
         plain: Print plain lines on a terminal, too.
     """
 
     _supports_tf_logs = True  # lets Keras leave the logs of each step on the device until they are read
 
-    def __init__(self, console: Console, epochs: int, steps: int, examples: int, plain: bool):
+    def __init__(self, console: Console, epochs: int, steps: int, examples: int, images: str, plain: bool):
         super().__init__()
         self.console = console
         self.epochs = epochs
         self.steps = steps
         self.examples = examples
+        self.images = images
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn())
         bar = console.is_terminal and not plain
         self.progress = Progress(*columns, console=console, transient=True) if bar else None
@@ -39,7 +41,7 @@ class ShowProgress(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Start the progress bar."""
         self.timing_start: float | None = None
-        self.test_accuracy = ""
+        self.measured = ""
         if self.progress:
             self.task = self.progress.add_task("starting", total=self.epochs)
             self.progress.start()
@@ -63,7 +65,7 @@ class ShowProgress(tf.keras.callbacks.Callback):
         rate = self.examples * (batch + 1) / self.steps / (now - self.epoch_start)
         line = f"epoch {self.epoch + 1}/{self.epochs}  {rate:,.0f} images/s  loss {float(logs['loss']):.4f}"
         epochs_done = self.epoch + (batch + 1) / self.steps
-        accuracies = f"top-1 {100 * float(logs['top1']):.2f} %{self.test_accuracy}"
+        accuracies = f"top-1 {100 * float(logs['top1']):.2f} %{self.measured}"
         self.progress.update(
             self.task,
             completed=epochs_done,
@@ -71,16 +73,16 @@ class ShowProgress(tf.keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Print the line of the epoch, or store its test accuracy for the progress bar."""
+        """Print the line of the epoch, or store its measured accuracy for the progress bar."""
         now = time.perf_counter()
         if self.timing_start is None:  # excludes the first epoch, which also compiles the model
             self.timing_start, self.first_timed = now, epoch + 1
         logs = logs or {}
-        self.test_accuracy = f"  test {logs['val_top1']:.2f} %"
+        self.measured = f"  {self.images} {logs['val_top1']:.2f} %"
         if not self.progress:
             self.console.print(
                 f"epoch {epoch + 1}/{self.epochs}  {logs['images_per_second']:,.0f} images/s  loss {logs['loss']:.4f}  "
-                f"top-1 {logs['top1']:.2f} %{self.test_accuracy}{self._time_left(epoch + 1, now)}",
+                f"top-1 {logs['top1']:.2f} %{self.measured}{self._time_left(epoch + 1, now)}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from bnn_keras.build import (
     build_model,
     build_optimizer,
     build_schedules,
+    percent,
 )
 from bnn_keras.counts import count
 from bnn_keras.data import (
     Dataset,
     evaluation_batches,
     evaluation_steps,
+    hold_out,
     open_data,
     steps_per_epoch,
     training_batches,
@@ -116,7 +118,9 @@ def train(
             require_intact(home, checkpoint)
             _require_same_experiment(home, experiment)
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
-        training = _Training(run, experiment, dataset, replicas, _console(console, replicas), plain)
+        training = _Training(
+            run, experiment, hold_out(dataset, experiment), replicas, _console(console, replicas), plain
+        )
         networks = [training.build_network(stage) for stage in experiment.stages]
         if checkpoint and checkpoint.state.epoch:
             _require_precision(home, precision)
@@ -130,8 +134,10 @@ def train(
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow(), decoding(dataset.info.name):
             model = training.train_stages(networks, checkpoint)
+            replicas.barrier()  # the chief has written the best weights
+            tested = training.test(model, dataset, home) if experiment.data.validation else {}
         if replicas.chief:
-            run.write_result(_result(run, experiment, model))
+            run.write_result(_result(run, experiment, model, tested))
         replicas.barrier()
         return home.result or {}
 
@@ -234,7 +240,7 @@ def _require_precision(run: Run, precision: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-    """A training, with what all of its stages share."""
+    """A training, with what all of its stages share. The best epoch is chosen on the test split of `dataset`."""
 
     run: Run
     experiment: Experiment
@@ -294,6 +300,33 @@ class _Training:
             begin = end
         return networks[-1]
 
+    def test(self, model: tf.keras.Model, dataset: Dataset, home: Run) -> dict[str, Any]:
+        """Measure the accuracy on test images that no epoch was chosen on, after the last epoch and the best one.
+
+        Args:
+            model: The trained, compiled network.
+            dataset: The dataset with its own test split.
+            home: The run directory of the chief.
+
+        Returns:
+            `top1`, `top5` and `best_top1` in percent; `best_top1` is None if the best weights are missing.
+        """
+        last = self._accuracies(model, dataset)
+        if not (home / runs.BEST_WEIGHTS).exists():
+            return {"top1": last["top1"], "top5": last["top5"], "best_top1": None}
+        home.verify_weights(runs.BEST_WEIGHTS)
+        model.load_weights(home / runs.BEST_WEIGHTS)
+        return {"top1": last["top1"], "top5": last["top5"], "best_top1": self._accuracies(model, dataset)["top1"]}
+
+    def _accuracies(self, model: tf.keras.Model, dataset: Dataset) -> dict[str, float]:
+        measured = model.evaluate(
+            self.replicas.distribute(lambda context: evaluation_batches(dataset, self.experiment, context=context)),
+            steps=evaluation_steps(dataset, self.replicas.count, self.replicas.processes),
+            verbose=0,
+            return_dict=True,
+        )
+        return {name: percent(measured[name]) for name in ("top1", "top5")}
+
     def _compile(self, model: tf.keras.Model, stage: Stage) -> None:
         label_weight = 1 - stage.distillation.weight if stage.distillation else 1.0
         with self.replicas.strategy.scope():
@@ -318,7 +351,8 @@ class _Training:
         replicas = self.replicas
         steps = steps_per_epoch(self.dataset, stage, replicas.count, replicas.static_shapes)
         examples = min(steps * stage.batch_size, self.dataset.examples(self.dataset.info.train))
-        progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, self.plain)
+        images = self.experiment.best_chosen_on
+        progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, images, self.plain)
         save = SaveRun(self.run, state, index, steps)
         stop = StopBetweenSteps()
         try:
@@ -370,15 +404,17 @@ def _frozen_layers(model: tf.keras.Model, stage: Stage) -> Iterator[None]:
         model.trainable = True
 
 
-def _result(run: Run, experiment: Experiment, model: tf.keras.Model) -> dict[str, Any]:
+def _result(run: Run, experiment: Experiment, model: tf.keras.Model, tested: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of result.json.
 
-    Accuracies are in percent. `seconds` is the time of all epochs. `images_per_second` leaves out the first epoch after
-    each start, which also compiles the model.
+    `tested` replaces the accuracies of `metrics.jsonl` if those are of validation images. Accuracies are in percent.
+    `seconds` is the time of all epochs. `images_per_second` leaves out the first epoch after each start, which also
+    compiles the model.
     """
     rows = run.metrics
     timed = [row for row in rows if not row["first"]] or rows
     last_stage = [row for row in rows if row["stage"] == rows[-1]["stage"]]
+    best = max(row["val_top1"] for row in last_stage)
     counts = count(model)
     published = experiment.published
     return {
@@ -387,7 +423,10 @@ def _result(run: Run, experiment: Experiment, model: tf.keras.Model) -> dict[str
         "seed": experiment.seed,
         "top1": rows[-1]["val_top1"],
         "top5": rows[-1]["val_top5"],
-        "best_top1": max(row["val_top1"] for row in last_stage),
+        "best_top1": best,
+        "best_chosen_on": experiment.best_chosen_on,
+        **({"validation_top1": rows[-1]["val_top1"], "best_validation_top1": best} if tested else {}),
+        **tested,
         "published": published.model_dump(exclude_none=True) if published else None,
         "epochs": len(rows),
         "seconds": sum(row["seconds"] for row in rows),

@@ -1,11 +1,13 @@
 import gzip
 import hashlib
+import shutil
 import time
 
 import numpy as np
 import pytest
 
-from bnn_keras.data import open_dataset, preparing
+from bnn_keras import resolve
+from bnn_keras.data import describe, hold_out, open_dataset, preparing
 from bnn_keras.data.mnist_5k import FILE
 from bnn_keras.errors import BnnError
 from bnn_keras.location import DataLocation
@@ -51,6 +53,77 @@ def test_every_fifth_row_of_mnist_5k_is_test(data_dir):
         assert sorted(pairs) == sorted(
             zip((image.tobytes() for image in images[selected]), labels[selected].tolist(), strict=True)
         )
+
+
+def contents_of(dataset, split):
+    return [(image.tobytes(), int(label)) for image, label in dataset.pairs(split).as_numpy_iterator()]
+
+
+@pytest.mark.parametrize(("validation", "number"), [(0.1, 400), (1, 1), (3999, 3999)])
+def test_held_out_images_are_a_part_of_the_training_images(data_dir, validation, number):
+    """The same for a seed; no image is in both parts, none is missing, and the test images are not touched."""
+    dataset = open_dataset("mnist_5k", DataLocation(data_dir))
+
+    def parts(seed):
+        experiment = resolve("lenet5", seed=seed, overrides=[f"data.validation={validation}"]).experiment
+        held_out = hold_out(dataset, experiment)
+        return [contents_of(held_out, split) for split in (held_out.info.train, held_out.info.test)]
+
+    train, validated = parts(seed=1)
+    assert len(validated) == number
+    assert sorted(train + validated) == sorted(contents_of(dataset, "train"))
+    assert parts(seed=1) == [train, validated]
+    assert parts(seed=2)[1] != validated
+
+
+def test_held_out_images_are_those_of_all_classes(data_dir):
+    experiment = resolve("lenet5", overrides=["data.validation=0.1"]).experiment
+    held_out = hold_out(open_dataset("mnist_5k", DataLocation(data_dir)), experiment)
+    counts = np.bincount([label for _, label in contents_of(held_out, held_out.info.test)])
+    assert len(counts) == 10
+    assert counts.min() >= 20
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ("4000", r"data.validation = 4000 holds out 4000 of 4000 training images of 'mnist_5k'; expected fewer"),
+        ("0.9999", r"holds out 4000 of 4000"),
+        ("nothing", r"data.validation = 'nothing' is no split of the dataset; 'mnist_5k' has these other splits: none"),
+        ("test", r"data.validation = 'test' is its test images"),
+        ("train", r"data.validation = 'train' is its training images"),
+    ],
+)
+def test_held_out_images_that_do_not_exist(data_dir, validation, message):
+    experiment = resolve("lenet5", overrides=[f"data.validation={validation}"]).experiment
+    with pytest.raises(BnnError, match=message):
+        hold_out(open_dataset("mnist_5k", DataLocation(data_dir)), experiment)
+
+
+def test_validation_split_of_a_folder(tmp_path):
+    """It is taken if there is also a test split, else a tenth of the training images is held out."""
+    for split, number in (("train", 20), ("validation", 5), ("test", 3)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(number):
+                (tmp_path / split / name / f"{index}.png").write_bytes(f"{split}/{name}/{index}".encode())
+    row = describe("image_folder", DataLocation(tmp_path))
+    experiment = resolve("resnet18", dataset=row).experiment
+    assert experiment.data.validation == "validation"
+    held_out = hold_out(open_dataset("image_folder", DataLocation(tmp_path)), experiment)
+    assert [held_out.examples(split) for split in (held_out.info.train, held_out.info.test)] == [40, 10]
+    shutil.rmtree(tmp_path / "test")
+    row = describe("image_folder", DataLocation(tmp_path))
+    experiment = resolve("resnet18", dataset=row).experiment
+    assert (row.test, experiment.data.validation) == ("validation", 0.1)
+    dataset = open_dataset("image_folder", DataLocation(tmp_path))
+    held_out = hold_out(dataset, experiment)
+    files = [
+        [image for image, _ in held_out.pairs(split).as_numpy_iterator()]
+        for split in (held_out.info.train, held_out.info.test)
+    ]
+    assert [len(part) for part in files] == [36, 4]
+    assert len(set(files[0] + files[1])) == 40
 
 
 def test_unknown_name():

@@ -243,7 +243,7 @@ class TinyNumbers(tfds.core.GeneratorBasedBuilder):
 
 def test_describe_does_not_prepare(tmp_path):
     row = describe("tiny_squares", DataLocation(str(tmp_path)))
-    expected = catalog.DatasetRow("tiny_squares", "", (8, 8, 3), 2, "train", "test", 0, 0)
+    expected = catalog.DatasetRow("tiny_squares", "", (8, 8, 3), 2, "train", "test", 0, 0, validation=0.1)
     assert row == expected
     assert list(tmp_path.iterdir()) == []
 

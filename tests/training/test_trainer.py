@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -25,7 +27,7 @@ from trainings import (
     train_with_copies,
 )
 
-from bnn_keras import load_run, resolve, runs, train
+from bnn_keras import evaluate, load_run, resolve, runs, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import binary_variables
 from bnn_keras.data import describe
@@ -147,6 +149,42 @@ def test_run_of_another_experiment_is_refused(trained, data_dir):
         f"{str(trained)!r} holds a run of another experiment (requested / existing): stages.0.epochs: 3 / 2; "
         "give another --run DIR"
     )
+
+
+# --- validation images ---
+
+
+def test_best_epoch_is_chosen_on_validation_images(tmp_path, monkeypatch):
+    """The test images are measured once, after the last epoch; a resumed training measures the same."""
+    measured = []
+
+    def count_and_measure(self, model, dataset):
+        measured.append((len(Run(tmp_path / "run").metrics), dataset.examples(dataset.info.test)))
+        return accuracies(self, model, dataset)
+
+    accuracies = trainer._Training._accuracies
+    monkeypatch.setattr(trainer._Training, "_accuracies", count_and_measure)
+    experiment = small_experiment(overrides=["data.validation=0.25"], examples=128, epochs=3)
+    shown = io.StringIO()
+    result = train(experiment, tmp_path / "run", console=Console(file=shown, width=200))
+    assert measured == [(3, 128), (3, 128)]
+    assert re.findall("(test|validation) [0-9.]+ %", shown.getvalue()) == ["validation"] * 3
+    rows = Run(tmp_path / "run").metrics
+    assert [row["step"] for row in rows] == [3, 6, 9]
+    assert result["best_chosen_on"] == "validation"
+    assert result["validation_top1"] == rows[-1]["val_top1"]
+    assert result["best_validation_top1"] == max(row["val_top1"] for row in rows)
+    for best, key in ((False, "top1"), (True, "best_top1")):
+        assert result[key] == pytest.approx(evaluate(tmp_path / "run", best=best)["top1"])
+    (tmp_path / "run" / "result.json").unlink()
+    assert train(experiment, tmp_path / "run") == result
+
+
+@pytest.mark.usefixtures("tiny")
+def test_held_out_images_are_not_trained_on(tmp_path):
+    held_out = small_experiment(overrides=["data.validation=0.5"], epochs=1)
+    train(held_out, tmp_path / "run")
+    assert Run(tmp_path / "run").metrics[0]["step"] == 1
 
 
 # --- resuming ---
