@@ -152,7 +152,8 @@ class Run:
         """
         text = self._text(EXPERIMENT)
         try:
-            return parse(text, str(self / EXPERIMENT))
+            # Paths in runs of earlier versions are relative to the folder of the command.
+            return parse(text, str(self / EXPERIMENT), Path.cwd())
         except BnnError as error:
             raise BnnError(f"{error}; {self.cure}") from error
 

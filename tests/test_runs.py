@@ -100,6 +100,17 @@ def test_link_to_a_run_and_links_inside_of_it_are_followed(tmp_path):
     assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1]
 
 
+def test_relative_teacher_of_an_earlier_version(tmp_path, monkeypatch):
+    """The path was relative to the folder of the command; now it is stored as an absolute one."""
+    teacher = "stages.0.distillation={teacher='runs/teacher'}"
+    old = resolve("lenet5", overrides=[teacher]).experiment
+    (tmp_path / "run").mkdir()
+    files.write_text(tmp_path / "run" / runs.EXPERIMENT, old.to_toml())
+    monkeypatch.chdir(tmp_path)
+    (distillation,) = [stage.distillation for stage in Run("run").experiment.stages]
+    assert distillation.teacher == str(tmp_path / "runs" / "teacher")
+
+
 def test_clear_removes_only_the_files_of_a_run(tmp_path, experiment):
     run = Run(tmp_path)
     files.write_text(run / runs.EXPERIMENT, experiment.to_toml())

@@ -127,8 +127,10 @@ def toml_value(text: str) -> Any:
         return _PYTHON_VALUES.get(text.strip(), text.strip())
 
 
-def parse(text: str, name: str) -> Experiment:
+def parse(text: str, name: str, folder: Path | None = None) -> Experiment:
     """Return the experiment in a TOML text. `name` is its name unless the text has one.
+
+    Relative paths are made absolute if `folder` is given, which they are relative to.
 
     Raises:
         ExperimentError: The text is not TOML (the message has line and column), or it is not a valid experiment (the
@@ -140,7 +142,7 @@ def parse(text: str, name: str) -> Experiment:
         >>> parse(experiment.to_toml(), "copy") == experiment
         True
     """
-    return validate(_parse_toml(text, name), name)
+    return validate(_parse_toml(text, name), name, folder)
 
 
 @functools.cache
