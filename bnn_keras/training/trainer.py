@@ -38,7 +38,7 @@ from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, Stage, check_experiment
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
-from bnn_keras.models import load_teacher
+from bnn_keras.models import Transfer, load_teacher, take_weights
 from bnn_keras.optimizers import set_hyperparameter
 from bnn_keras.quantizers import anneal
 from bnn_keras.runs import Run
@@ -282,11 +282,11 @@ class _Training:
         begin, previous = 0, None
         for index, (stage, model) in enumerate(zip(self.experiment.stages, networks, strict=True)):
             end = begin + stage.epochs
-            if state.epoch < end or model is networks[-1]:
+            if state.epoch <= end or model is networks[-1]:  # at the end of a stage, the next one takes its weights
                 with _frozen_layers(model, stage):
                     self._compile(model, stage)
                 if previous:
-                    model.set_weights(previous.get_weights())
+                    self._tell(index, take_weights(model, previous))
                 if checkpoint:
                     checkpoint.restore(model, model.optimizer if state.epoch > begin else None)
                     save_weights(model, self.run, runs.WEIGHTS, self.run.texts())  # those in the run may be newer
@@ -299,6 +299,14 @@ class _Training:
                     state = self._fit(model, index, begin, state)
             begin = end
         return networks[-1]
+
+    def _tell(self, index: int, transfer: Transfer) -> None:
+        """Print which weights a stage does not take from the stage before, if any."""
+        parts = {"new, with initial values": transfer.fresh, "dropped": transfer.dropped}
+        lists = [f"{what}: {', '.join(names)}" for what, names in parts.items() if names]
+        if lists:
+            line = f"stage {index + 1} takes the weights of stage {index} by name; {'; '.join(lists)}"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def test(self, model: tf.keras.Model, dataset: Dataset, home: Run) -> dict[str, Any]:
         """Measure the accuracy on test images that no epoch was chosen on, after the last epoch and the best one.
