@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
+import hashlib
 import os
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -94,6 +97,22 @@ class FolderReader:
     def encoded(self) -> bool:
         """True: images are decoded each time they are read."""
         return True
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """SHA-256 digest of names and sizes of the image files, by split."""
+        return {"digests": self._digests}
+
+    @functools.cached_property
+    def _digests(self) -> dict[str, str]:
+        return {split: self._digest(split) for split in self.splits}
+
+    def _digest(self, split: str) -> str:
+        digest = hashlib.sha256()
+        for file in sorted(file for name in self.labels for file in self._of(split, name)):
+            name = os.fsencode(file.relative_to(self.folder))
+            digest.update(b"%s\0%d\n" % (name, file.stat().st_size))
+        return digest.hexdigest()
 
     def count(self, split: str) -> int:
         """Return the number of images in a split."""

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -67,6 +67,10 @@ class Reader(Protocol):
     @property
     def folder(self) -> str | None:
         """Folder of the dataset, prepared or not; None if it is not stored in files."""
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What identifies the images besides version and labels, for environment.json."""
 
     def count(self, split: str) -> int:
         """Return the number of images in a split or in a part of it, such as "train[:90%]"."""
@@ -145,6 +149,11 @@ class TfdsReader:
         """TFDS's folder of this version of the dataset, or the folder of images."""
         return str(self.builder.data_path)
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """Nothing: the version identifies the images."""
+        return {}
+
     def count(self, split: str) -> int:
         """Return the number of images in a split or in a part of it."""
         return self.builder.info.splits[split].num_examples
@@ -202,6 +211,11 @@ class FakeReader:
     def encoded(self) -> bool:
         """Whether the images of the replaced dataset differ in size."""
         return self.row.input_shape[0] is None
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Nothing: the experiment identifies the images."""
+        return {}
 
     def count(self, split: str) -> int:
         """Return the number of images in a split."""

@@ -44,7 +44,7 @@ from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps, save_weights
 from bnn_keras.training.distribution import Replicas, build_replicas
-from bnn_keras.training.environment import collect_environment
+from bnn_keras.training.environment import collect_environment, require_same_images
 from bnn_keras.training.progress import ShowProgress
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -121,12 +121,14 @@ def train(
             _require_complete(home, checkpoint)
         if checkpoint:
             _require_checkpoint_of_experiment(home, checkpoint, experiment)
-        if checkpoint and checkpoint.state.epoch:
+        trained = checkpoint is not None and checkpoint.state.epoch > 0
+        if trained:
             _require_precision(home, precision)
+            require_same_images(home, dataset)
         replicas.barrier()  # every process has read the checkpoint before the chief replaces files
         if fresh:
             run.replace()
-        if not run.begun:
+        if not (run.begun and trained):  # a run without epochs records anew what it is trained on
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
             files.write_json(run / runs.ENVIRONMENT, {**environment, **options})
