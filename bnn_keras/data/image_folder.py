@@ -6,20 +6,29 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import io
 import os
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from bnn_keras.data.readers import reason_of
 from bnn_keras.errors import BnnError
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+# Suffixes of formats that TensorFlow does not decode (of BMP, only files with 24 bits per pixel), and Pillow's names of
+# the formats.
+PILLOW_FORMATS = {".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", *PILLOW_FORMATS)
 TEST_SPLITS = ("test", "validation", "val")
 _LAYOUT = "expected images DIR/train/<class>/*.jpg (or .png), and a folder DIR/test, DIR/validation or DIR/val alike"
+_PILLOW_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB")  # 8 bits per channel
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +47,8 @@ class FolderReader:
     def open(cls, folder: str | Path | None) -> FolderReader:
         """List the images of a folder, which has a split "train" and may have splits of `TEST_SPLITS`.
 
+        Other folders beside them are not read, with a warning.
+
         Raises:
             BnnError: There is no such folder, it has no training images, a class has no images, or a class of a test
                 split is not in "train".
@@ -47,7 +58,15 @@ class FolderReader:
         root = Path(folder).expanduser()
         if not (root / "train").is_dir():
             raise BnnError(f"{str(root)!r} has no folder 'train'; {_LAYOUT}")
-        reader = cls({split: _files_by_class(root / split) for split in ("train", *TEST_SPLITS)}, str(root))
+        splits = ("train", *TEST_SPLITS)
+        ignored = [path.name for path in _visible(root) if path.is_dir() and path.name not in splits]
+        if ignored:
+            warnings.warn(
+                f"{str(root)!r} has the folders {', '.join(ignored)}, which are not read; splits are named "
+                f"{', '.join(splits)}",
+                stacklevel=1,
+            )
+        reader = cls({split: _files_by_class(root / split) for split in splits}, str(root))
         if not reader.labels:
             raise BnnError(f"{str(root)!r} has no images in 'train'; {_LAYOUT}")
         reader._check_classes()
@@ -119,12 +138,17 @@ class FolderReader:
         return self.splits[split]
 
     def read(self, split: str) -> tf.data.Dataset:
-        """Return (bytes of an image file, label) pairs, always in the same order."""
+        """Return (bytes of an image file, label) pairs, always in the same order.
+
+        Files that TensorFlow does not decode are returned as PNG.
+        """
         pairs = [(os.fsencode(file), label) for label, name in enumerate(self.labels) for file in self._of(split, name)]
         random.Random(split).shuffle(pairs)
         files, labels = zip(*pairs, strict=True)
-        dataset = tf.data.Dataset.from_tensor_slices((list(files), tf.constant(labels, tf.int64)))
-        return dataset.map(lambda file, label: (tf.io.read_file(file), label), tf.data.AUTOTUNE)
+        by_pillow = [_needs_pillow(os.fsdecode(file)) for file in files]
+        dataset = tf.data.Dataset.from_tensor_slices((list(files), by_pillow, tf.constant(labels, tf.int64)))
+        read_file = _read_either if any(by_pillow) else lambda file, _: tf.io.read_file(file)
+        return dataset.map(lambda file, by_pillow, label: (read_file(file, by_pillow), label), tf.data.AUTOTUNE)
 
     def _of(self, split: str, name: str) -> list[Path]:
         return self.files[split].get(name, [])
@@ -151,10 +175,50 @@ def _files_by_class(split: Path) -> dict[str, list[Path]]:
     }
 
 
+def _needs_pillow(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in PILLOW_FORMATS
+
+
+def _read_either(file: tf.Tensor, by_pillow: tf.Tensor) -> tf.Tensor:
+    """Return the bytes of an image file, converted to PNG if TensorFlow does not decode it."""
+    return tf.cond(
+        by_pillow,
+        lambda: tf.ensure_shape(tf.numpy_function(_png_in_graph, [file], tf.string), []),
+        lambda: tf.io.read_file(file),
+    )
+
+
+def _png_in_graph(file: bytes) -> np.ndarray:
+    """Return the image of a file as the bytes of a PNG file.
+
+    Raises:
+        ValueError: It cannot be decoded. TensorFlow converts this to an `InvalidArgumentError`, the error of its own
+            decoders.
+    """
+    try:
+        return np.array(_to_png(os.fsdecode(file)), object)
+    except _PILLOW_ERRORS as error:
+        raise ValueError(f"cannot read image {os.fsdecode(file)!r}: {error}") from error
+
+
+def _to_png(file: str) -> bytes:
+    """Read the first image of a file with Pillow and return it as the bytes of a PNG file.
+
+    Transparency and orientation are ignored, as in the files that TensorFlow decodes.
+    """
+    with Image.open(file, formats=sorted(set(PILLOW_FORMATS.values()))) as image:
+        if image.mode not in _PILLOW_MODES:
+            raise ValueError(f"its pixels are of mode {image.mode}; expected 8 bits per channel")
+        png = io.BytesIO()
+        image.convert("RGB").save(png, "PNG", compress_level=0)
+    return png.getvalue()
+
+
 def _problem(file: Path) -> str | None:
     """Return why an image file cannot be decoded, or None."""
     try:
-        tf.io.decode_image(file.read_bytes(), channels=3, expand_animations=False)
-    except (OSError, tf.errors.OpError) as error:
+        data = _to_png(str(file)) if _needs_pillow(str(file)) else file.read_bytes()
+        tf.io.decode_image(data, channels=3, expand_animations=False)
+    except (*_PILLOW_ERRORS, tf.errors.OpError) as error:
         return reason_of(error)
     return None

@@ -25,6 +25,7 @@ FAKE_JPEG_SIZE = (375, 500)  # height, width; the most frequent size in ImageNet
 def reason_of(error: Exception) -> str:
     """Return the first line of an error without TensorFlow's graph and node names and Python's object names."""
     message = str(getattr(error, "message", None) or getattr(error, "strerror", None) or error or type(error).__name__)
+    message = re.sub(r"Error in user-defined function .*?iterator: \S+: (ValueError: )?", "", message)
     message = re.sub(r"Graph execution error:\s*|Detected at node.*\s*|<stack traces.*\s*", "", message).strip()
     first, *_ = message.splitlines() or [type(error).__name__]
     return re.sub(r"\{\{.*?\}\} ?|\[Op:.*| <.*?>", "", first).strip(" .")
@@ -40,7 +41,7 @@ def decoding(name: str) -> Iterator[None]:
         if not re.search("image|jpeg|png", reason, re.IGNORECASE):
             raise
         raise BnnError(
-            f"cannot decode an image of dataset {name!r} ({reason}); expected JPEG or PNG files; list the "
+            f"cannot decode an image of dataset {name!r} ({reason}); expected image files; list the "
             "damaged files of a folder with `bnnk datasets check DIR`, or prepare the dataset again"
         ) from error
 

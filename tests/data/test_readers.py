@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from bnn_keras import catalog
 from bnn_keras.data import (
@@ -125,6 +126,56 @@ def test_hidden_files_and_folders_are_skipped(folder):
     reader = FolderReader.open(folder)
     assert (reader.labels, reader.splits) == (["cat", "dog"], {"train": 8, "val": 4})
     assert list(reader.damaged()) == []
+
+
+OTHER_FORMATS = {
+    "RGB.webp": ({"lossless": True}, (64, 128, 192)),
+    "RGB.tif": ({}, (64, 128, 192)),
+    "RGB.tiff": ({"compression": "tiff_lzw"}, (64, 128, 192)),
+    "L.TIFF": ({}, 77),
+    "RGB.bmp": ({}, (64, 128, 192)),
+    "L.bmp": ({}, 77),
+    "RGBA.bmp": ({}, (64, 128, 192, 255)),
+    "RGB.gif": ({}, (64, 128, 192)),
+    "RGBA.webp": ({"lossless": True, "exact": True}, (64, 128, 192, 0)),
+    "CMYK.tif": ({}, (0, 0, 0, 55)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_other_formats_are_read(folder, name):
+    options, colour = OTHER_FORMATS[name]
+    image = Image.new(name.split(".")[0], (300, 240), colour)
+    image.save(folder / "train" / "cat" / name, **options)
+    reader = FolderReader.open(folder)
+    assert list(reader.damaged()) == []
+    assert reader.count("train") == 9
+    images = [tf.io.decode_image(data, channels=3, expand_animations=False).numpy() for data, _ in reader.read("train")]
+    expected = np.asarray(image.convert("RGB"))
+    assert any(np.array_equal(image, expected) for image in images)
+
+
+def test_images_that_pillow_cannot_decode_are_one_clear_error(folder):
+    Image.new("I;16", (9, 9)).save(folder / "train" / "cat" / "16.tif")
+    (folder / "train" / "dog" / "broken.webp").write_bytes(b"RIFF")
+    (folder / "train" / "dog" / "page.tif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    reader = FolderReader.open(folder)
+    damaged = {file.name: reason for file, reason in reader.damaged()}
+    assert list(damaged) == ["16.tif", "broken.webp", "page.tif"]
+    assert damaged["16.tif"] == "its pixels are of mode I;16; expected 8 bits per channel"
+    message = r"cannot decode an image of dataset 'image_folder' \(cannot read image '.*/[^/]+/[^/]+'[^{}\[\]]*\); "
+    with pytest.raises(BnnError, match=message), readers.decoding("image_folder"):
+        list(reader.read("train"))
+
+
+def test_folders_that_are_not_read_are_named(folder):
+    for name in ("training", "extra", ".hidden"):
+        (folder / name).mkdir()
+    message = (
+        r"'.*' has the folders extra, training, which are not read; splits are named train, test, validation, val$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        FolderReader.open(folder)
 
 
 def test_damaged_images_are_named(folder):
