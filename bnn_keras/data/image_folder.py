@@ -10,7 +10,7 @@ import io
 import os
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,13 @@ class FolderReader:
     Attributes:
         files: Image files by class, by split.
         folder: The folder of the splits.
+        max_damaged: Number of damaged images to leave out of each split. All images of a split are decoded when it is
+            first read or counted. If 0, nothing is decoded in advance, and a damaged image is an error when it is read.
     """
 
     files: Mapping[str, Mapping[str, list[Path]]]
     folder: str
+    max_damaged: int = 0
 
     @classmethod
     def open(cls, folder: str | Path | None) -> FolderReader:
@@ -119,8 +122,9 @@ class FolderReader:
 
     @property
     def details(self) -> dict[str, Any]:
-        """SHA-256 digest of names and sizes of the image files, by split."""
-        return {"digests": self._digests}
+        """SHA-256 digest of names and sizes of the image files, by split, and the files that are left out."""
+        damaged = sorted(str(file.relative_to(self.folder)) for split in self.splits for file in self._left_out(split))
+        return {"digests": self._digests, "damaged": damaged} if self.max_damaged else {"digests": self._digests}
 
     @functools.cached_property
     def _digests(self) -> dict[str, str]:
@@ -134,8 +138,12 @@ class FolderReader:
         return digest.hexdigest()
 
     def count(self, split: str) -> int:
-        """Return the number of images in a split."""
-        return self.splits[split]
+        """Return the number of images in a split.
+
+        Raises:
+            BnnError: More images are damaged than the number to leave out.
+        """
+        return self.splits[split] - len(self._left_out(split))
 
     def read(self, split: str) -> tf.data.Dataset:
         """Return (bytes of an image file, label) pairs, always in the same order.
@@ -151,11 +159,40 @@ class FolderReader:
         return dataset.map(lambda file, by_pillow, label: (read_file(file, by_pillow), label), tf.data.AUTOTUNE)
 
     def _of(self, split: str, name: str) -> list[Path]:
-        return self.files[split].get(name, [])
+        left_out = self._left_out(split)
+        return [file for file in self.files[split].get(name, []) if file not in left_out]
 
-    def damaged(self) -> Iterator[tuple[Path, str]]:
-        """Decode all images; yield file and reason of each one that cannot be decoded, in alphabetical order."""
-        files = sorted(file for classes in self.files.values() for named in classes.values() for file in named)
+    def _left_out(self, split: str) -> frozenset[Path]:
+        """Return the damaged images of a split, which are found and named once."""
+        if self.max_damaged and split not in self._damaged:
+            damaged = dict(self.damaged([split]))
+            if len(damaged) > self.max_damaged:
+                file, reason = next(iter(damaged.items()))
+                raise BnnError(
+                    f"{len(damaged):,} images of {split!r} in {self.folder!r} are damaged, such as {str(file)!r} "
+                    f"({reason}); data.max_damaged is {self.max_damaged:,}; list them with `bnnk datasets check DIR`, "
+                    "and repair or remove them"
+                )
+            for file, reason in damaged.items():
+                warnings.warn(f"{str(file)!r} is left out: it cannot be decoded ({reason})", stacklevel=1)
+            self._damaged[split] = frozenset(damaged)
+        return self._damaged.get(split, frozenset())
+
+    @functools.cached_property
+    def _damaged(self) -> dict[str, frozenset[Path]]:
+        return {}
+
+    def damaged(self, splits: Iterable[str] | None = None) -> Iterator[tuple[Path, str]]:
+        """Decode all images of some splits; yield file and reason of each one that cannot be decoded.
+
+        Args:
+            splits: Names of the splits; all if None.
+
+        Yields:
+            Files in alphabetical order.
+        """
+        splits = self.files if splits is None else splits
+        files = sorted(file for split in splits for named in self.files[split].values() for file in named)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for file, reason in zip(files, pool.map(_problem, files), strict=True):
                 if reason:

@@ -38,6 +38,7 @@ def _lookup(table: Mapping[str, Any], name: Any) -> Any:
 
 
 FAKE = "fake"
+IMAGE_FOLDER = "image_folder"
 MAX_FAKE_EXAMPLES = 10_000_000
 
 
@@ -219,6 +220,8 @@ class DataConfig(Table):
 
     If image sizes differ, the shorter side is resized to `resize` pixels (by default 256/224 of the network's size), or
     both sides with `keep_aspect = false`, and the center is cut out.
+
+    `max_damaged`, of "image_folder", is the largest number of damaged images to leave out of each split.
     """
 
     like: str | None = None
@@ -226,6 +229,7 @@ class DataConfig(Table):
     classes: Count | None = None
     name: str
     examples: Annotated[int, pydantic.Field(ge=1, le=MAX_FAKE_EXAMPLES)] | None = None
+    max_damaged: Count | None = None
     mean: list[float]
     std: list[Positive]
     resize: Count | None = None
@@ -249,6 +253,13 @@ class DataConfig(Table):
                 "which --dataset sets"
             )
         return name
+
+    @pydantic.field_validator("max_damaged")
+    @classmethod
+    def _of_image_folder(cls, max_damaged: int | None, info: pydantic.ValidationInfo) -> int | None:
+        if max_damaged and info.data.get("name") != IMAGE_FOLDER:
+            raise ValueError(f"only dataset {IMAGE_FOLDER!r} has this key; leave it out")
+        return max_damaged
 
     @pydantic.field_validator("mean", "std")
     @classmethod

@@ -555,6 +555,25 @@ def test_resume_with_other_images_is_one_clear_error(photographs, change, differ
     assert set(before) == set(after)
 
 
+def test_damaged_images_are_left_out_and_recorded(photographs):
+    folder, train_on_photographs = photographs
+    shutil.copy(folder / "train/dog/1.png", folder / "train/dog/2.png")
+    (folder / "train/dog/1.png").write_text("no image")
+    with pytest.warns(UserWarning, match=r"train/dog/1.png' is left out: it cannot be decoded"):
+        train_on_photographs("data.max_damaged=1")
+    recorded = Run(folder.parent / "run").environment["dataset"]
+    assert (recorded["train_examples"], recorded["damaged"]) == (2, ["train/dog/1.png"])
+
+
+def test_too_many_damaged_images_are_an_error_before_anything_is_written(photographs):
+    folder, train_on_photographs = photographs
+    for name in ("train/dog/1.png", "train/cat/1.png"):
+        (folder / name).write_text("no image")
+    with pytest.raises(BnnError, match=r"2 images of 'train' in .*data.max_damaged is 1"):
+        train_on_photographs("data.max_damaged=1")
+    assert not (folder.parent / "run").exists()
+
+
 def test_records_of_earlier_versions_are_not_compared(photographs):
     folder, train_on_photographs = photographs
     run = Run(folder.parent / "run")
