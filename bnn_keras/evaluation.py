@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bnn_keras import files, plots
 from bnn_keras.build import build_loss, build_metrics, percent
-from bnn_keras.data import Dataset, evaluation_batches, open_data, open_test_data, read_images
+from bnn_keras.data import Dataset, check_labels, evaluation_batches, open_data, open_test_data, read_images
 from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
@@ -140,6 +140,7 @@ def evaluate(
     classifier = open_classifier(source, best, batch_size, threads)
     experiment, location = classifier.experiment, DataLocation(data_dir, manual_dir)
     images = open_test_data(experiment, dataset, location) if dataset else open_data(experiment, location)
+    check_labels(images, classifier.labels, str(source))
     mean_loss, metrics = tf.keras.metrics.Mean(), build_metrics(len(classifier.labels))
     loss = build_loss()
     matrix = np.zeros(2 * (len(classifier.labels),), np.int64)

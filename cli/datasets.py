@@ -86,21 +86,26 @@ def show(
     """Draw images of dataset NAME, unchanged or as an experiment preprocesses them.
 
     With --experiment, the first row shows test images. Each further row shows the same training images as augmented in
-    one epoch.
+    one epoch. The classes are listed in the order of the logits.
     """
     location = DataLocation(data_dir, manual_dir)
     with quiet_tensorflow():
         from bnn_keras.data import open_data, open_dataset
         from bnn_keras.data.grid import draw_grid
+        from bnn_keras.data.readers import decoding
+    resolution = None
     if experiment:
         resolution = resolve(
             experiment=experiment, dataset=options.resolve_dataset(name, location), overrides=overrides
         )
         options.print_note(resolution)
-        draw_grid(open_data(resolution.experiment, location), output, resolution.experiment)
+        dataset = open_data(resolution.experiment, location)
     else:
-        draw_grid(open_dataset(name, location), output)
+        dataset = open_dataset(name, location)
+    with decoding(name):
+        draw_grid(dataset, output, resolution.experiment if resolution else None)
     print_line(f"{name} → {output}")
+    print_line(f"{len(dataset.labels):,} classes: {', '.join(dataset.labels)}")
 
 
 @datasets.command()

@@ -171,22 +171,51 @@ def test_run_that_does_not_name_all_classes(copied_run):
             function(copied_run)
 
 
-def test_damaged_image_of_a_dataset_is_one_clear_error(tmp_path, monkeypatch):
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """A folder of images of two classes, and "run", which is trained on them."""
     for split in ("train", "test"):
         for name in ("cat", "dog"):
             (tmp_path / split / name).mkdir(parents=True)
             png(tmp_path / split / name / "1.png", np.zeros((40, 40, 3), np.uint8))
-    (tmp_path / "test" / "dog" / "1.png").write_text("no image")
     row = describe("image_folder", DataLocation(str(tmp_path)))
     classifier = Classifier(
         resolve("resnet18", dataset=row).experiment, ["cat", "dog"], lambda images: np.zeros((len(images), 2)), "last"
     )
     monkeypatch.setattr(evaluation, "open_classifier", lambda *_: classifier)
-    message = (
-        r"cannot decode an image of dataset 'image_folder' \([^{}\[\]]+\); expected JPEG or PNG files; .*datasets check"
-    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "difference"),
+    [("dog", "wolf", "class wolf instead of dog"), ("cat", "fox", "class fox instead of cat")],
+)
+@pytest.mark.parametrize("dataset", [None, "image_folder"])
+def test_folder_with_other_classes_is_one_clear_error(photographs, old, new, difference, dataset):
+    for split in ("train", "test"):
+        (photographs / split / old).rename(photographs / split / new)
+    message = rf"dataset 'image_folder' in '.*' has other classes than 'run': {difference}; choose a dataset"
     with pytest.raises(BnnError, match=message):
-        evaluate("run", data_dir=str(tmp_path))
+        evaluate("run", dataset, data_dir=str(photographs))
+
+
+def test_folder_with_classes_in_another_order_is_one_clear_error(photographs, monkeypatch):
+    classifier = dataclasses.replace(evaluation.open_classifier(), labels=["dog", "cat"])
+    monkeypatch.setattr(evaluation, "open_classifier", lambda *_: classifier)
+    with pytest.raises(BnnError, match=r"has other classes than 'run': class 0 'cat' instead of 'dog'; choose"):
+        evaluate("run", data_dir=str(photographs))
+
+
+def test_other_images_of_the_same_classes_are_evaluated(photographs):
+    png(photographs / "test" / "dog" / "2.png", np.zeros((40, 40, 3), np.uint8))
+    assert evaluate("run", data_dir=str(photographs))["images"] == 3
+
+
+def test_damaged_image_of_a_dataset_is_one_clear_error(photographs):
+    (photographs / "test" / "dog" / "1.png").write_text("no image")
+    message = r"cannot decode an image of dataset 'image_folder' \([^{}\[\]]+\); expected image files; .*datasets check"
+    with pytest.raises(BnnError, match=message):
+        evaluate("run", data_dir=str(photographs))
 
 
 def test_invalid_runs_are_one_clear_error(copied_run, tmp_path):

@@ -13,12 +13,15 @@ from bnn_keras.data.datasets import (
     training_examples,
 )
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
+from bnn_keras.data.records import check_labels, check_record, record_of
 from bnn_keras.data.resizing import resize_and_crop
 from bnn_keras.data.user_images import read_images
 
 __all__ = [
     "Dataset",
     "available_data",
+    "check_labels",
+    "check_record",
     "describe",
     "evaluation_batches",
     "evaluation_steps",
@@ -30,6 +33,7 @@ __all__ = [
     "open_dataset",
     "open_test_data",
     "read_images",
+    "record_of",
     "resize_and_crop",
     "steps_per_epoch",
     "training_batches",

@@ -16,10 +16,9 @@ from bnn_keras.data.preparing import prepare
 from bnn_keras.data.readers import FakeReader, Reader, TfdsReader
 from bnn_keras.errors import BnnError, nearest
 from bnn_keras.experiment import Experiment
-from bnn_keras.experiment.schema import FAKE
+from bnn_keras.experiment.schema import FAKE, IMAGE_FOLDER
 from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
-IMAGE_FOLDER = "image_folder"
 # Training and test split of a dataset with one split. TFDS shuffles when it prepares, so any tenth is a random sample.
 _PARTS_OF_TRAIN = ("train[:90%]", "train[90%:]")
 
@@ -165,7 +164,15 @@ def open_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION)
             f"{dataset.info.classes} classes; the experiment expects {shape_text(expected.input_shape)} in "
             f"{expected.classes}; correct data.shape and data.classes, or remove them and use --dataset"
         )
-    return dataset
+    return _without_damaged(dataset, experiment)
+
+
+def _without_damaged(dataset: Dataset, experiment: Experiment) -> Dataset:
+    """Return the dataset without the damaged images that the experiment tolerates."""
+    if not isinstance(dataset.reader, FolderReader):
+        return dataset
+    reader = dataclasses.replace(dataset.reader, max_damaged=experiment.data.max_damaged or 0)
+    return dataclasses.replace(dataset, reader=reader)
 
 
 def find_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
@@ -194,7 +201,7 @@ def open_test_data(experiment: Experiment, name: str, location: DataLocation = D
             f"dataset {name!r} has images {shape_text(row.input_shape)} in {row.classes} classes; the network expects "
             f"{shape_text(expected.input_shape)} in {expected.classes}; choose a dataset of that shape"
         )
-    return open_dataset(name, location)
+    return _without_damaged(open_dataset(name, location), experiment)
 
 
 def available_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset | None:

@@ -6,12 +6,15 @@ Missing files and unreachable servers are detected before TFDS starts, because T
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import os
 import sys
 import threading
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -29,8 +32,10 @@ _MANUAL_SOURCES = {"imagenet2012": "https://image-net.org/download-images, after
 def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
     """Prepare a dataset, from the files in `manual_dir` or from downloaded files.
 
+    If another process is preparing it, wait for that process and use what it prepared.
+
     Args:
-        builder: TFDS's builder of the dataset.
+        builder: TFDS's builder of the dataset. Its information is read again.
         manual_dir: Folder of manually downloaded files; None to download them.
 
     Raises:
@@ -49,14 +54,40 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            builder.download_and_prepare(download_config=config)
+        with _locked(_data_dir(builder) / f".{builder.name}.lock", builder.name):
+            if builder.data_path.exists():  # another process prepared it
+                builder.info.read_from_directory(builder.data_path)
+                return
+            with contextlib.redirect_stdout(sys.stderr):
+                builder.download_and_prepare(download_config=config)
     except Exception as error:  # TFDS passes on every exception of its builders, decompressors and file systems
         reason = f"{type(error).__name__}: {error}".strip()[:300]
         raise BnnError(
             f"cannot prepare dataset {builder.name!r} in {str(builder.data_path)!r} ({reason}); "
             "check the files and the free disk space, or choose another folder with --data-dir DIR"
         ) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path, name: str) -> Iterator[None]:
+    """Hold a lock file while in the context. If another process holds it, print which one, and wait.
+
+    The file remains: removing it could give two processes a lock each.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with os.fdopen(descriptor, "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = lock.read().strip() or "unknown"
+            print(f"waiting for process {owner}, which prepares dataset {name!r}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
 
 
 def _require_manual_archives(builder: tfds.core.DatasetBuilder, manual_dir: Path | None) -> None:
@@ -95,12 +126,17 @@ def _require_downloads(builder: tfds.core.DatasetBuilder, manual_dir: Path | Non
         )
 
 
-def _downloads(builder: tfds.core.DatasetBuilder) -> Path:
-    """Return TFDS's folder of downloads: data_dir/downloads, where `builder.data_path` is data_dir/NAME/…/VERSION."""
+def _data_dir(builder: tfds.core.DatasetBuilder) -> Path:
+    """Return the folder of datasets: data_dir, where `builder.data_path` is data_dir/NAME/…/VERSION."""
     folder = Path(str(builder.data_path))
     while folder.name != builder.name and folder != folder.parent:
         folder = folder.parent
-    return folder.parent / "downloads"
+    return folder.parent
+
+
+def _downloads(builder: tfds.core.DatasetBuilder) -> Path:
+    """Return TFDS's folder of downloads."""
+    return _data_dir(builder) / "downloads"
 
 
 def _file_name(url: str, info: tfds.core.download.checksums.UrlInfo) -> str:

@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,7 @@ FAKE_JPEG_SIZE = (375, 500)  # height, width; the most frequent size in ImageNet
 def reason_of(error: Exception) -> str:
     """Return the first line of an error without TensorFlow's graph and node names and Python's object names."""
     message = str(getattr(error, "message", None) or getattr(error, "strerror", None) or error or type(error).__name__)
+    message = re.sub(r"Error in user-defined function .*?iterator: \S+: (ValueError: )?", "", message)
     message = re.sub(r"Graph execution error:\s*|Detected at node.*\s*|<stack traces.*\s*", "", message).strip()
     first, *_ = message.splitlines() or [type(error).__name__]
     return re.sub(r"\{\{.*?\}\} ?|\[Op:.*| <.*?>", "", first).strip(" .")
@@ -41,24 +42,27 @@ def decoding(name: str) -> Iterator[None]:
         if not re.search("image|jpeg|png", reason, re.IGNORECASE):
             raise
         raise BnnError(
-            f"cannot decode an image of dataset {name!r} ({reason}); expected JPEG or PNG files; list the "
+            f"cannot decode an image of dataset {name!r} ({reason}); expected image files; list the "
             "damaged files of a folder with `bnnk datasets check DIR`, or prepare the dataset again"
         ) from error
 
 
-def ranges(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
+def ranges(split: str, size_of: Callable[[str], int]) -> list[tuple[str, int, int]]:
     """Return the parts of a split in the notation of TFDS as (split, start, stop), such as "train[:10]+train[20:]".
 
     Args:
         split: The split.
-        sizes: Number of images by split.
+        size_of: Returns the number of images of a split.
     """
+    sizes = {name: size_of(name) for name in (part.partition("[")[0] for part in split.split("+"))}
     infos = {
         name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0, filename_template=None)
         for name, size in sizes.items()
     }
     parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
-    return [(part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to) for part in parts]
+    return [
+        (part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to) for part in parts
+    ]
 
 
 class Reader(Protocol):
@@ -83,6 +87,10 @@ class Reader(Protocol):
     @property
     def folder(self) -> str | None:
         """Folder of the dataset, prepared or not; None if it is not stored in files."""
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What identifies the images besides version and labels, for environment.json."""
 
     def count(self, split: str) -> int:
         """Return the number of images in a split or in parts of it, such as "train[:90%]" (see `ranges`)."""
@@ -161,6 +169,11 @@ class TfdsReader:
         """TFDS's folder of this version of the dataset, or the folder of images."""
         return str(self.builder.data_path)
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """Nothing: the version identifies the images."""
+        return {}
+
     def count(self, split: str) -> int:
         """Return the number of images in a split or in a part of it."""
         return self.builder.info.splits[split].num_examples
@@ -219,13 +232,18 @@ class FakeReader:
         """Whether the images of the replaced dataset differ in size."""
         return self.row.input_shape[0] is None
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """Nothing: the experiment identifies the images."""
+        return {}
+
     def count(self, split: str) -> int:
         """Return the number of images in a split or in parts of it."""
-        return sum(stop - start for _, start, stop in ranges(split, self.splits))
+        return sum(stop - start for _, start, stop in ranges(split, self.splits.__getitem__))
 
     def read(self, split: str) -> tf.data.Dataset:
         """Return (image, label) pairs; the images repeat after `DISTINCT_FAKE_IMAGES`."""
-        first, *others = (self._read(*part) for part in ranges(split, self.splits))
+        first, *others = (self._read(*part) for part in ranges(split, self.splits.__getitem__))
         return functools.reduce(tf.data.Dataset.concatenate, others, first)
 
     def _read(self, split: str, start: int, stop: int) -> tf.data.Dataset:

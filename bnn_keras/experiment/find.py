@@ -134,7 +134,7 @@ def _reset_dataset(document: Document, row: catalog.DatasetRow | None, network: 
     """
     data = document["data"]
     source = data.get("like", data["name"])
-    before = {key: data.pop(key, None) for key in ("like", "examples", "shape", "classes")}
+    before = {key: data.pop(key, None) for key in ("like", "examples", "max_damaged", "shape", "classes")}
     if row is None:
         kept = {key: before[key] for key in ("shape", "classes") if before[key]}
         return {"data.like": source, **{f"data.{key}": value for key, value in kept.items()}}

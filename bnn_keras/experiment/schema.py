@@ -36,6 +36,7 @@ def _lookup(table: Mapping[str, Any], name: Any) -> Any:
 
 
 FAKE = "fake"
+IMAGE_FOLDER = "image_folder"
 MAX_FAKE_EXAMPLES = 10_000_000
 
 
@@ -233,6 +234,8 @@ class DataConfig(Table):
 
     If image sizes differ, the shorter side is resized to `resize` pixels (by default 256/224 of the network's size), or
     both sides with `keep_aspect = false`, and the center is cut out.
+
+    `max_damaged`, of "image_folder", is the largest number of damaged images to leave out of each split.
     """
 
     like: str | None = None
@@ -241,6 +244,7 @@ class DataConfig(Table):
     name: str
     examples: Annotated[int, pydantic.Field(ge=1, le=MAX_FAKE_EXAMPLES)] | None = None
     validation: Annotated[float | int | str | None, pydantic.BeforeValidator(_held_out)] = None
+    max_damaged: Count | None = None
     mean: list[float]
     std: list[Positive]
     resize: Count | None = None
@@ -264,6 +268,13 @@ class DataConfig(Table):
                 "which --dataset sets"
             )
         return name
+
+    @pydantic.field_validator("max_damaged")
+    @classmethod
+    def _of_image_folder(cls, max_damaged: int | None, info: pydantic.ValidationInfo) -> int | None:
+        if max_damaged and info.data.get("name") != IMAGE_FOLDER:
+            raise ValueError(f"only dataset {IMAGE_FOLDER!r} has this key; leave it out")
+        return max_damaged
 
     @pydantic.field_validator("mean", "std")
     @classmethod

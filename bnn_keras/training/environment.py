@@ -14,8 +14,10 @@ from typing import Any
 import tensorflow as tf
 
 import bnn_keras
-from bnn_keras.data import Dataset
+from bnn_keras import runs
+from bnn_keras.data import Dataset, check_record, record_of
 from bnn_keras.experiment import Experiment
+from bnn_keras.runs import Run
 
 _PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 
@@ -38,14 +40,18 @@ def collect_environment(experiment: Experiment, dataset: Dataset, command: Seque
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "command": list(command) or sys.argv,
         "seed": experiment.seed,
-        "dataset": {
-            "name": dataset.info.name,
-            "version": dataset.version,
-            "train_examples": dataset.examples(dataset.info.train),
-            "test_examples": dataset.examples(dataset.info.test),
-            "labels": dataset.labels,
-        },
+        "dataset": record_of(dataset),
     }
+
+
+def require_same_images(run: Run, dataset: Dataset) -> None:
+    """Verify that a dataset has the classes and images that a run was trained on, as far as the run records them.
+
+    Raises:
+        BnnError: Version, classes or image files differ.
+    """
+    if (run / runs.ENVIRONMENT).is_file():
+        check_record(dataset, run.environment.get("dataset") or {}, str(run.directory))
 
 
 def _hardware() -> str:

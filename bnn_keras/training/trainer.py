@@ -45,7 +45,7 @@ from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps, save_weights
 from bnn_keras.training.distribution import Replicas, build_replicas
-from bnn_keras.training.environment import collect_environment
+from bnn_keras.training.environment import collect_environment, require_same_images
 from bnn_keras.training.progress import ShowProgress
 from bnn_keras.training.repairing import require_intact
 
@@ -122,12 +122,14 @@ def train(
             run, experiment, hold_out(dataset, experiment), replicas, _console(console, replicas), plain
         )
         networks = [training.build_network(stage) for stage in experiment.stages]
-        if checkpoint and checkpoint.state.epoch:
+        trained = checkpoint is not None and checkpoint.state.epoch > 0
+        if trained:
             _require_precision(home, precision)
+            require_same_images(home, dataset)
         replicas.barrier()  # every process has read the checkpoint before the chief replaces files
         if fresh:
             run.replace()
-        if not run.begun:
+        if not (run.begun and trained):  # a run without epochs records anew what it is trained on
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
             files.write_json(run / runs.ENVIRONMENT, {**environment, **options})
@@ -289,7 +291,7 @@ class _Training:
                     self._tell(index, take_weights(model, previous))
                 if checkpoint:
                     checkpoint.restore(model, model.optimizer if state.epoch > begin else None)
-                    save_weights(model, self.run, runs.WEIGHTS, self.run.texts())  # those in the run may be newer
+                    self._save_again(model, state)
                     checkpoint = None
                 previous = model
             if state.epoch < end:
@@ -299,6 +301,14 @@ class _Training:
                     state = self._fit(model, index, begin, state)
             begin = end
         return networks[-1]
+
+    def _save_again(self, model: tf.keras.Model, state: checkpoints.State) -> None:
+        """Save what was restored: the weights in the run may be newer, and those of an import need new digests."""
+        texts = self.run.texts()
+        save_weights(model, self.run, runs.WEIGHTS, texts)
+        if not state.epoch:  # environment.json is new
+            save_weights(model, self.run, runs.BEST_WEIGHTS, texts)
+            checkpoints.save(self.run, state, model, model.optimizer, texts)
 
     def _tell(self, index: int, transfer: Transfer) -> None:
         """Print which weights a stage does not take from the stage before, if any."""

@@ -58,16 +58,24 @@ def test_list(data_dir, tmp_path):
 def test_show(data_dir, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(grid, "COLUMNS", 2)
     monkeypatch.setattr(grid, "EPOCHS", 1)
-    for name, *more in (
-        ("mnist_5k", "--data-dir", data_dir),
-        ("mnist_5k", "--data-dir", data_dir, "--experiment", "xnor_net/lenet5_mnist_5k"),
-        ("image_folder", "--data-dir", folder, "--experiment", "xnor_net/alexnet_imagenet2012"),
+    digits, animals = "10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9", "2 classes: cat, dog"
+    for name, classes, *more in (
+        ("mnist_5k", digits, "--data-dir", data_dir),
+        ("mnist_5k", digits, "--data-dir", data_dir, "--experiment", "xnor_net/lenet5_mnist_5k"),
+        ("image_folder", animals, "--data-dir", folder, "--experiment", "xnor_net/alexnet_imagenet2012"),
     ):
         file = tmp_path / f"{len(more)}-{name}.png"
         result = run_bnnk("datasets", "show", name, "-o", file, *more)
         assert result.exit_code == 0, result.output
-        assert result.stdout == f"{name} → {file}\n"
+        assert result.stdout == f"{name} → {file}\n{classes}\n"
         assert tf.io.decode_png(file.read_bytes()).shape[0] > 200
+
+
+def test_show_with_a_damaged_image(folder, tmp_path):
+    (folder / "train/cat/1.jpg").write_text("no image")
+    line = error_line("datasets", "show", "image_folder", "--data-dir", folder, "-o", tmp_path / "grid.png")
+    assert "cannot decode an image of dataset 'image_folder' (" in line
+    assert "`bnnk datasets check DIR`" in line
 
 
 def test_check_lists_all_damaged_images(folder):

@@ -1,6 +1,10 @@
+import fcntl
 import gzip
 import hashlib
 import shutil
+import subprocess
+import sys
+import threading
 import time
 
 import numpy as np
@@ -183,3 +187,64 @@ def test_prepare_from_manual_dir(tmp_path, fashion):
     assert dataset.labels[0] == "T-shirt/top"
     image, label = next(iter(dataset.pairs("test")))
     assert np.all(image.numpy() == label.numpy())
+
+
+@pytest.mark.slow
+def test_two_processes_prepare_at_once(tmp_path):
+    """Both open the dataset, which one of them prepares."""
+    code = f"""
+        import sys
+        from bnn_keras.data import open_dataset
+        from bnn_keras.location import DataLocation
+        print("ready", flush=True)
+        sys.stdin.readline()
+        dataset = open_dataset("mnist_5k", DataLocation({str(tmp_path)!r}))
+        print(dataset.examples("train"), len(list(dataset.pairs("test"))))
+    """
+    command = [sys.executable, "-c", "if True:" + code]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    processes = [subprocess.Popen(command, **pipes, text=True) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate() for process in processes]
+    assert [printed for printed, _ in outputs] == ["4000 1000\n"] * 2, outputs
+    waits = [
+        line for _, messages in outputs for line in messages.splitlines() if line.startswith("waiting for process")
+    ]
+    assert len(waits) == 1
+    assert waits[0] in [
+        f"waiting for process {process.pid}, which prepares dataset 'mnist_5k'" for process in processes
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) in (
+        ["mnist_5k"],
+        ["downloads", "mnist_5k"],
+    )
+
+
+def test_waits_for_the_process_that_prepares(tmp_path, capsys):
+    file = tmp_path / ".digits.lock"
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711\n")
+        lock.flush()
+        entered = threading.Event()
+
+        def enter():
+            with preparing._locked(file, "digits"):
+                entered.set()
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        assert not entered.wait(0.1)
+    thread.join(timeout=2)
+    assert entered.is_set()
+    assert capsys.readouterr().err == "waiting for process 4711, which prepares dataset 'digits'\n"
+
+
+def test_data_folder_that_cannot_be_written():
+    message = r"cannot prepare dataset 'mnist_5k' in '/proc/nowhere/.*' \(FileNotFoundError.*choose another folder with"
+    with pytest.raises(BnnError, match=message):
+        open_dataset("mnist_5k", DataLocation("/proc/nowhere"))

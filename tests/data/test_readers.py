@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from bnn_keras import catalog
 from bnn_keras.data import (
@@ -15,8 +16,10 @@ from bnn_keras.data import (
     evaluation_batches,
     open_data,
     open_dataset,
+    open_test_data,
     preparing,
     readers,
+    record_of,
     training_batches,
 )
 from bnn_keras.data.image_folder import FolderReader
@@ -127,6 +130,56 @@ def test_hidden_files_and_folders_are_skipped(folder):
     assert list(reader.damaged()) == []
 
 
+OTHER_FORMATS = {
+    "RGB.webp": ({"lossless": True}, (64, 128, 192)),
+    "RGB.tif": ({}, (64, 128, 192)),
+    "RGB.tiff": ({"compression": "tiff_lzw"}, (64, 128, 192)),
+    "L.TIFF": ({}, 77),
+    "RGB.bmp": ({}, (64, 128, 192)),
+    "L.bmp": ({}, 77),
+    "RGBA.bmp": ({}, (64, 128, 192, 255)),
+    "RGB.gif": ({}, (64, 128, 192)),
+    "RGBA.webp": ({"lossless": True, "exact": True}, (64, 128, 192, 0)),
+    "CMYK.tif": ({}, (0, 0, 0, 55)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_other_formats_are_read(folder, name):
+    options, colour = OTHER_FORMATS[name]
+    image = Image.new(name.split(".")[0], (300, 240), colour)
+    image.save(folder / "train" / "cat" / name, **options)
+    reader = FolderReader.open(folder)
+    assert list(reader.damaged()) == []
+    assert reader.count("train") == 9
+    images = [tf.io.decode_image(data, channels=3, expand_animations=False).numpy() for data, _ in reader.read("train")]
+    expected = np.asarray(image.convert("RGB"))
+    assert any(np.array_equal(image, expected) for image in images)
+
+
+def test_images_that_pillow_cannot_decode_are_one_clear_error(folder):
+    Image.new("I;16", (9, 9)).save(folder / "train" / "cat" / "16.tif")
+    (folder / "train" / "dog" / "broken.webp").write_bytes(b"RIFF")
+    (folder / "train" / "dog" / "page.tif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    reader = FolderReader.open(folder)
+    damaged = {file.name: reason for file, reason in reader.damaged()}
+    assert list(damaged) == ["16.tif", "broken.webp", "page.tif"]
+    assert damaged["16.tif"] == "its pixels are of mode I;16; expected 8 bits per channel"
+    message = r"cannot decode an image of dataset 'image_folder' \(cannot read image '.*/[^/]+/[^/]+'[^{}\[\]]*\); "
+    with pytest.raises(BnnError, match=message), readers.decoding("image_folder"):
+        list(reader.read("train"))
+
+
+def test_folders_that_are_not_read_are_named(folder):
+    for name in ("training", "extra", ".hidden"):
+        (folder / name).mkdir()
+    message = (
+        r"'.*' has the folders extra, training, which are not read; splits are named train, test, validation, val$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        FolderReader.open(folder)
+
+
 def test_damaged_images_are_named(folder):
     (folder / "train" / "dog" / "1.PNG").write_bytes(b"no image")
     whole = (folder / "val" / "cat" / "0.jpg").read_bytes()
@@ -134,6 +187,65 @@ def test_damaged_images_are_named(folder):
     damaged = dict(FolderReader.open(folder).damaged())
     assert list(damaged) == [folder / "train" / "dog" / "1.PNG", folder / "val" / "cat" / "0.jpg"]
     assert all(damaged.values())
+
+
+@pytest.fixture
+def damaged_folder(folder):
+    """Two damaged training images and one damaged test image."""
+    for name in ("train/cat/0.jpg", "train/dog/1.PNG", "val/dog/0.jpg"):
+        (folder / name).write_text("no image")
+    return folder
+
+
+def tolerating(number, folder):
+    row = describe("image_folder", DataLocation(str(folder)))
+    return resolve("resnet18", dataset=row, overrides=[f"data.max_damaged={number}"]).experiment
+
+
+def test_damaged_images_are_left_out(damaged_folder):
+    experiment = tolerating(2, damaged_folder)
+    dataset = open_data(experiment, DataLocation(str(damaged_folder)))
+    with pytest.warns(
+        UserWarning, match=r"'.*/train/(cat/0.jpg|dog/1.PNG)' is left out: it cannot be decoded"
+    ) as train:
+        assert dataset.examples("train") == 6
+    with pytest.warns(UserWarning, match=r"'.*/val/dog/0.jpg' is left out: it cannot be decoded") as test:
+        assert dataset.examples("val") == 3
+    assert (len(train), len(test)) == (2, 1)
+    assert np.bincount(np.concatenate([labels for _, labels in epoch_of(dataset, experiment, 3)])).tolist() == [3, 3]
+    ((_, labels),) = evaluation_batches(dataset, experiment)
+    assert sorted(labels.numpy().tolist()) == [0, 0, 1]
+    record = record_of(dataset)
+    assert (record["train_examples"], record["test_examples"]) == (6, 3)
+    assert record["damaged"] == ["train/cat/0.jpg", "train/dog/1.PNG", "val/dog/0.jpg"]
+    for name in record["damaged"]:
+        (damaged_folder / name).unlink()
+    assert record["digests"] == record_of(open_dataset("image_folder", DataLocation(str(damaged_folder))))["digests"]
+
+
+def test_evaluation_decodes_the_test_images_only(damaged_folder):
+    experiment = tolerating(1, damaged_folder)
+    dataset = open_test_data(experiment, "image_folder", DataLocation(str(damaged_folder)))
+    with pytest.warns(UserWarning, match=r"val/dog/0.jpg' is left out"):
+        ((_, labels),) = evaluation_batches(dataset, experiment)
+    assert len(labels) == 3
+
+
+def test_too_many_damaged_images(damaged_folder):
+    dataset = open_data(tolerating(1, damaged_folder), DataLocation(str(damaged_folder)))
+    message = (
+        r"2 images of 'train' in '.*' are damaged, such as '.*/train/cat/0.jpg' \(.+\); data.max_damaged is 1; list"
+    )
+    with pytest.raises(BnnError, match=message):
+        dataset.examples("train")
+
+
+def test_only_image_folders_have_a_limit_of_damaged_images(folder):
+    with pytest.raises(BnnError, match=r"max_damaged.*only dataset 'image_folder' has this key; leave it out"):
+        resolve("lenet5", overrides=["data.max_damaged=1"])
+    file = folder / "experiment.toml"
+    file.write_text(tolerating(1, folder).to_toml(named=False))
+    assert resolve("resnet18", experiment=str(file), dataset="cifar10").experiment.data.max_damaged is None
 
 
 def test_folder_trains_and_evaluates(folder):

@@ -30,7 +30,7 @@ from trainings import (
 from bnn_keras import evaluate, load_run, resolve, runs, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import binary_variables
-from bnn_keras.data import describe
+from bnn_keras.data import describe, open_dataset, record_of
 from bnn_keras.errors import BnnError
 from bnn_keras.location import DataLocation
 from bnn_keras.quantizers import annealed_of
@@ -411,17 +411,96 @@ def test_experiment_must_be_an_experiment(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_damaged_training_image_is_one_clear_error(tmp_path, monkeypatch):
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """A folder of three images, and a function that trains a tiny network on it for an epoch."""
     monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+    image = tf.io.encode_png(np.zeros((40, 40, 3), np.uint8)).numpy()
     for file in ("train/cat/1.png", "train/dog/1.png", "test/cat/1.png"):
         path = tmp_path / "images" / file
         path.parent.mkdir(parents=True)
-        path.write_bytes(tf.io.encode_png(np.zeros((40, 40, 3), np.uint8)).numpy())
-    (tmp_path / "images/train/dog/1.png").write_text("no image")
-    row = describe("image_folder", DataLocation(str(tmp_path / "images")))
-    experiment = resolve("resnet18", dataset=row, epochs=1, batch_size=2).experiment
+        path.write_bytes(image)
+
+    def train_on_photographs(*overrides):
+        row = describe("image_folder", DataLocation(str(tmp_path / "images")))
+        experiment = resolve("resnet18", dataset=row, epochs=1, batch_size=2, overrides=overrides).experiment
+        return train(experiment, tmp_path / "run", data_dir=str(tmp_path / "images"))
+
+    return tmp_path / "images", train_on_photographs
+
+
+def test_damaged_training_image_is_one_clear_error(photographs):
+    """The training that did not begin is repeated with the repaired image."""
+    folder, train_on_photographs = photographs
+    (folder / "train/dog/1.png").write_text("no image")
     with pytest.raises(BnnError, match=r"cannot decode an image of dataset 'image_folder' \(.*datasets check DIR`"):
-        train(experiment, tmp_path / "run", data_dir=str(tmp_path / "images"))
+        train_on_photographs()
+    shutil.copy(folder / "train/cat/1.png", folder / "train/dog/1.png")
+    train_on_photographs()
+    recorded = Run(folder.parent / "run").environment["dataset"]
+    assert recorded == record_of(open_dataset("image_folder", DataLocation(str(folder))))
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (
+            lambda folder: (folder / "train/dog").rename(folder / "train/wolf"),
+            r"class wolf instead of dog; other image",
+        ),
+        (
+            lambda folder: shutil.copy(folder / "train/dog/1.png", folder / "train/dog/2.png"),
+            r"name or size\) in train",
+        ),
+        (lambda folder: (folder / "test/cat/1.png").rename(folder / "test/cat/2.png"), r"name or size\) in test;"),
+    ],
+)
+def test_resume_with_other_images_is_one_clear_error(photographs, change, difference):
+    folder, train_on_photographs = photographs
+    run = Run(folder.parent / "run")
+    train_on_photographs()
+    recorded = run.environment["dataset"]
+    assert (recorded["labels"], recorded["train_examples"], recorded["test_examples"]) == (["cat", "dog"], 2, 1)
+    assert {split: len(digest) for split, digest in recorded["digests"].items()} == {"train": 64, "test": 64}
+    (run / "result.json").unlink()
+    change(folder)
+    before = {path: path.stat().st_mtime_ns for path in run.directory.rglob("*") if path.name != ".lock"}
+    with pytest.raises(BnnError, match=rf"run' was trained on other images of .*{difference}.*give another --run DIR"):
+        train_on_photographs()
+    after = {path: path.stat().st_mtime_ns for path in run.directory.rglob("*") if path.name != ".lock"}
+    assert {path for path in before if before[path] != after[path] and path.is_file()} == set()
+    assert set(before) == set(after)
+
+
+def test_damaged_images_are_left_out_and_recorded(photographs):
+    folder, train_on_photographs = photographs
+    shutil.copy(folder / "train/dog/1.png", folder / "train/dog/2.png")
+    (folder / "train/dog/1.png").write_text("no image")
+    with pytest.warns(UserWarning, match=r"train/dog/1.png' is left out: it cannot be decoded"):
+        train_on_photographs("data.max_damaged=1")
+    recorded = Run(folder.parent / "run").environment["dataset"]
+    assert (recorded["train_examples"], recorded["damaged"]) == (2, ["train/dog/1.png"])
+
+
+def test_too_many_damaged_images_are_an_error_before_anything_is_written(photographs):
+    folder, train_on_photographs = photographs
+    for name in ("train/dog/1.png", "train/cat/1.png"):
+        (folder / name).write_text("no image")
+    with pytest.raises(BnnError, match=r"2 images of 'train' in .*data.max_damaged is 1"):
+        train_on_photographs("data.max_damaged=1")
+    assert not (folder.parent / "run").exists()
+
+
+def test_records_of_earlier_versions_are_not_compared(photographs):
+    folder, train_on_photographs = photographs
+    run = Run(folder.parent / "run")
+    train_on_photographs()
+    (run / "result.json").unlink()
+    shutil.copy(folder / "train/dog/1.png", folder / "train/dog/2.png")
+    environment = run.environment
+    del environment["dataset"]["digests"]
+    (run / "environment.json").write_text(json.dumps(environment))
+    assert train_on_photographs()["epochs"] == 1
 
 
 def test_divergence_in_the_last_step_keeps_the_last_checkpoint(tmp_path):
