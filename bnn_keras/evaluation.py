@@ -6,7 +6,9 @@ Everything that evaluation needs is read from the run directory or the file.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,20 @@ import tensorflow as tf
 
 from bnn_keras import files, plots
 from bnn_keras.build import build_loss, build_metrics, percent
-from bnn_keras.data import Dataset, evaluation_batches, open_data, open_test_data, read_images
+from bnn_keras.data import Dataset, evaluation_batches, image_batches, open_data, open_test_data
 from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
 from bnn_keras.export.predictors import Predictor, with_keras
+from bnn_keras.export.sidecar import sidecar_path
 from bnn_keras.export.threads import limit_threads
 from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
 BATCH = 128
+PREDICTION_BATCH = 32  # outputs of a first layer for 224 × 224 pixels have 3 MB per image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +200,7 @@ class Predictions:
         inputs: The names of the images.
         labels: The names of the classes.
         logits: The outputs of the network, (images, classes).
+        failed: The error message of each input file that could not be read, by its name. It has no prediction.
 
     Example:
         >>> predictions = Predictions(["digit.png"], ["zero", "one"], np.array([[0.0, 2.0]], np.float32))
@@ -208,6 +213,7 @@ class Predictions:
     inputs: list[str]
     labels: list[str]
     logits: np.ndarray
+    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -244,7 +250,7 @@ def write_logits(predictions: Predictions, file: str | Path) -> None:
 
 def predict(
     source: str | Path,
-    images: str | Path,
+    images: Any,
     *,
     best: bool = False,
     batch_size: int | None = None,
@@ -252,19 +258,26 @@ def predict(
 ) -> Predictions:
     """Predict the classes of images with a run, or with an exported file.
 
+    Images are read and predicted batch by batch, so their number is not limited by memory. Files that cannot be read
+    are left out, with a warning for each.
+
     Args:
         source: The run directory or the exported file.
-        images: An image file, a folder of image files, or a `.npy` file (see `data.read_images`).
+        images: An image file, a folder of image files, a `.npy` file, an array, or a list of these. An array has images
+            (N, height, width, channels) or one image (height, width, channels), where grey images need no axis of
+            channels. Its values, and those of a `.npy` file, are either uint8 pixels from 0 to 255, which are
+            normalised like the run's test images, or floats that are already normalised, which are used unchanged.
+            Floats from 0 to 1 or from 0 to 255 give wrong predictions.
         best: Use the best weights of a run instead of the last.
-        batch_size: The batch size. Default: 128.
+        batch_size: The batch size. Default: 32.
         threads: The number of threads. Default: the library's choice.
 
     Returns:
-        The names of the images and of the classes, and the logits.
+        The names of the images and of the classes, the logits, and the files that could not be read.
 
     Raises:
-        BnnError: The run, the file or the images cannot be read, or the images have another shape than the network
-            expects.
+        BnnError: The run or the exported file cannot be read, or none of the images can be, for example because they
+            have another shape than the network expects.
 
     Example:
         `source` is a run that `train` wrote, a file that `export_run` wrote, or an imported checkpoint:
@@ -275,13 +288,43 @@ def predict(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.savez(f"{folder}/checkpoint.npz", **tensors)
         ...     _ = import_checkpoint(f"{folder}/checkpoint.npz", f"{folder}/run", "lenet5", dataset="fake")
-        ...     np.save(f"{folder}/digits.npy", np.zeros((2, 28, 28, 1), np.uint8))
-        ...     predictions = predict(f"{folder}/run", f"{folder}/digits.npy")
-        >>> predictions.logits.shape
-        (2, 10)
+        ...     predictions = predict(f"{folder}/run", np.zeros((2, 28, 28), np.uint8))
+        >>> predictions.inputs, predictions.logits.shape
+        (['images[0][0]', 'images[0][1]'], (2, 10))
     """
+    inputs = list(images) if isinstance(images, list | tuple) else [images]
+    _check_order(source, inputs)
     classifier = open_classifier(source, best, batch_size, threads)
-    names, batch = read_images(images, classifier.experiment)
-    size = batch_size or BATCH
-    parts = [classifier.logits(batch[start : start + size]) for start in range(0, len(batch), size)]
-    return Predictions(names, classifier.labels, np.concatenate(parts))
+    names: list[str] = []
+    logits: list[np.ndarray] = []
+    failed: dict[str, str] = {}
+    for batch_names, batch in image_batches(inputs, classifier.experiment, batch_size or PREDICTION_BATCH, failed):
+        names += batch_names
+        logits.append(classifier.logits(batch))
+    if not names:
+        raise BnnError(_nothing_read(failed))
+    for message in failed.values():
+        warnings.warn(message, stacklevel=1)
+    return Predictions(names, classifier.labels, np.concatenate(logits), failed)
+
+
+def _check_order(source: str | Path, inputs: list[Any]) -> None:
+    """Refuse an image in the place of a run, where a run is among the images."""
+    models = [path for path in inputs if isinstance(path, str | Path) and _is_model(path)]
+    if models and not _is_model(source):
+        others = [str(path) for path in inputs if path is not models[0]]
+        command = shlex.join(["bnnk", "predict", str(models[0]), str(source), *others])
+        raise BnnError(
+            f"{str(source)!r} is not a run or an exported file, and {str(models[0])!r} is; write it first: `{command}`"
+        )
+
+
+def _is_model(path: str | Path) -> bool:
+    return Run(path).begun or sidecar_path(Path(path)).is_file()
+
+
+def _nothing_read(failed: Mapping[str, str]) -> str:
+    messages = list(failed.values()) or ["there are no images; give image files, folders, .npy files or arrays"]
+    return (
+        messages[0] if len(messages) == 1 else f"none of {len(messages)} inputs can be read; the first: {messages[0]}"
+    )

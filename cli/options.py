@@ -67,23 +67,24 @@ def predicting(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def run_or_model(words: tuple[str, ...], model: str | None, others: str = "") -> tuple[str, ...]:
+def run_or_model(words: tuple[str, ...], model: str | None, inputs: bool = False) -> tuple[str, ...]:
     """Return RUN, or the FILE of --model if it is given, and the other arguments of the command.
 
     Args:
         words: All arguments of the command.
         model: Value of --model.
-        others: Names of the arguments after RUN.
+        inputs: Whether the command has one or more arguments after RUN, called INPUT; otherwise it has none.
 
     Raises:
         click.UsageError: Both or neither of RUN and --model are given, or the number of other arguments is wrong.
     """
-    expected = others.split() if model else ["RUN", *others.split()]
-    if len(words) != len(expected):
-        received, wanted = " ".join(words) or "nothing", " ".join(expected) or "nothing"
+    arguments = (model, *words) if model else words
+    if len(arguments) < 2 if inputs else len(arguments) != 1:
+        expected = [] if model else ["RUN"]
+        received, wanted = " ".join(words) or "nothing", " ".join([*expected, *["INPUT…"] * inputs]) or "nothing"
         alternative = "beside --model FILE" if model else "or --model FILE in the place of RUN"
         raise click.UsageError(f"got {received!r}; expected {wanted} {alternative}")
-    return (model, *words) if model else words
+    return arguments
 
 
 def choices(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from bnn_keras.data.datasets import (
 )
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
 from bnn_keras.data.resizing import resize_and_crop
-from bnn_keras.data.user_images import read_images
+from bnn_keras.data.user_images import image_batches
 
 __all__ = [
     "Dataset",
@@ -23,11 +23,11 @@ __all__ = [
     "evaluation_steps",
     "find_data",
     "find_dataset",
+    "image_batches",
     "normalise",
     "open_data",
     "open_dataset",
     "open_test_data",
-    "read_images",
     "resize_and_crop",
     "steps_per_epoch",
     "training_batches",

@@ -129,7 +129,7 @@ def _export(directory: str | Path, row: catalog.FormatRow, path: Path, options: 
         float_layers = _convert(row, job, staged)
         _check_float_layers(row, float_layers, options.allow_float)
         exported = load_predictor(row, staged, job.floats, job.softmax)
-        measured = verify.compare(verify.log_softmax(network) if job.softmax else network, exported, sample.images)
+        measured = verify.compare(verify.log_softmax(network) if job.softmax else network, exported, sample.batches)
         verify.check(measured, sample, limits)
         description = {
             "format": row.name,

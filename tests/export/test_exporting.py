@@ -18,7 +18,7 @@ from helpers import EXPORTED, export_trained
 from bnn_keras import catalog, evaluate, export_run, load_run, predict, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import count
-from bnn_keras.data import normalise, open_test_data
+from bnn_keras.data import normalise, open_test_data, user_images
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.export import formats, open_export, tflite, verify, worker
@@ -266,9 +266,25 @@ def test_an_earlier_export_is_replaced(trained, data_dir, tmp_path):
 def test_logit_error_is_the_median_over_the_images():
     images = np.ones((5, 2), np.float32)
     factors = np.array([1, 1.1, 1.2, 1.3, 3], np.float32)[:, None]
-    measured = verify.compare(lambda batch: batch, lambda batch: batch * factors, images)
+    measured = verify.compare(lambda batch: batch, lambda batch: batch * factors, [images])
     assert measured["logit_error"] == pytest.approx(0.2, rel=1e-5)
     assert measured["largest_logit_error"] == pytest.approx(2, rel=1e-5)
+
+
+def test_images_to_verify_on_are_read_batch_by_batch(tmp_path, monkeypatch):
+    for index in range(100):
+        (tmp_path / f"{index:03}.png").touch()
+    read = []
+    monkeypatch.setattr(
+        user_images, "_read_image", lambda file, channels: read.append(file) or np.zeros((28, 28, 1), np.uint8)
+    )
+    experiment = resolve("lenet5").experiment
+    sample = verify.load_sample(experiment, str(tmp_path), 70)
+    assert len(read) == 32  # errors of the first images are found before the export
+    counts = []
+    logits = lambda images: counts.append(len(read)) or images[:, 0, :10, 0]  # noqa: E731
+    assert verify.compare(logits, logits, sample.batches)["images"] == 70
+    assert counts == [32, 32, 64, 64, 96, 96]
 
 
 def test_verification_catches_explicit_zero_padding(tmp_path):
@@ -282,9 +298,9 @@ def test_verification_catches_explicit_zero_padding(tmp_path):
     model = tf.keras.Model(images, tf.keras.layers.GlobalAveragePooling2D()(x))
     job = ExportJob(model, resolve("resnet20").experiment, [str(label) for label in range(32)])
     tflite.convert(job, tmp_path / "model.tflite")
-    sample = verify.Sample(verify.RANDOM, np.random.default_rng(0).normal(0, 1, (16, 8, 8, 32)).astype(np.float32))
+    sample = verify.Sample(verify.RANDOM, [np.random.default_rng(0).normal(0, 1, (16, 8, 8, 32)).astype(np.float32)])
     network = lambda images: model(images).numpy()  # noqa: E731
-    measured = verify.compare(network, tflite.load(tmp_path / "model.tflite"), sample.images)
+    measured = verify.compare(network, tflite.load(tmp_path / "model.tflite"), sample.batches)
     with pytest.raises(BnnError, match=r"the median error of the logits is .*, expected at most 0.001"):
         verify.check(measured, sample, verify.Limits.for_sample(sample))
 
