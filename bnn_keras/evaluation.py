@@ -51,7 +51,11 @@ class Classifier:
 
 
 def open_classifier(
-    source: str | Path, best: bool = False, batch_size: int | None = None, threads: int | None = None
+    source: str | Path,
+    best: bool = False,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    trust: bool = False,
 ) -> Classifier:
     """Open a run directory, or a file or folder that `bnnk export` wrote.
 
@@ -60,11 +64,13 @@ def open_classifier(
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size, for files whose batch size is fixed when they are opened.
         threads: The number of threads. Default: the library's choice.
+        trust: Open a SavedModel that this machine did not export (see `open_export`).
 
     Raises:
-        BnnError: The source does not exist, cannot be read, has another fixed batch size, or does not name all classes.
+        BnnError: The source does not exist, cannot be read, has another fixed batch size, does not name all classes, or
+            is not trusted.
     """
-    classifier = _open(source, best, batch_size, threads)
+    classifier = _open(source, best, batch_size, threads, trust)
     labels, classes = len(classifier.labels), classifier.experiment.data.row.classes
     if labels != classes:
         raise BnnError(
@@ -74,7 +80,7 @@ def open_classifier(
     return classifier
 
 
-def _open(source: str | Path, best: bool, batch_size: int | None, threads: int | None) -> Classifier:
+def _open(source: str | Path, best: bool, batch_size: int | None, threads: int | None, trust: bool) -> Classifier:
     if not Path(source).exists():
         raise BnnError(
             f"no run in {str(source)!r}, and no exported file; give the folder that `bnnk train` wrote, or a file that "
@@ -88,7 +94,7 @@ def _open(source: str | Path, best: bool, batch_size: int | None, threads: int |
         return Classifier(experiment, labels, logits, "best" if best else "last")
     if best:
         raise BnnError(f"{str(source)!r} is an exported file, which has one set of weights; leave --best out")
-    exported = open_export(source, batch_size, threads)
+    exported = open_export(source, batch_size, threads, trust)
     return Classifier(exported.experiment, exported.labels, exported.logits, exported.format)
 
 
@@ -99,6 +105,7 @@ def evaluate(
     best: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
+    trust: bool = False,
     data_dir: str | None = None,
     manual_dir: str | None = None,
     per_class: bool = False,
@@ -113,6 +120,7 @@ def evaluate(
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size. Default: 128.
         threads: The number of threads. Default: the library's choice.
+        trust: Open a SavedModel that this machine did not export (see `open_export`).
         data_dir: The folder of prepared datasets. Default: that of TFDS.
         manual_dir: A folder with the files that TFDS would download.
         per_class: Measure each class too.
@@ -141,7 +149,7 @@ def evaluate(
     """
     if confusion:
         plots.picture_format(confusion)
-    classifier = open_classifier(source, best, batch_size, threads)
+    classifier = open_classifier(source, best, batch_size, threads, trust)
     experiment, location = classifier.experiment, DataLocation(data_dir, manual_dir)
     images = open_test_data(experiment, dataset, location) if dataset else open_data(experiment, location)
     mean_loss, metrics = tf.keras.metrics.Mean(), build_metrics(len(classifier.labels))
@@ -255,6 +263,7 @@ def predict(
     best: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
+    trust: bool = False,
 ) -> Predictions:
     """Predict the classes of images with a run, or with an exported file.
 
@@ -271,6 +280,7 @@ def predict(
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size. Default: 32.
         threads: The number of threads. Default: the library's choice.
+        trust: Open a SavedModel that this machine did not export (see `open_export`).
 
     Returns:
         The names of the images and of the classes, the logits, and the files that could not be read.
@@ -294,7 +304,7 @@ def predict(
     """
     inputs = list(images) if isinstance(images, list | tuple) else [images]
     _check_order(source, inputs)
-    classifier = open_classifier(source, best, batch_size, threads)
+    classifier = open_classifier(source, best, batch_size, threads, trust)
     names: list[str] = []
     logits: list[np.ndarray] = []
     failed: dict[str, str] = {}

@@ -38,6 +38,9 @@ precision = click.option(
     help="Number type of computations: float32 (default), mixed_bfloat16, mixed_float16.",
 )
 quiet = click.option("--quiet", is_flag=True, help="Print plain lines instead of a progress bar.")
+trust = click.option(
+    "--trust", is_flag=True, help="Open a SavedModel that this machine did not export; it is a program and runs."
+)
 best = click.option("--best", is_flag=True, help="Use the weights of the best epoch instead of the last one.")
 run = click.argument("run", metavar="RUN")
 
@@ -56,11 +59,12 @@ def positive(name: str, text: str, maximum: int | None = None) -> Callable[..., 
 
 
 def predicting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of commands that predict: --model (see `run_or_model`), --best, --batch-size, --threads."""
+    """Add --model (see `run_or_model`), --trust, --best, --batch-size and --threads, for commands that predict."""
     for option in (
         positive("--threads", "Number of threads (default: chosen by the engine)."),
         positive("--batch-size", "Images per batch; some exported models have a fixed batch size.", MAX_BATCH_SIZE),
         best,
+        trust,
         click.option("--model", metavar="FILE", help="An exported model (`bnnk export`) instead of a run."),
     ):
         function = option(function)
