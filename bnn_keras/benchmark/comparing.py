@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnn_keras import catalog
+from bnn_keras import catalog, files
 from bnn_keras.benchmark import measuring, tables
 from bnn_keras.benchmark.engines import ENGINES, Entrant
 from bnn_keras.benchmark.tables import BenchmarkRow
@@ -77,7 +77,7 @@ def benchmark(
     tables.check_suffixes(output, plot)
     threads = tuple(dict.fromkeys(threads)) or tuple(dict.fromkeys((1, len(os.sched_getaffinity(0)))))
     batch_sizes = tuple(dict.fromkeys(batch_sizes)) or BATCH_SIZES
-    with tempfile.TemporaryDirectory(prefix="bnn-keras-") as folder:
+    with files.writing_temporary(), tempfile.TemporaryDirectory(prefix="bnn-keras-") as folder:
         entrants: list[Entrant] = []
         writers = {source: _file_writer(source, best, trust) for source in map(str, sources)}
         for index, (source, write_files) in enumerate(writers.items()):

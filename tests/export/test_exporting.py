@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -13,7 +14,7 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import EXPORTED, export_trained
+from helpers import EXPORTED, error_line, export_trained, limited_file_size
 
 from bnn_keras import catalog, evaluate, export_run, load_run, predict, train
 from bnn_keras.build import build_model
@@ -22,6 +23,7 @@ from bnn_keras.data import normalise, open_test_data, user_images
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.export import formats, open_export, tflite, verify, worker
+from bnn_keras.export import job as job_module
 from bnn_keras.export.formats import files_of, format_module
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.random_weights import randomize_weights
@@ -251,6 +253,40 @@ def test_a_stopped_export_leaves_nothing(tmp_path, monkeypatch, number):
     time.sleep(1.6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "temporary"]
     assert not list((tmp_path / "temporary").glob("bnn-keras-*"))
+
+
+@pytest.mark.parametrize("to", ["saved_model", "tflite"])
+def test_full_temporary_folder_is_one_clear_error(tmp_path, monkeypatch, to):
+    run = run_of(tmp_path / "run", dataset="fake")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with limited_file_size(100_000):
+        line = error_line("export", run, "--to", to, "-o", tmp_path / EXPORTED[to])
+    assert line == (
+        f"cannot write temporary files in '{tmp_path / 'temporary'}' (File too large); free disk space, or set TMPDIR "
+        "to another folder"
+    )
+    assert not list((tmp_path / "temporary").glob("bnn-keras-*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "temporary"]
+
+
+@pytest.mark.parametrize("to", ["packed", "openvino", "saved_model"])
+def test_full_disk_is_one_clear_error(tmp_path, monkeypatch, to):
+    """The files of an export that are in memory, or in the temporary folder, do not fit where it is written."""
+    run = run_of(tmp_path / "run", dataset="fake")
+    worker.close()  # the next one has the limit too
+    save_graph = job_module.save_graph
+
+    def save_without_limit(*arguments):
+        with limited_file_size(-1):
+            save_graph(*arguments)
+
+    monkeypatch.setattr(job_module, "save_graph", save_without_limit)
+    with limited_file_size(20_000):
+        line = error_line("export", run, "--to", to, "-o", tmp_path / EXPORTED[to])
+    worker.close()
+    assert re.fullmatch(rf"cannot write '{tmp_path / EXPORTED[to]}' \([^\[\]']+\); free disk space, .*", line)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
 def test_an_earlier_export_is_replaced(trained, data_dir, tmp_path):

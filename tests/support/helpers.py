@@ -1,9 +1,11 @@
 """Functions that tests share: `from helpers import ...` (pytest puts this folder on the path)."""
 
+import contextlib
 import ctypes
 import fcntl
 import gc
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +96,17 @@ def free_memory():
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def limited_file_size(size):
+    """Make writes beyond a number of bytes fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def shared_folder(tmp_path_factory):
