@@ -172,6 +172,8 @@ class FormatRow:
         softmax: Whether an exported model can return probabilities.
         self_contained: Whether the file holds experiment and labels, so that it opens without its sidecar. Its module
             implements `bnn_keras.export.formats.SelfContainedFormat`.
+        code: Whether opening a file runs a program in it, which may read and write other files. Such a file is opened
+            if this machine exported it, or if the user trusts it.
         extra: Extra of bnn-keras that the format needs.
         float_extras: Extras that single types of `floats` need, by type.
         packages: Packages whose versions are recorded in the sidecar.
@@ -188,6 +190,7 @@ class FormatRow:
     batch: Literal["any", "one", "fixed"] = "any"
     softmax: bool = True
     self_contained: bool = False
+    code: bool = False
     extra: str | None = None
     float_extras: Mapping[str, str] = dataclasses.field(default_factory=dict)
     packages: tuple[str, ...] = ()
@@ -628,6 +631,7 @@ FORMATS = _table(
         floats=("float32",),
         packs="none",
         folder=True,
+        code=True,
     ),
     FormatRow(
         name="onnx",

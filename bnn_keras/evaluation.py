@@ -6,7 +6,9 @@ Everything that evaluation needs is read from the run directory or the file.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,20 @@ import tensorflow as tf
 
 from bnn_keras import files, plots
 from bnn_keras.build import build_loss, build_metrics, percent
-from bnn_keras.data import Dataset, check_labels, evaluation_batches, open_data, open_test_data, read_images
+from bnn_keras.data import Dataset, check_labels, evaluation_batches, image_batches, open_data, open_test_data
 from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
 from bnn_keras.export.predictors import Predictor, with_keras
+from bnn_keras.export.sidecar import sidecar_path
 from bnn_keras.export.threads import limit_threads
 from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
 BATCH = 128
+PREDICTION_BATCH = 32  # outputs of a first layer for 224 × 224 pixels have 3 MB per image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,11 @@ class Classifier:
 
 
 def open_classifier(
-    source: str | Path, best: bool = False, batch_size: int | None = None, threads: int | None = None
+    source: str | Path,
+    best: bool = False,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    trust: bool = False,
 ) -> Classifier:
     """Open a run directory, or a file or folder that `bnnk export` wrote.
 
@@ -56,11 +64,13 @@ def open_classifier(
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size, for files whose batch size is fixed when they are opened.
         threads: The number of threads. Default: the library's choice.
+        trust: Open a SavedModel that this machine did not export (see `open_export`).
 
     Raises:
-        BnnError: The source does not exist, cannot be read, has another fixed batch size, or does not name all classes.
+        BnnError: The source does not exist, cannot be read, has another fixed batch size, does not name all classes, or
+            is not trusted.
     """
-    classifier = _open(source, best, batch_size, threads)
+    classifier = _open(source, best, batch_size, threads, trust)
     labels, classes = len(classifier.labels), classifier.experiment.data.row.classes
     if labels != classes:
         raise BnnError(
@@ -70,7 +80,7 @@ def open_classifier(
     return classifier
 
 
-def _open(source: str | Path, best: bool, batch_size: int | None, threads: int | None) -> Classifier:
+def _open(source: str | Path, best: bool, batch_size: int | None, threads: int | None, trust: bool) -> Classifier:
     if not Path(source).exists():
         raise BnnError(
             f"no run in {str(source)!r}, and no exported file; give the folder that `bnnk train` wrote, or a file that "
@@ -84,7 +94,7 @@ def _open(source: str | Path, best: bool, batch_size: int | None, threads: int |
         return Classifier(experiment, labels, logits, "best" if best else "last")
     if best:
         raise BnnError(f"{str(source)!r} is an exported file, which has one set of weights; leave --best out")
-    exported = open_export(source, batch_size, threads)
+    exported = open_export(source, batch_size, threads, trust)
     return Classifier(exported.experiment, exported.labels, exported.logits, exported.format)
 
 
@@ -95,6 +105,7 @@ def evaluate(
     best: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
+    trust: bool = False,
     data_dir: str | None = None,
     manual_dir: str | None = None,
     per_class: bool = False,
@@ -109,6 +120,7 @@ def evaluate(
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size. Default: 128.
         threads: The number of threads. Default: the library's choice.
+        trust: Open a SavedModel that this machine did not export (see `open_export`).
         data_dir: The folder of prepared datasets. Default: that of TFDS.
         manual_dir: A folder with the files that TFDS would download.
         per_class: Measure each class too.
@@ -137,7 +149,7 @@ def evaluate(
     """
     if confusion:
         plots.picture_format(confusion)
-    classifier = open_classifier(source, best, batch_size, threads)
+    classifier = open_classifier(source, best, batch_size, threads, trust)
     experiment, location = classifier.experiment, DataLocation(data_dir, manual_dir)
     images = open_test_data(experiment, dataset, location) if dataset else open_data(experiment, location)
     check_labels(images, classifier.labels, str(source))
@@ -197,6 +209,7 @@ class Predictions:
         inputs: The names of the images.
         labels: The names of the classes.
         logits: The outputs of the network, (images, classes).
+        failed: The error message of each input file that could not be read, by its name. It has no prediction.
 
     Example:
         >>> predictions = Predictions(["digit.png"], ["zero", "one"], np.array([[0.0, 2.0]], np.float32))
@@ -209,6 +222,7 @@ class Predictions:
     inputs: list[str]
     labels: list[str]
     logits: np.ndarray
+    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -245,27 +259,36 @@ def write_logits(predictions: Predictions, file: str | Path) -> None:
 
 def predict(
     source: str | Path,
-    images: str | Path,
+    images: Any,
     *,
     best: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
+    trust: bool = False,
 ) -> Predictions:
     """Predict the classes of images with a run, or with an exported file.
 
+    Images are read and predicted batch by batch, so their number is not limited by memory. Files that cannot be read
+    are left out, with a warning for each.
+
     Args:
         source: The run directory or the exported file.
-        images: An image file, a folder of image files, or a `.npy` file (see `data.read_images`).
+        images: An image file, a folder of image files, a `.npy` file, an array, or a list of these. An array has images
+            (N, height, width, channels) or one image (height, width, channels), where grey images need no axis of
+            channels. Its values, and those of a `.npy` file, are either uint8 pixels from 0 to 255, which are
+            normalised like the run's test images, or floats that are already normalised, which are used unchanged.
+            Floats from 0 to 1 or from 0 to 255 give wrong predictions.
         best: Use the best weights of a run instead of the last.
-        batch_size: The batch size. Default: 128.
+        batch_size: The batch size. Default: 32.
         threads: The number of threads. Default: the library's choice.
+        trust: Open a SavedModel that this machine did not export (see `open_export`).
 
     Returns:
-        The names of the images and of the classes, and the logits.
+        The names of the images and of the classes, the logits, and the files that could not be read.
 
     Raises:
-        BnnError: The run, the file or the images cannot be read, or the images have another shape than the network
-            expects.
+        BnnError: The run or the exported file cannot be read, or none of the images can be, for example because they
+            have another shape than the network expects.
 
     Example:
         `source` is a run that `train` wrote, a file that `export_run` wrote, or an imported checkpoint:
@@ -276,13 +299,43 @@ def predict(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.savez(f"{folder}/checkpoint.npz", **tensors)
         ...     _ = import_checkpoint(f"{folder}/checkpoint.npz", f"{folder}/run", "lenet5", dataset="fake")
-        ...     np.save(f"{folder}/digits.npy", np.zeros((2, 28, 28, 1), np.uint8))
-        ...     predictions = predict(f"{folder}/run", f"{folder}/digits.npy")
-        >>> predictions.logits.shape
-        (2, 10)
+        ...     predictions = predict(f"{folder}/run", np.zeros((2, 28, 28), np.uint8))
+        >>> predictions.inputs, predictions.logits.shape
+        (['images[0][0]', 'images[0][1]'], (2, 10))
     """
-    classifier = open_classifier(source, best, batch_size, threads)
-    names, batch = read_images(images, classifier.experiment)
-    size = batch_size or BATCH
-    parts = [classifier.logits(batch[start : start + size]) for start in range(0, len(batch), size)]
-    return Predictions(names, classifier.labels, np.concatenate(parts))
+    inputs = list(images) if isinstance(images, list | tuple) else [images]
+    _check_order(source, inputs)
+    classifier = open_classifier(source, best, batch_size, threads, trust)
+    names: list[str] = []
+    logits: list[np.ndarray] = []
+    failed: dict[str, str] = {}
+    for batch_names, batch in image_batches(inputs, classifier.experiment, batch_size or PREDICTION_BATCH, failed):
+        names += batch_names
+        logits.append(classifier.logits(batch))
+    if not names:
+        raise BnnError(_nothing_read(failed))
+    for message in failed.values():
+        warnings.warn(message, stacklevel=1)
+    return Predictions(names, classifier.labels, np.concatenate(logits), failed)
+
+
+def _check_order(source: str | Path, inputs: list[Any]) -> None:
+    """Refuse an image in the place of a run, where a run is among the images."""
+    models = [path for path in inputs if isinstance(path, str | Path) and _is_model(path)]
+    if models and not _is_model(source):
+        others = [str(path) for path in inputs if path is not models[0]]
+        command = shlex.join(["bnnk", "predict", str(models[0]), str(source), *others])
+        raise BnnError(
+            f"{str(source)!r} is not a run or an exported file, and {str(models[0])!r} is; write it first: `{command}`"
+        )
+
+
+def _is_model(path: str | Path) -> bool:
+    return Run(path).begun or sidecar_path(Path(path)).is_file()
+
+
+def _nothing_read(failed: Mapping[str, str]) -> str:
+    messages = list(failed.values()) or ["there are no images; give image files, folders, .npy files or arrays"]
+    return (
+        messages[0] if len(messages) == 1 else f"none of {len(messages)} inputs can be read; the first: {messages[0]}"
+    )

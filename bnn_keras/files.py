@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,9 +32,23 @@ def writing(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, reason: str) -> str:
     """Return the error message for a path that cannot be written."""
-    inner = re.search("error message = '(.+?)'", reason)  # h5py embeds the system's message in a long text
-    reason = inner[1] if inner else reason
+    # h5py and shutil embed the system's message in a long text.
+    inner = re.search(r"error message = '(.+?)'|\[Errno \d+\] ([^:]+)", reason)
+    reason = inner[1] or inner[2] if inner else reason
     return f"cannot write {str(path)!r} ({reason}); free disk space, fix the permissions, or choose another location"
+
+
+@contextlib.contextmanager
+def writing_temporary() -> Iterator[None]:
+    """Convert an `OSError` raised in the context into a `BnnError` about the folder of temporary files."""
+    try:
+        yield
+    except OSError as error:
+        folder = f" in {tempfile.tempdir!r}" if tempfile.tempdir else ""  # None if Python finds no usable folder
+        raise BnnError(
+            f"cannot write temporary files{folder} ({error.strerror or error}); free disk space, or set TMPDIR to "
+            "another folder"
+        ) from error
 
 
 @contextlib.contextmanager

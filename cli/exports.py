@@ -127,6 +127,7 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
     "--seconds", default=0.2, show_default=True, type=click.FloatRange(min=0), help="Minimum length of a turn."
 )
 @options.best
+@options.trust
 @click.option("--output", "-o", metavar="FILE", help="Write all results as a table: .csv, .json or .md.")
 @click.option("--plot", metavar="FILE", help="Plot the latencies: .png, .svg or .pdf.")
 @options.as_json

@@ -38,6 +38,9 @@ precision = click.option(
     help="Number type of computations: float32 (default), mixed_bfloat16, mixed_float16.",
 )
 quiet = click.option("--quiet", is_flag=True, help="Print plain lines instead of a progress bar.")
+trust = click.option(
+    "--trust", is_flag=True, help="Open a SavedModel that this machine did not export; it is a program and runs."
+)
 best = click.option("--best", is_flag=True, help="Use the weights of the best epoch instead of the last one.")
 run = click.argument("run", metavar="RUN")
 
@@ -56,34 +59,36 @@ def positive(name: str, text: str, maximum: int | None = None) -> Callable[..., 
 
 
 def predicting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of commands that predict: --model (see `run_or_model`), --best, --batch-size, --threads."""
+    """Add --model (see `run_or_model`), --trust, --best, --batch-size and --threads, for commands that predict."""
     for option in (
         positive("--threads", "Number of threads (default: chosen by the engine)."),
         positive("--batch-size", "Images per batch; some exported models have a fixed batch size.", MAX_BATCH_SIZE),
         best,
+        trust,
         click.option("--model", metavar="FILE", help="An exported model (`bnnk export`) instead of a run."),
     ):
         function = option(function)
     return function
 
 
-def run_or_model(words: tuple[str, ...], model: str | None, others: str = "") -> tuple[str, ...]:
+def run_or_model(words: tuple[str, ...], model: str | None, inputs: bool = False) -> tuple[str, ...]:
     """Return RUN, or the FILE of --model if it is given, and the other arguments of the command.
 
     Args:
         words: All arguments of the command.
         model: Value of --model.
-        others: Names of the arguments after RUN.
+        inputs: Whether the command has one or more arguments after RUN, called INPUT; otherwise it has none.
 
     Raises:
         click.UsageError: Both or neither of RUN and --model are given, or the number of other arguments is wrong.
     """
-    expected = others.split() if model else ["RUN", *others.split()]
-    if len(words) != len(expected):
-        received, wanted = " ".join(words) or "nothing", " ".join(expected) or "nothing"
+    arguments = (model, *words) if model else words
+    if len(arguments) < 2 if inputs else len(arguments) != 1:
+        expected = [] if model else ["RUN"]
+        received, wanted = " ".join(words) or "nothing", " ".join([*expected, *["INPUT…"] * inputs]) or "nothing"
         alternative = "beside --model FILE" if model else "or --model FILE in the place of RUN"
         raise click.UsageError(f"got {received!r}; expected {wanted} {alternative}")
-    return (model, *words) if model else words
+    return arguments
 
 
 def choices(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from bnn_keras import files
 from bnn_keras.text import printable
 
 
@@ -76,7 +77,9 @@ def quiet_tensorflow() -> Iterator[None]:
     for library in ("tensorflow", "absl"):
         logging.getLogger(library).setLevel(logging.ERROR)
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as suppressed:
+    with files.writing_temporary():
+        suppressed = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+    with suppressed:
         stderr = os.dup(2)
         os.dup2(suppressed.fileno(), 2)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bnn_keras import BnnError
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.experiment.tables import MAX_BATCH_SIZE
@@ -138,8 +139,8 @@ def evaluate(run: tuple[str, ...], model: str | None, as_json: bool, **arguments
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[RUN] INPUT")
-@click.option("--logits", "logits_file", metavar="OUT.npy", help="Also write the logits to this file.")
+@click.argument("words", nargs=-1, metavar="[RUN] INPUT…")
+@click.option("--logits", "logits_file", metavar="OUT.npy", help="Also write the logits to this file, in their order.")
 @click.option("--top", type=click.IntRange(min=1), help="Classes per image (default: 3 in the table, all in JSON).")
 @options.predicting
 @options.as_json
@@ -153,27 +154,36 @@ def predict(
 ) -> None:
     """Classify images with a RUN, or with an exported model.
 
-    INPUT is an image file, a folder of images, or a .npy array of NHWC images. Image files and uint8 arrays are
-    preprocessed like the run's test images. Image files are also rotated (EXIF), put on white where transparent, and
-    resized if needed. Float arrays are not preprocessed.
+    INPUT is an image file, a folder of images (also in folders inside), or a .npy array of NHWC images. Image files and
+    uint8 arrays are preprocessed like the run's test images. Image files are also rotated (EXIF), put on white where
+    transparent, and resized if needed. Float arrays are not preprocessed.
+
+    A file that cannot be read is reported, in JSON as {"input": …, "error": …} after the predictions. The other images
+    are predicted, and the exit code is 1.
     """
-    source, images = options.run_or_model(words, model, "INPUT")
+    source, *images = options.run_or_model(words, model, inputs=True)
     with quiet_tensorflow():
         from bnn_keras.evaluation import predict as predict_
         from bnn_keras.evaluation import write_logits
     predictions = predict_(source, images, **arguments)
     if logits_file:
         write_logits(predictions, logits_file)
+    rows = predictions.ranked(top or (len(predictions.labels) if as_json else 3))
     if as_json:
-        rows = predictions.ranked(top or len(predictions.labels))
-        print_json([{"input": name, "label": classes[0][0], "classes": dict(classes)} for name, classes in rows])
-        return
-    rows = predictions.ranked(top or 3)
-    ranks = range(1, 1 + max(len(classes) for _, classes in rows))
-    print_table(
-        ["image", *(f"{rank}." for rank in ranks)],
-        ([name, *(f"{label} {100 * share:.1f} %" for label, share in classes)] for name, classes in rows),
-    )
+        print_json(
+            [
+                *({"input": name, "label": classes[0][0], "classes": dict(classes)} for name, classes in rows),
+                *({"input": name, "error": message} for name, message in predictions.failed.items()),
+            ]
+        )
+    else:
+        ranks = range(1, 1 + max(len(classes) for _, classes in rows))
+        print_table(
+            ["image", *(f"{rank}." for rank in ranks)],
+            ([name, *(f"{label} {100 * share:.1f} %" for label, share in classes)] for name, classes in rows),
+        )
+    if predictions.failed:
+        raise BnnError(f"{len(predictions.failed)} input(s) could not be read, see above; all others are predicted")
 
 
 @click.command("import")

@@ -60,7 +60,7 @@ rarely does.
 """
 
 
-def cells(job, images):
+def cells(job, batches):
     """Return the cells of a row: sizes, then the measurements of each format."""
     network = with_keras(lambda images: job.model(images, training=False))
     sizes, measurements = [], []
@@ -70,7 +70,7 @@ def cells(job, images):
             module = format_module(row)
             file = Path(folder) / f"model{row.suffix or '.safetensors'}"
             float_layers = module.convert(job, file)
-            measured = verify.compare(network, module.load(file), images)
+            measured = verify.compare(network, module.load(file), batches)
             weights = [part for part in files_of(file) if part.suffix in row.companions] or files_of(file)
             sizes.append(f"{sum(part.stat().st_size for part in weights):,}")
             binary = f"{len(job.kernels) - len(float_layers)} / {len(job.kernels)}"
@@ -78,19 +78,19 @@ def cells(job, images):
     return [f"{count(job.model)['bytes_minimum']:,}", *sizes, *measurements]
 
 
-def table_row(job, images, note=""):
+def table_row(job, batches, note=""):
     """Return one row of a table."""
     experiment = job.experiment
     bop = ", Bop" if experiment.latent_free else ""
     name = f"`{experiment.network.name}` {experiment.scheme.name} {experiment.scheme.bits}{bop}{note}"
-    return f"| {' | '.join([name, *cells(job, images)])} |\n"
+    return f"| {' | '.join([name, *cells(job, batches)])} |\n"
 
 
 def trained(directory):
     """Return the row of a run."""
     experiment, model = load_run(directory)
     job = ExportJob(model, experiment, Run.read(directory).environment["dataset"]["labels"])
-    return table_row(job, verify.load_sample(experiment, None, IMAGES).images, f", {experiment.data.name}")
+    return table_row(job, list(verify.load_sample(experiment, None, IMAGES).batches), f", {experiment.data.name}")
 
 
 def random(network):
@@ -99,7 +99,7 @@ def random(network):
     model = build_model(experiment)
     images = randomize_weights(model)
     labels = [str(label) for label in range(experiment.data.row.classes)]
-    return table_row(ExportJob(model, experiment, labels), images)
+    return table_row(ExportJob(model, experiment, labels), [images])
 
 
 def main():

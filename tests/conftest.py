@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from helpers import free_memory, once
+from helpers import free_memory, once, shared_folder
 
 import bnn_keras
 
@@ -16,6 +16,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update", action="store_true", help="rewrite the golden copies of experiments, and skip their test"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _data_home(tmp_path_factory):
+    """Tests, and the processes they start, write no key into the user's home."""
+    os.environ["XDG_DATA_HOME"] = str(shared_folder(tmp_path_factory) / "data_home")
 
 
 @pytest.fixture(autouse=True)

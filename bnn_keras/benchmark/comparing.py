@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnn_keras import catalog
+from bnn_keras import catalog, files
 from bnn_keras.benchmark import measuring, tables
 from bnn_keras.benchmark.engines import ENGINES, Entrant
 from bnn_keras.benchmark.tables import BenchmarkRow
@@ -36,6 +36,7 @@ def benchmark(
     rounds: int = 10,
     seconds: float = 0.2,
     best: bool = False,
+    trust: bool = False,
     output: str | Path | None = None,
     plot: str | Path | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -53,6 +54,7 @@ def benchmark(
         rounds: The number of turns of each file.
         seconds: The length of a turn. An inference that has started is finished.
         best: Use the best weights of runs instead of the last.
+        trust: Open a SavedModel that this machine did not export (see `open_export`).
         output: A file for the table of all measurements: `.csv`, `.json` or `.md`.
         plot: A file for a plot of the latencies: `.png`, `.svg` or `.pdf`.
         log: A function that receives a line for each step.
@@ -75,9 +77,9 @@ def benchmark(
     tables.check_suffixes(output, plot)
     threads = tuple(dict.fromkeys(threads)) or tuple(dict.fromkeys((1, len(os.sched_getaffinity(0)))))
     batch_sizes = tuple(dict.fromkeys(batch_sizes)) or BATCH_SIZES
-    with tempfile.TemporaryDirectory(prefix="bnn-keras-") as folder:
+    with files.writing_temporary(), tempfile.TemporaryDirectory(prefix="bnn-keras-") as folder:
         entrants: list[Entrant] = []
-        writers = {source: _file_writer(source, best) for source in map(str, sources)}
+        writers = {source: _file_writer(source, best, trust) for source in map(str, sources)}
         for index, (source, write_files) in enumerate(writers.items()):
             log(f"{source}: preparing")
             entrants += write_files(engines, Path(folder) / str(index))
@@ -100,7 +102,7 @@ def _check_engines(names: Sequence[str]) -> None:
             raise BnnError(unknown("engine", name, ENGINES))
 
 
-def _file_writer(source: str, best: bool) -> Callable[[Sequence[str], Path], list[Entrant]]:
+def _file_writer(source: str, best: bool, trust: bool) -> Callable[[Sequence[str], Path], list[Entrant]]:
     """Return a function (engines, folder) → entrants that writes the files of a source.
 
     Raises:
@@ -111,7 +113,7 @@ def _file_writer(source: str, best: bool) -> Callable[[Sequence[str], Path], lis
     if Path(source).exists():
         if best:
             raise BnnError(f"{source!r} is an exported file, which has one set of weights; leave --best out")
-        entrant = _entrant_of_file(source)
+        entrant = _entrant_of_file(source, trust)
         return lambda engines, folder: [entrant]
     if source in catalog.NETWORKS:
         return lambda engines, folder: _write_entrants(_source_of_network(source), source, None, engines, folder)
@@ -131,14 +133,14 @@ def _source_of_network(name: str) -> ExportJob:
     return ExportJob(model, experiment, list(map(str, range(model.output_shape[-1]))))
 
 
-def _entrant_of_file(source: str) -> Entrant:
+def _entrant_of_file(source: str, trust: bool) -> Entrant:
     """Return the entrant of an exported file.
 
     Raises:
-        BnnError: The file is damaged, or is not an exported file.
+        BnnError: The file is damaged, is not an exported file, or is not trusted.
     """
     path = Path(source)
-    exported = open_export(path)
+    exported = open_export(path, trust=trust)
     sidecar = {} if catalog.FORMATS[exported.format].self_contained else read_sidecar(path)
     return Entrant(
         source=source,

@@ -15,7 +15,7 @@ from bnn_keras.data.datasets import (
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
 from bnn_keras.data.records import check_labels, check_record, record_of
 from bnn_keras.data.resizing import resize_and_crop
-from bnn_keras.data.user_images import read_images
+from bnn_keras.data.user_images import image_batches
 
 __all__ = [
     "Dataset",
@@ -28,11 +28,11 @@ __all__ = [
     "find_data",
     "find_dataset",
     "hold_out",
+    "image_batches",
     "normalise",
     "open_data",
     "open_dataset",
     "open_test_data",
-    "read_images",
     "record_of",
     "resize_and_crop",
     "steps_per_epoch",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -21,87 +24,187 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 BACKGROUND = (255, 255, 255, 255)  # behind transparent pixels: white
 
+T = TypeVar("T")
 
-def read_images(source: str | Path, experiment: Experiment) -> tuple[list[str], np.ndarray]:
-    """Read images and preprocess them for an experiment's network.
+
+def image_batches(
+    sources: Iterable[Any], experiment: Experiment, batch_size: int, failed: dict[str, str] | None = None
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Read images batch by batch and preprocess them for an experiment's network.
 
     Image files and uint8 arrays are preprocessed as in evaluation. Image files are first rotated as their EXIF
     orientation says, transparent pixels are blended with white, and images of another size are resized and cropped
-    (`resize_and_crop`), with a warning. Float arrays are used unchanged.
+    (`resize_and_crop`), with a warning at the end. Float arrays are used unchanged.
+
+    No more than a batch is held in memory. `.npy` files are mapped into memory.
 
     Args:
-        source: An image file, a folder of image files, or a `.npy` file of images (N, height, width, channels) or of
-            one image (height, width, channels).
+        sources: Each is an image file; a folder of image files, also in folders inside; a `.npy` file; or an array. An
+            array has images (N, height, width, channels) or one image (height, width, channels), where grey images need
+            no axis of channels. Folders are read in the order of their files' names, without hidden files and folders
+            and without links to folders.
         experiment: Sets image shape and preprocessing.
+        batch_size: Images per batch; the last batch may have fewer.
+        failed: Receives the error message of each source or file that cannot be read, by its name; the others are read.
+            By default the first one raises its error.
 
-    Returns:
+    Yields:
         Names of the images, and the images as float32, (N, height, width, channels).
 
     Raises:
-        BnnError: The images cannot be read, an array does not have the network's image shape, or a float array has
-            NaN or infinite values.
+        BnnError: Images cannot be read, an array does not have the network's image shape, or a float array has NaN or
+            infinite values.
 
     Example:
-        >>> import tempfile
-        >>> from pathlib import Path
         >>> import bnn_keras
         >>> import numpy as np
-        >>> from bnn_keras.data import read_images
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.save(Path(folder, "digits.npy"), np.zeros((2, 28, 28, 1), np.uint8))
-        ...     names, images = read_images(Path(folder, "digits.npy"), bnn_keras.resolve("lenet5").experiment)
-        >>> names, images.shape
-        (['digits.npy[0]', 'digits.npy[1]'], (2, 28, 28, 1))
+        >>> from bnn_keras.data import image_batches
+        >>> digits = np.zeros((3, 28, 28, 1), np.uint8)
+        >>> for names, images in image_batches([digits], bnn_keras.resolve("lenet5").experiment, batch_size=2):
+        ...     print(names, images.shape)
+        ['images[0][0]', 'images[0][1]'] (2, 28, 28, 1)
+        ['images[0][2]'] (1, 28, 28, 1)
     """
-    path, shape = Path(source), experiment.input_shape
-    if path.suffix == ".npy":
-        batch = _read_array(path, shape)
-        names = [f"{path.name}[{index}]" for index in range(len(batch))]
-    else:
-        files = _image_files(path)
-        batch = np.stack(list(_resized(files, experiment)))
-        names = [str(file) for file in files]
-    return names, normalise(experiment)(batch).numpy() if batch.dtype == np.uint8 else batch
+    images = _Reader(experiment, failed).images(sources)
+    while batch := list(itertools.islice(images, batch_size)):
+        yield [name for name, _ in batch], _inputs([pixels for _, pixels in batch], experiment)
 
 
-def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _inputs(images: list[np.ndarray], experiment: Experiment) -> np.ndarray:
+    """Return images as one array of network inputs: pixels are normalised, floats are unchanged."""
+    parts = []
+    for are_pixels, group in itertools.groupby(images, lambda image: image.dtype == np.uint8):
+        values = np.stack(list(group))
+        parts.append(normalise(experiment)(values).numpy() if are_pixels else values.astype(np.float32))
+    return np.concatenate(parts)
+
+
+class _Reader:
+    """Reads sources image by image.
+
+    Args:
+        experiment: Sets image shape and preprocessing.
+        failed: Receives the error messages of what cannot be read; None to raise the first error.
+    """
+
+    def __init__(self, experiment: Experiment, failed: dict[str, str] | None) -> None:
+        self._experiment, self._failed = experiment, failed
+        self._files, self._other_sizes = 0, 0
+        self._first_other = ""
+
+    def images(self, sources: Iterable[Any]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the name and the pixels or floats of each image. Warn at the end if some had another size."""
+        for position, source in enumerate(sources):
+            if isinstance(source, str | os.PathLike):
+                for file in self._attempt(_files, str(source), Path(source)):
+                    yield from self._attempt(self._read_file, str(file), file)
+            else:
+                yield from self._attempt(self._read_array, f"images[{position}]", source)
+        self._warn()
+
+    def _attempt(self, read: Callable[[str, Any], Iterable[T]], name: str, source: Any) -> Iterable[T]:
+        try:
+            return read(name, source)
+        except BnnError as error:
+            if self._failed is None:
+                raise
+            self._failed[name] = str(error)
+            return ()
+
+    def _read_file(self, name: str, file: Path) -> Iterable[tuple[str, np.ndarray]]:
+        if file.suffix == ".npy":
+            array = _check_array(name, _map_array(file), self._experiment.input_shape)
+            return _named(file.name, array)
+        height, width, channels = self._experiment.input_shape
+        image = _read_image(file, channels)
+        self._files += 1
+        if image.shape[:2] != (height, width):
+            self._other_sizes += 1
+            self._first_other = self._first_other or f"{name!r} ({image.shape[0]} × {image.shape[1]})"
+        return [(name, np.asarray(resize_and_crop(image, self._experiment)))]
+
+    def _read_array(self, name: str, array: Any) -> Iterable[tuple[str, np.ndarray]]:
+        return _named(name, _check_array(name, np.asarray(array), self._experiment.input_shape))
+
+    def _warn(self) -> None:
+        height, width, _ = self._experiment.input_shape
+        if self._other_sizes:
+            warnings.warn(
+                f"{self._other_sizes} of {self._files} images are not {height} × {width} pixels, so they are resized "
+                f"and their centre is cropped; the first is {self._first_other}",
+                stacklevel=1,
+            )
+
+
+def _named(name: str, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    return ((f"{name}[{index}]", image) for index, image in enumerate(images))
+
+
+def _map_array(path: Path) -> np.ndarray:
     try:
         # Mapping the file compares its size with the shape in its header, and does not take .npz files or objects.
         with np.errstate(over="raise"):
-            array = np.lib.format.open_memmap(path, mode="r")
+            return np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, ArithmeticError, EOFError) as error:
         raise BnnError(f"cannot read {str(path)!r} as a NumPy array ({error}); give a .npy file of images") from error
+
+
+def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array as images (N, height, width, channels).
+
+    Raises:
+        BnnError: It has another shape or type, or NaN or infinite values.
+    """
+    received = array.shape
+    if shape[-1] == 1 and array.shape[-2:] == shape[:2]:
+        array = array[..., None]
     if array.shape == shape:
         array = array[None]
     if array.ndim != 4 or array.shape[1:] != shape or not len(array):
         expected = ("N", *shape)
-        raise BnnError(f"{str(path)!r} has shape {array.shape}; expected ({', '.join(map(str, expected))}); reshape it")
+        raise BnnError(f"{name!r} has shape {received}; expected ({', '.join(map(str, expected))}); reshape it")
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise BnnError(
-            f"{str(path)!r} holds {array.dtype}; expected uint8 pixels or floats that are already normalised"
-        )
-    if array.dtype == np.uint8:
-        return np.array(array)
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    unusable = len(array) - int(np.isfinite(array).all((1, 2, 3)).sum())
+        raise BnnError(f"{name!r} holds {array.dtype}; expected uint8 pixels or floats that are already normalised")
+    unusable = 0 if array.dtype == np.uint8 else len(array) - sum(map(_is_finite, array))
     if unusable:
         raise BnnError(
-            f"{str(path)!r} has NaN or infinite values in {unusable} of {len(array)} images; expected finite float32 "
+            f"{name!r} has NaN or infinite values in {unusable} of {len(array)} images; expected finite float32 "
             "pixels; correct the array"
         )
     return array
 
 
-def _image_files(path: Path) -> list[Path]:
+def _is_finite(image: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(image.astype(np.float32)).all())
+
+
+def _files(name: str, path: Path) -> list[Path]:
+    """Return the image files of a folder, or the file itself."""
     if not path.exists():
-        raise BnnError(f"no file or folder {str(path)!r}; give an image, a folder of images or a .npy file")
+        raise BnnError(f"no file or folder {name!r}; give an image, a folder of images or a .npy file")
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    try:
+        files = list(_image_files(path))
+    except OSError as error:
+        raise BnnError(
+            f"cannot read folder {error.filename or name!r} ({error.strerror}); fix its permissions"
+        ) from error
     if not files:
-        raise BnnError(f"folder {str(path)!r} has no images; expected files named *{', *'.join(IMAGE_SUFFIXES)}")
+        raise BnnError(f"folder {name!r} has no images; expected files named *{', *'.join(IMAGE_SUFFIXES)}")
     return files
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if not path.is_symlink():  # a link may lead back to this folder
+                yield from _image_files(path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path
 
 
 def _read_image(path: Path, channels: int) -> np.ndarray:
@@ -129,20 +232,3 @@ def _decode(data: bytes) -> Image.Image:
         return image
     decoded.info = image.info  # has the EXIF data
     return decoded
-
-
-def _resized(files: list[Path], experiment: Experiment) -> Iterator[np.ndarray]:
-    """Yield images in the network's size. Warn at the end if some had another size."""
-    height, width, channels = experiment.input_shape
-    others = []
-    for file in files:
-        image = _read_image(file, channels)
-        if image.shape[:2] != (height, width):
-            others.append(f"{str(file)!r} ({image.shape[0]} × {image.shape[1]})")
-        yield np.asarray(resize_and_crop(image, experiment))
-    if others:
-        warnings.warn(
-            f"{len(others)} of {len(files)} images are not {height} × {width} pixels, so they are resized and their "
-            f"centre is cropped; the first is {others[0]}",
-            stacklevel=1,
-        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +121,17 @@ def export_run(
 def _export(directory: str | Path, row: catalog.FormatRow, path: Path, options: ExportOptions) -> dict[str, Any]:
     run = Run.read(directory)
     _check_options(row, options)
-    check_destination(row, path, run)
+    check = functools.partial(check_destination, row, path, run)
+    check()
     job = _job(run, row, options)
     sample = verify.load_sample(job.experiment, options.verify_on, options.verify_images, options.location)
     limits = verify.Limits.for_sample(sample, options.min_agreement, options.tolerance)
     network = with_keras(lambda images: job.model(images, training=False))
-    with contextlib.closing(job), _staged(path) as staged:
+    with contextlib.closing(job), _staged(path, check) as staged:
         float_layers = _convert(row, job, staged)
         _check_float_layers(row, float_layers, options.allow_float)
         exported = load_predictor(row, staged, job.floats, job.softmax)
-        measured = verify.compare(verify.log_softmax(network) if job.softmax else network, exported, sample.images)
+        measured = verify.compare(verify.log_softmax(network) if job.softmax else network, exported, sample.batches)
         verify.check(measured, sample, limits)
         description = {
             "format": row.name,
@@ -209,10 +211,11 @@ def _check_float_layers(row: catalog.FormatRow, float_layers: dict[str, str], al
 
 
 @contextlib.contextmanager
-def _staged(path: Path) -> Iterator[Path]:
+def _staged(path: Path, check: Callable[[], None]) -> Iterator[Path]:
     """Yield a path with the same name in a temporary folder beside `path`; on success, move its files to `path`.
 
-    The sidecar moves last. After an error, also Ctrl-C or SIGTERM, `path` is unchanged and nothing is left beside it.
+    Right before, `check` verifies again that they may replace what is there. The sidecar moves last. After an error,
+    also Ctrl-C or SIGTERM, `path` is unchanged and nothing is left beside it.
     """
     created = [folder for folder in path.parents if not folder.exists()]
     with files.writing(path), files.exiting_on_signals():
@@ -222,6 +225,7 @@ def _staged(path: Path) -> Iterator[Path]:
                 staged = Path(folder) / path.name
                 with _converters_ended_on_exit():
                     yield staged
+                check()
                 for part in sorted(Path(folder).iterdir(), key=lambda part: part == sidecar_path(staged)):
                     files.replace(part, path.parent / part.name)
         finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from bnn_keras import files
 from bnn_keras.experiment import Experiment
 from bnn_keras.export.freeze import binary_kernels, freeze
 from bnn_keras.export.kernels import Kernel
@@ -52,9 +53,10 @@ class ExportJob:
 
         Binary dense layers are pointwise convolutions in it. `close` removes the folder, or the end of this object.
         """
-        folder, _ = self._folder
-        path = folder / "graph"
-        save_graph(freeze(self.model, self.kernels, dense_as_convolutions=True), path, self.softmax)
+        network = freeze(self.model, self.kernels, dense_as_convolutions=True)
+        with files.writing_temporary():
+            path = self._folder[0] / "graph"
+            save_graph(network, path, self.softmax)
         return path
 
     @functools.cached_property

@@ -11,6 +11,7 @@ from bnn_keras.experiment import Experiment, parse
 from bnn_keras.export.formats import format_of, load_predictor, self_contained_module
 from bnn_keras.export.predictors import Predictor
 from bnn_keras.export.sidecar import read_sidecar, sidecar_path
+from bnn_keras.export.trust import is_signed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Exported:
     logits: Predictor
 
 
-def open_export(file: str | Path, batch_size: int | None = None, threads: int | None = None) -> Exported:
+def open_export(
+    file: str | Path, batch_size: int | None = None, threads: int | None = None, trust: bool = False
+) -> Exported:
     """Open a file that `export_run` wrote.
 
     Packed files are self-contained. All others need their sidecar, which holds labels, preprocessing and checksums; a
@@ -41,9 +44,11 @@ def open_export(file: str | Path, batch_size: int | None = None, threads: int | 
         file: The file or folder.
         batch_size: Images per batch; None for the file's own.
         threads: Number of threads; None for the library's default.
+        trust: Open a SavedModel that this machine did not export. It is a program, which can read and write your files.
 
     Raises:
-        BnnError: The file or its sidecar is missing or damaged, or the file has another batch size.
+        BnnError: The file or its sidecar is missing or damaged, the file has another batch size, or it is a SavedModel
+            that this machine did not export.
 
     Example:
         >>> from bnn_keras.export import open_export
@@ -71,6 +76,12 @@ def open_export(file: str | Path, batch_size: int | None = None, threads: int | 
         return Exported(row.name, *self_contained_module(row).open_file(path, threads))
     sidecar = read_sidecar(path)
     row = catalog.find("format", sidecar["format"])
+    if row.code and not trust and not is_signed(sidecar["sha256"], sidecar.get("signature")):
+        raise BnnError(
+            f"{str(path)!r} was not exported by you on this machine, and a file of format {row.name!r} is a program, "
+            "which can read and write your files; add --trust (trust=True in Python) if you trust the person who made "
+            "it, or ask for a packed file"
+        )
     experiment = parse(sidecar["experiment"], str(sidecar_path(path)))
     labels, classes = sidecar["labels"], experiment.data.row.classes
     if len(labels) != classes:

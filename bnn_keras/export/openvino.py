@@ -62,6 +62,9 @@ def write(
 
     Returns:
         The float kernels, (filters, height, width, inputs) or (units, inputs), and why they are float.
+
+    Raises:
+        OSError: The files cannot be written.
     """
     model = ov.convert_model(graph)
     model.reshape({model.inputs[0]: [batch_size, *list(model.inputs[0].partial_shape)[1:]]})
@@ -73,7 +76,10 @@ def write(
         if node.get_friendly_name() in signs:
             binarize(node)
     model.validate_nodes_and_infer_types()
-    ov.save_model(model, file, compress_to_fp16=False)
+    try:
+        ov.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
     return constants
 
 

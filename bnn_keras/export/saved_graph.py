@@ -6,6 +6,16 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from bnn_keras.data.readers import reason_of
+
+# TensorFlow's errors for those of the operating system: no space, no permission, a file that is too large, others.
+_WRITE_ERRORS = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.OutOfRangeError,
+    tf.errors.UnknownError,
+)
+
 INPUT, OUTPUT = "images", "outputs"
 
 
@@ -16,6 +26,9 @@ def save_graph(network: tf.keras.Model, folder: Path, softmax: bool = False) -> 
         network: The network; usually frozen.
         folder: The folder to write.
         softmax: Return probabilities instead of logits.
+
+    Raises:
+        OSError: The folder cannot be written.
     """
     module = tf.Module()
     module.variables_of_network = network.variables
@@ -28,4 +41,8 @@ def save_graph(network: tf.keras.Model, folder: Path, softmax: bool = False) -> 
     module.serve = tf.function(outputs, input_signature=[images])
     # Gradient functions of quantizers capture variables that are not tracked, and inference needs no gradients.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(folder), signatures=module.serve, options=options)
+    try:
+        tf.saved_model.save(module, str(folder), signatures=module.serve, options=options)
+    except _WRITE_ERRORS as error:
+        *_, reason = reason_of(error).split("; ")  # behind the file's name
+        raise OSError(reason) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ import pydantic
 import bnn_keras
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
+from bnn_keras.export import trust
 from bnn_keras.export.formats import files_of, format_of
 
 SIDECAR_VERSION = 1
@@ -34,6 +36,7 @@ class _Fields(pydantic.BaseModel):
     labels: list[str]
     experiment: str
     sha256: dict[str, str] = pydantic.Field(min_length=1)
+    signature: str | None = None
     bytes: int | None = None
     binary_layers: int | None = None
     packed_layers: int | None = None
@@ -59,21 +62,37 @@ def write_sidecar(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
     Args:
         file: The exported file or folder.
         fields: What to record besides the sidecar's version, the size of the file, its checksums and the versions of
-            packages.
+            packages. If the file has code, a signature of its checksums is recorded too, by which `open_export`
+            recognises an export of this machine.
 
     Returns:
         The sidecar.
     """
     parts = files_of(file)
+    digests = {str(part.relative_to(file.parent)): sha256_of(part) for part in parts}
     sidecar = {
         "sidecar_version": SIDECAR_VERSION,
         **fields,
         "bytes": sum(part.stat().st_size for part in parts),
         "versions": _versions(),
-        "sha256": {str(part.relative_to(file.parent)): sha256_of(part) for part in parts},
+        "sha256": digests,
+        **(_signature(digests) if catalog.FORMATS[fields["format"]].code else {}),
     }
     sidecar_path(file).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
     return sidecar
+
+
+def _signature(digests: dict[str, str]) -> dict[str, str]:
+    """Return the field with the signature; nothing, with a warning, if there is no key."""
+    try:
+        return {"signature": trust.sign(digests)}
+    except OSError as error:
+        warnings.warn(
+            f"cannot use the key {str(trust.key_file())!r} ({error.strerror or error}): opening this export will need "
+            "--trust (trust=True in Python)",
+            stacklevel=1,
+        )
+        return {}
 
 
 def read_sidecar(file: Path) -> dict[str, Any]:

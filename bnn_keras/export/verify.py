@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from bnn_keras.data import (
+    Dataset,
     available_data,
     evaluation_batches,
+    image_batches,
     normalise,
     open_test_data,
-    read_images,
     training_examples,
 )
 from bnn_keras.errors import BnnError
@@ -24,6 +27,7 @@ from bnn_keras.export.predictors import Predictor
 from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
 RANDOM = "random"
+_BATCH = 32
 _RANDOM_IMAGES = 64
 _CALIBRATION_IMAGES = 64
 AGREEMENT = 99.9  # percent
@@ -36,11 +40,11 @@ class Sample:
 
     Attributes:
         name: Their source, "random" for random images.
-        images: Normalised images, (images, height, width, channels).
+        batches: Batches of normalised images, (images, height, width, channels). They can be read once.
     """
 
     name: str
-    images: np.ndarray
+    batches: Iterable[np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +73,7 @@ def load_sample(
     count: int,
     location: DataLocation = DEFAULT_LOCATION,
 ) -> Sample:
-    """Load the images to verify on.
+    """Open the images to verify on. They are read batch by batch; only the first batch is read at once.
 
     Args:
         experiment: The experiment of the network.
@@ -90,12 +94,13 @@ def load_sample(
                 UserWarning,
                 stacklevel=2,
             )
-            return Sample(RANDOM, _random(experiment))
+            return Sample(RANDOM, [_random(experiment)])
     elif Path(verify_on).exists():
-        return Sample(verify_on, read_images(verify_on, experiment)[1][:count])
+        images = (batch for _, batch in image_batches([verify_on], experiment, _BATCH))
+        return Sample(verify_on, _first(images, count))
     else:
         dataset = open_test_data(experiment, verify_on, location)
-    return Sample(f"{dataset.info.name} {dataset.info.test}", _first(evaluation_batches(dataset, experiment), count))
+    return Sample(f"{dataset.info.name} {dataset.info.test}", _first(_images(dataset, experiment), count))
 
 
 def calibration(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> np.ndarray:
@@ -103,17 +108,24 @@ def calibration(experiment: Experiment, location: DataLocation = DEFAULT_LOCATIO
     dataset = available_data(experiment, location)
     if dataset is None:
         return _random(experiment)
-    return _first(evaluation_batches(training_examples(dataset), experiment), _CALIBRATION_IMAGES)
+    return np.concatenate(list(_first(_images(training_examples(dataset), experiment), _CALIBRATION_IMAGES)))
 
 
-def _first(batches: tf.data.Dataset, count: int) -> np.ndarray:
-    """Return the first `count` images of a dataset of batches."""
-    parts: list[np.ndarray] = []
-    for images, _ in batches:
-        parts.append(images.numpy()[: count - sum(map(len, parts))])
-        if sum(map(len, parts)) >= count:
-            break
-    return np.concatenate(parts)
+def _images(dataset: Dataset, experiment: Experiment) -> Iterator[np.ndarray]:
+    return (images.numpy() for images, _ in evaluation_batches(dataset, experiment, _BATCH))
+
+
+def _first(batches: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Return batches of the first `count` images. The first batch is read at once, so that its errors come early."""
+    return _limited(itertools.chain([next(batches)], batches), count)
+
+
+def _limited(batches: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    for batch in batches:
+        yield batch[:count]
+        count -= len(batch)
+        if count <= 0:
+            return
 
 
 def _random(experiment: Experiment) -> np.ndarray:
@@ -123,25 +135,29 @@ def _random(experiment: Experiment) -> np.ndarray:
     return normalise(experiment)(pixels).numpy()
 
 
-def compare(network: Predictor, file: Predictor, images: np.ndarray, batch_size: int = 32) -> dict[str, Any]:
+def compare(network: Predictor, file: Predictor, batches: Iterable[np.ndarray]) -> dict[str, Any]:
     """Measure how far the logits of an exported file are from those of its network.
 
     We compare the median logit error: rounding can flip single signs, a wrong layer shifts every image.
+
+    Args:
+        network: The network.
+        file: The exported file.
+        batches: Batches of normalised images, at least one.
 
     Returns:
         `images`, their number; `agreement` of the top-1 class in percent; `logit_error`, the median over the images of
         |file − network| / |network|, and `largest_logit_error`, the maximum.
     """
     same, errors = 0, []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
+    for batch in batches:
         expected, actual = network(batch), file(batch)
         same += int((expected.argmax(-1) == actual.argmax(-1)).sum())
         scale = np.maximum(np.linalg.norm(expected, axis=-1), np.finfo(np.float32).tiny)
         errors.extend(np.linalg.norm(actual - expected, axis=-1) / scale)
     return {
-        "images": len(images),
-        "agreement": round(100 * same / len(images), 4),
+        "images": len(errors),
+        "agreement": round(100 * same / len(errors), 4),
         "logit_error": float(np.median(errors)),
         "largest_logit_error": float(np.max(errors)),
     }

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from typing import IO, Any
 
+from bnn_keras import files
 from bnn_keras.errors import BnnError
 
 # Python 3.10 has no option -P: without this, a module in the current folder replaces the library of the same name.
@@ -79,7 +80,8 @@ class Worker:
 
     def _start(self) -> _Process:
         if self._process is None:
-            log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+            with files.writing_temporary():
+                log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
             handle = subprocess.Popen(
                 [sys.executable, "-c", _START],
                 stdin=subprocess.PIPE,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import numpy as np
@@ -161,6 +162,34 @@ def test_note_for_an_experiment_that_differs_from_its_recipe(tmp_path):
     result = run_bnnk("train", "lenet5", "--dataset", "mnist", "--optimizer", "adam", "--manual-dir", "/nowhere")
     assert result.exit_code == 1
     assert "Note: no recipe for lenet5 with mnist, adam; based on xnor_net/lenet5_mnist_5k with" in result.stderr
+
+
+@pytest.mark.filterwarnings("default")
+def test_predict_reports_a_damaged_file_and_predicts_the_others(trained, tmp_path):
+    folder = tmp_path / "images" / "more"
+    folder.mkdir(parents=True)
+    for name in ("0.png", "more/1.png", "more/3.png"):
+        tf.io.write_file(str(folder.parent / name), tf.io.encode_png(np.zeros((28, 28, 1), np.uint8)))
+    (folder / "2.png").write_text("no image")
+    np.save(tmp_path / "two.npy", np.zeros((2, 28, 28, 1), np.uint8))
+    words = ("predict", trained, folder.parent, tmp_path / "two.npy", "--logits", tmp_path / "logits.npy")
+    result = run_bnnk(*words)
+    assert result.exit_code == 1
+    warning, error = result.stderr.splitlines()
+    assert warning.startswith(f"Warning: cannot read '{folder / '2.png'}' as an image (")
+    assert error == "Error: 1 input(s) could not be read, see above; all others are predicted"
+    names = ["0.png", "1.png", "3.png", "two.npy[0]", "two.npy[1]"]
+    assert [Path(line.split()[0]).name for line in result.stdout.splitlines()[2:]] == names
+    assert np.load(tmp_path / "logits.npy").shape == (5, 10)
+    result = run_bnnk(*words, "--json")
+    assert result.exit_code == 1
+    *rows, failed = json.loads(result.stdout)
+    assert [Path(row["input"]).name for row in rows] == names
+    assert failed == {"input": str(folder / "2.png"), "error": warning.removeprefix("Warning: ")}
+
+
+def test_predict_recognises_swapped_arguments(trained):
+    assert f"write it first: `bnnk predict {trained} image.png`" in error_line("predict", "image.png", trained)
 
 
 @pytest.mark.parametrize(

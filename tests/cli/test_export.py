@@ -76,8 +76,8 @@ def test_evaluate_and_predict_with_a_file(packed, trained, data_dir, images, tmp
     [
         (["evaluate"], "got 'nothing'; expected RUN or --model FILE in the place of RUN"),
         (["evaluate", "run", "--model", "file"], "got 'run'; expected nothing beside --model FILE"),
-        (["predict", "run"], "got 'run'; expected RUN INPUT or --model FILE in the place of RUN"),
-        (["predict", "run", "images", "--model", "file"], "got 'run images'; expected INPUT beside --model FILE"),
+        (["predict", "run"], "got 'run'; expected RUN INPUT… or --model FILE in the place of RUN"),
+        (["predict", "--model", "file"], "got 'nothing'; expected INPUT… beside --model FILE"),
     ],
 )
 def test_wrong_usage_exits_2(words, expected):

@@ -1,8 +1,10 @@
 """Output of commands: JSON values, tables and messages."""
 
 import json
+import tempfile
 
 import pytest
+from helpers import error_line
 
 from bnn_keras.cli.output import print_json, print_line, print_message, print_table
 
@@ -35,3 +37,22 @@ def test_control_characters_do_not_reach_the_terminal(capsys):
     text = printed.out + printed.err
     assert text.count("\\x1b]0;title\\x07\\x1b[2J\\r\\udcff.png") == 3
     assert text.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "run", "x.png"),
+        ("train", "lenet5", "--run", "run"),
+        ("export", "run", "--to", "onnx", "-o", "x.onnx"),
+    ],
+)
+def test_no_temporary_folder_is_one_clear_error(words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    line = error_line(*words)
+    assert line == (
+        "cannot write temporary files (No usable temporary directory found in ['/nowhere']); free disk space, or set "
+        "TMPDIR to another folder"
+    )

@@ -1,6 +1,7 @@
 """Read images of users: orientation, transparency, colours, sizes, and errors."""
 
 import os
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 
 from bnn_keras import resolve
-from bnn_keras.data.pipelines import denormalise
-from bnn_keras.data.user_images import read_images
+from bnn_keras.data import user_images
+from bnn_keras.data.pipelines import denormalise, normalise
+from bnn_keras.data.user_images import image_batches
 from bnn_keras.errors import BnnError
 
 
@@ -24,6 +26,12 @@ def grey():
 def coloured():
     """An experiment on coloured images of 32 × 32 pixels."""
     return resolve("resnet20").experiment
+
+
+def read_images(source, experiment):
+    """Return the names of the images of a source, and the images."""
+    ((names, images),) = image_batches([source], experiment, 100)
+    return names, images
 
 
 def pixels_of(source, experiment):
@@ -176,3 +184,75 @@ def test_file_name_that_is_not_utf_8(grey, tmp_path):
     Image.fromarray(gradient(28, 28)).save(file)
     names, _ = read_images(tmp_path, grey)
     assert names == [str(file)]
+
+
+def test_no_more_than_a_batch_is_read_ahead(grey, tmp_path, monkeypatch):
+    for index in range(10):
+        Image.fromarray(gradient(28, 28)).save(tmp_path / f"{index}.png")
+    read = []
+    monkeypatch.setattr(
+        user_images, "_read_image", lambda file, channels: read.append(file.name) or gradient(28, 28, 1)
+    )
+    counts = [(len(names), len(read)) for names, _ in image_batches([tmp_path], grey, 4)]
+    assert counts == [(4, 4), (4, 8), (2, 10)]
+    assert read == [f"{index}.png" for index in range(10)]
+
+
+def test_array_files_are_not_read_as_a_whole(grey, tmp_path):
+    header_only(tmp_path / "images.npy", 1_000_000)
+    os.truncate(tmp_path / "images.npy", 1_000_000 * 28 * 28 + 128)  # zeros that occupy no space on the disk
+    tracemalloc.start()
+    names, images = next(image_batches([tmp_path / "images.npy"], grey, 32))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (names[31], images.shape) == ("images.npy[31]", (32, 28, 28, 1))
+    assert peak < 10_000_000
+
+
+def test_folders_of_folders_in_the_order_of_names(grey, tmp_path):
+    for name in ("b.png", "a/2.png", "a/1.PNG", "a/deep/0.bmp", "c/x.png", ".hidden/x.png", "a/.x.png", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(gradient(28, 28)).save(tmp_path / name, format="PNG")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    names, _ = read_images(tmp_path, grey)
+    assert [os.path.relpath(name, tmp_path) for name in names] == [
+        *("a/1.PNG", "a/2.png", "a/deep/0.bmp"),
+        *("b.png", "c/x.png"),
+    ]
+
+
+def test_what_cannot_be_read_is_left_out(grey, tmp_path):
+    for name in ("1.png", "3.png"):
+        Image.fromarray(gradient(28, 28)).save(tmp_path / name)
+    (tmp_path / "2.png").write_text("no image")
+    np.save(tmp_path / "bad.npy", np.zeros((2, 5, 5, 1), np.uint8))
+    (tmp_path / "empty").mkdir()
+    sources = [tmp_path, tmp_path / "bad.npy", np.zeros((28, 28), np.uint8), tmp_path / "empty", tmp_path / "gone.png"]
+    failed = {}
+    ((names, images),) = image_batches(sources, grey, 100, failed)
+    assert [Path(name).name for name in names] == ["1.png", "3.png", "images[2][0]"]
+    assert len(images) == 3
+    assert [Path(name).name for name in failed] == ["2.png", "bad.npy", "empty", "gone.png"]
+    for name, message in failed.items():
+        assert name in message
+    with pytest.raises(BnnError, match=r"cannot read '.*2.png' as an image"):
+        list(image_batches(sources, grey, 100))
+
+
+def test_arrays(grey, coloured):
+    pixels = gradient(28, 28, 1)
+    expected = normalise(grey)(pixels[None]).numpy()
+    for array in (pixels, pixels[None], pixels[..., 0], pixels[None, ..., 0], expected, expected[0].astype(np.float64)):
+        names, images = read_images(array, grey)
+        assert names == ["images[0][0]"]
+        assert images.dtype == np.float32
+        assert np.array_equal(images, expected)
+    ((_, images),) = image_batches([pixels, expected, pixels], grey, 3)
+    assert np.array_equal(images, np.repeat(expected, 3, 0))
+    for array, message in {
+        "grey": (pixels[..., 0], r"'images\[0\]' has shape \(28, 28\); expected \(N, 32, 32, 3\); reshape it"),
+        "integers": (np.zeros((32, 32, 3), int), r"'images\[0\]' holds int64; expected uint8 pixels or floats"),
+        "objects": ([None], r"'images\[0\]' has shape \(1,\)"),
+    }.values():
+        with pytest.raises(BnnError, match=message):
+            read_images(array, coloured)

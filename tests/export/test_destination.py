@@ -9,6 +9,7 @@ from helpers import error_line
 
 from bnn_keras import catalog, export_run, runs
 from bnn_keras.errors import BnnError
+from bnn_keras.export import verify
 from bnn_keras.export.destination import check_destination
 from bnn_keras.export.sidecar import sidecar_path, write_sidecar
 from bnn_keras.runs import Run
@@ -53,6 +54,22 @@ def test_export_to_an_existing_folder_or_to_a_run_deletes_nothing(trained, data_
         with pytest.raises(BnnError, match="choose another name"):
             export_run(run, "saved_model", folder, data_dir=data_dir)
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(("to", "name"), [("packed", "model.safetensors"), ("packed", "other/model.safetensors.json")])
+def test_file_that_appears_during_the_export_is_kept(trained, data_dir, tmp_path, monkeypatch, to, name):
+    check = verify.check
+
+    def check_later(*arguments):
+        check(*arguments)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("precious")
+
+    monkeypatch.setattr(verify, "check", check_later)
+    file = tmp_path / name.removesuffix(".json")
+    with pytest.raises(BnnError, match=rf"'{tmp_path / name}' exists and is not an earlier export"):
+        export_run(trained, to, file, verify_images=1, data_dir=data_dir)
+    assert {path: text for path, text in content(tmp_path).items() if text} == {tmp_path / name: b"precious"}
 
 
 @pytest.mark.parametrize("exists", [True, False])

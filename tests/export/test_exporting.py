@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -13,15 +14,16 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import EXPORTED, export_trained
+from helpers import EXPORTED, error_line, export_trained, limited_file_size
 
 from bnn_keras import catalog, evaluate, export_run, load_run, predict, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import count
-from bnn_keras.data import normalise, open_test_data
+from bnn_keras.data import normalise, open_test_data, user_images
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.export import formats, open_export, tflite, verify, worker
+from bnn_keras.export import job as job_module
 from bnn_keras.export.formats import files_of, format_module
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.random_weights import randomize_weights
@@ -91,7 +93,7 @@ def test_sidecar_describes_the_file(exported, trained, to):
     assert sidecar["bytes"] == sum(part.stat().st_size for part in files_of(file))
     assert sidecar["bytes_minimum"] == count(load_run(trained)[1])["bytes_minimum"]
     assert {"bnn-keras", "tensorflow", "larq-compute-engine", "openvino", "nncf", "tf2onnx"} == set(sidecar["versions"])
-    assert set(sidecar) == SIDECAR_KEYS
+    assert set(sidecar) == SIDECAR_KEYS | ({"signature"} if catalog.FORMATS[to].code else set())
     assert not [path.name for path in exported.iterdir() if path.name.startswith(".")]
 
 
@@ -253,6 +255,40 @@ def test_a_stopped_export_leaves_nothing(tmp_path, monkeypatch, number):
     assert not list((tmp_path / "temporary").glob("bnn-keras-*"))
 
 
+@pytest.mark.parametrize("to", ["saved_model", "tflite"])
+def test_full_temporary_folder_is_one_clear_error(tmp_path, monkeypatch, to):
+    run = run_of(tmp_path / "run", dataset="fake")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with limited_file_size(100_000):
+        line = error_line("export", run, "--to", to, "-o", tmp_path / EXPORTED[to])
+    assert line == (
+        f"cannot write temporary files in '{tmp_path / 'temporary'}' (File too large); free disk space, or set TMPDIR "
+        "to another folder"
+    )
+    assert not list((tmp_path / "temporary").glob("bnn-keras-*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "temporary"]
+
+
+@pytest.mark.parametrize("to", ["packed", "openvino", "saved_model"])
+def test_full_disk_is_one_clear_error(tmp_path, monkeypatch, to):
+    """The files of an export that are in memory, or in the temporary folder, do not fit where it is written."""
+    run = run_of(tmp_path / "run", dataset="fake")
+    worker.close()  # the next one has the limit too
+    save_graph = job_module.save_graph
+
+    def save_without_limit(*arguments):
+        with limited_file_size(-1):
+            save_graph(*arguments)
+
+    monkeypatch.setattr(job_module, "save_graph", save_without_limit)
+    with limited_file_size(20_000):
+        line = error_line("export", run, "--to", to, "-o", tmp_path / EXPORTED[to])
+    worker.close()
+    assert re.fullmatch(rf"cannot write '{tmp_path / EXPORTED[to]}' \([^\[\]']+\); free disk space, .*", line)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
 def test_an_earlier_export_is_replaced(trained, data_dir, tmp_path):
     file = tmp_path / "model"
     export_run(run_of(tmp_path / "run"), "saved_model", file, verify_images=1, data_dir=data_dir)
@@ -266,9 +302,25 @@ def test_an_earlier_export_is_replaced(trained, data_dir, tmp_path):
 def test_logit_error_is_the_median_over_the_images():
     images = np.ones((5, 2), np.float32)
     factors = np.array([1, 1.1, 1.2, 1.3, 3], np.float32)[:, None]
-    measured = verify.compare(lambda batch: batch, lambda batch: batch * factors, images)
+    measured = verify.compare(lambda batch: batch, lambda batch: batch * factors, [images])
     assert measured["logit_error"] == pytest.approx(0.2, rel=1e-5)
     assert measured["largest_logit_error"] == pytest.approx(2, rel=1e-5)
+
+
+def test_images_to_verify_on_are_read_batch_by_batch(tmp_path, monkeypatch):
+    for index in range(100):
+        (tmp_path / f"{index:03}.png").touch()
+    read = []
+    monkeypatch.setattr(
+        user_images, "_read_image", lambda file, channels: read.append(file) or np.zeros((28, 28, 1), np.uint8)
+    )
+    experiment = resolve("lenet5").experiment
+    sample = verify.load_sample(experiment, str(tmp_path), 70)
+    assert len(read) == 32  # errors of the first images are found before the export
+    counts = []
+    logits = lambda images: counts.append(len(read)) or images[:, 0, :10, 0]  # noqa: E731
+    assert verify.compare(logits, logits, sample.batches)["images"] == 70
+    assert counts == [32, 32, 64, 64, 96, 96]
 
 
 def test_verification_catches_explicit_zero_padding(tmp_path):
@@ -282,9 +334,9 @@ def test_verification_catches_explicit_zero_padding(tmp_path):
     model = tf.keras.Model(images, tf.keras.layers.GlobalAveragePooling2D()(x))
     job = ExportJob(model, resolve("resnet20").experiment, [str(label) for label in range(32)])
     tflite.convert(job, tmp_path / "model.tflite")
-    sample = verify.Sample(verify.RANDOM, np.random.default_rng(0).normal(0, 1, (16, 8, 8, 32)).astype(np.float32))
+    sample = verify.Sample(verify.RANDOM, [np.random.default_rng(0).normal(0, 1, (16, 8, 8, 32)).astype(np.float32)])
     network = lambda images: model(images).numpy()  # noqa: E731
-    measured = verify.compare(network, tflite.load(tmp_path / "model.tflite"), sample.images)
+    measured = verify.compare(network, tflite.load(tmp_path / "model.tflite"), sample.batches)
     with pytest.raises(BnnError, match=r"the median error of the logits is .*, expected at most 0.001"):
         verify.check(measured, sample, verify.Limits.for_sample(sample))
 

@@ -1,6 +1,7 @@
 """Call functions in the worker process: results, exceptions, crashes."""
 
 import os
+import tempfile
 import time
 
 import pytest
@@ -62,3 +63,11 @@ def test_close_ends_all_processes(worker, tmp_path):
     time.sleep(1.5)
     assert not (tmp_path / "late").exists()
     worker.close()
+
+
+def test_no_temporary_folder_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    message = r"cannot write temporary files \(No usable temporary directory found in \['/nowhere'\]\); .* set TMPDIR"
+    with pytest.raises(BnnError, match=message):
+        Worker().call("os:getpid")

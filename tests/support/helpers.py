@@ -1,9 +1,11 @@
 """Functions that tests share: `from helpers import ...` (pytest puts this folder on the path)."""
 
+import contextlib
 import ctypes
 import fcntl
 import gc
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -108,13 +110,29 @@ def free_memory():
         ctypes.CDLL(None).malloc_trim(0)
 
 
+@contextlib.contextmanager
+def limited_file_size(size):
+    """Make writes beyond a number of bytes fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def shared_folder(tmp_path_factory):
+    """Return the temporary folder that the processes of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 def once(tmp_path_factory, name, make):
     """Return a folder that `make(folder)` filled, once per test run: the processes of pytest-xdist share it.
 
     Read it only. Other processes wait while one makes it.
     """
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    base = shared_folder(tmp_path_factory)
     folder, done = base / "shared" / name, base / f"{name}.done"
     with (base / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
