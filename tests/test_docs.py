@@ -1,18 +1,28 @@
 """Verify the documents: README's commands run, generated pages are up to date, links and names exist."""
 
+import ast
 import importlib.util
+import inspect
 import os
+import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import parity
 import pytest
 import tensorflow as tf
-from helpers import ROOT
+from helpers import ROOT, once
 
 import bnn_keras
 from bnn_keras import catalog
+
+DOCUMENTS = sorted(
+    path for pattern in ("*.md", "docs/*.md", "*/README.md", "experiments/results/*.md") for path in ROOT.glob(pattern)
+)
+FENCES = r"python( no-test: .+)?|sh( no-test)?|(text|toml|json|hex)"
 
 
 def blocks(text, kind):
@@ -73,19 +83,69 @@ def test_readme_commands_run(tmp_path, data_dir):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"quick", "mine", "irnet", "bop"}
 
 
-@pytest.mark.slow
-def test_readme_python_runs(tmp_path, data_dir):
-    (code,) = blocks((ROOT / "README.md").read_text(), "python")
-    assert float(run_python_in(code, tmp_path, data_dir)) > 85
+# Every block of Python of every document, named such as "docs/deploying.md-2".
+PYTHON = {
+    f"{document.relative_to(ROOT)}-{number}": code
+    for document in DOCUMENTS
+    for number, code in enumerate(blocks(document.read_text(), "python"), 1)
+}
+
+
+def test_fences_say_what_they_hold_and_why_a_block_is_not_run():
+    """A block of Python is run, unless its fence is "python no-test: <reason>"."""
+    for document in DOCUMENTS:
+        kinds = set(re.findall(r"^ *```(.+)", document.read_text(), re.MULTILINE))
+        unknown = {kind for kind in kinds if not re.fullmatch(FENCES, kind)}
+        assert not unknown, f"{document.name}: {unknown}"
+
+
+@pytest.fixture(scope="session")
+def example_files(tmp_path_factory, trained):
+    """The files that the Python of the documents reads."""
+
+    def make(folder):
+        bnn_keras.export_run(trained, "openvino", folder / "mine.xml", verify_images=8)
+        bnn_keras.export_run(trained, "packed", folder / "mine.safetensors", verify_images=8)
+        shutil.copy(folder / "mine.safetensors", folder / "lenet5.safetensors")
+        shutil.copy(ROOT / "bnn_keras" / "export" / "packed_reader.py", folder)
+        np.save(folder / "images.npy", np.zeros((3, 28, 28, 1), np.uint8))
+
+    return once(tmp_path_factory, "example_files", make)
+
+
+PRINTED = {"README.md-1": r"(8[5-9]|9\d)\.\d+\n", "docs/packed-format.md-2": r"\d \d \d\n"}
 
 
 @pytest.mark.slow
-def test_python_of_deploying_runs(trained, tmp_path, data_dir):
-    bnn_keras.export_run(trained, "openvino", tmp_path / "mine.xml", verify_images=8)
-    bnn_keras.export_run(trained, "packed", tmp_path / "mine.safetensors", verify_images=8)
-    openvino, packed = blocks((ROOT / "docs" / "deploying.md").read_text(), "python")
-    assert run_python_in(f"{openvino}\nprint(logits.shape)", tmp_path, data_dir) == "(1, 10)\n"
-    assert run_python_in(f"{packed}\nprint(network.output_shape)", tmp_path, data_dir) == "(None, 10)\n"
+@pytest.mark.parametrize("name", PYTHON)
+def test_python_of_documents_runs(name, example_files, tmp_path, data_dir):
+    folder = shutil.copytree(example_files, tmp_path / "work")
+    printed = run_python_in(PYTHON[name], folder, data_dir)
+    assert re.fullmatch(PRINTED.get(name, ""), printed)
+
+
+def calls_in_text(text):
+    """Yield the inline code of a document that calls a function by its dotted name, as (name, syntax tree)."""
+    for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        try:
+            call = ast.parse(" ".join(code.split()), mode="eval").body
+        except SyntaxError:
+            continue  # a command, a formula
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            yield ast.unparse(call.func), call
+        elif isinstance(call, ast.Attribute) and ast.unparse(call).startswith("bnn_keras."):
+            yield ast.unparse(call), None
+
+
+def test_names_and_signatures_in_text_exist():
+    documents = set(DOCUMENTS) - {ROOT / "CHANGELOG.md"}  # which names what earlier versions had
+    found = [item for document in documents for item in calls_in_text(document.read_text())]
+    assert len(found) >= 3
+    for name, call in found:
+        function = pkgutil.resolve_name(re.sub(r"^tf\.", "tensorflow.", name))
+        if call:
+            keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+            inspect.signature(function).bind_partial(*call.args, **keywords)
 
 
 @pytest.mark.slow
@@ -159,9 +219,8 @@ def test_larq_zoo_table_is_up_to_date(networks):
 
 
 def test_links_exist():
-    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
-    assert len(documents) > 10
-    for document in documents:
+    assert len(DOCUMENTS) > 10
+    for document in DOCUMENTS:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 

@@ -67,13 +67,18 @@ def test_the_reader_imports_only_numpy_and_the_standard_library():
     assert set(imports) - sys.stdlib_module_names == {"numpy"}
 
 
-def test_the_example_of_the_document_byte_by_byte():
-    def kernel(signs, scales):
-        return Kernel(np.array(signs, np.int8), np.array(scales, np.float32))
-
-    expected = eval(document_blocks("python")[0], {"Content": Content, "Kernel": kernel})
+def test_the_example_of_the_document_byte_by_byte(monkeypatch):
+    monkeypatch.setitem(sys.modules, "packed_reader", packed_reader)
+    names = {}
+    exec(document_blocks("python")[0], names)
+    expected = names["content"]
     expected = dataclasses.replace(
-        expected, tensors={name: np.array(values, np.float32) for name, values in expected.tensors.items()}
+        expected,
+        kernels={
+            name: Kernel(np.array(kernel.signs, np.int8), np.array(kernel.scales, np.float32))
+            for name, kernel in expected.kernels.items()
+        },
+        tensors={name: np.array(values, np.float32) for name, values in expected.tensors.items()},
     )
     length, bits, floats = (bytes.fromhex(block) for block in document_blocks("hex"))
     (header,) = document_blocks("json")
