@@ -60,9 +60,7 @@ def ranges(split: str, size_of: Callable[[str], int]) -> list[tuple[str, int, in
         for name, size in sizes.items()
     }
     parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
-    return [
-        (part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to) for part in parts
-    ]
+    return [(part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to) for part in parts]
 
 
 class Reader(Protocol):
