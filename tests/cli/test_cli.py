@@ -328,7 +328,7 @@ def test_damaged_weights(trained, tmp_path, data_dir):
     copy = shutil.copytree(trained, tmp_path / "a copy")
     (copy / "weights.h5").write_bytes(b"nothing")
     message = error_line("evaluate", copy)
-    assert "weights.h5' does not match its digest; run `bnnk train lenet5" in message
+    assert "weights.h5' does not match its digest; run `bnnk repair" in message
     result = run_bnnk(*shlex.split(message.split("`")[1])[1:], "--data-dir", data_dir)
     assert result.exit_code == 0, result.output
     assert same_weights(copy / "weights.h5", trained / "weights.h5")

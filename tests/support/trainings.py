@@ -1,12 +1,13 @@
 """Small trainings for tests: `from trainings import ...` (pytest puts this folder on the path)."""
 
+import json
 import shutil
 
 import pytest
 import tensorflow as tf
 from helpers import same_weights
 
-from bnn_keras import resolve, train
+from bnn_keras import resolve, runs, train
 from bnn_keras.build import build_scheme
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
@@ -61,6 +62,19 @@ def train_with_copies(experiment, folder, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "save", copy_and_save)
         return train(experiment, folder / "whole", plain=True, **options)
+
+
+def make_earlier_version(directory):
+    """Remove from a run what earlier versions did not write: digests of weights, and copies in checkpoints."""
+    for name in ("weights.h5", "weights_best.h5"):
+        (directory / name).write_bytes((directory / name).read_bytes()[512:])
+    for folder in (directory / "checkpoints").iterdir():
+        state = json.loads((folder / "state.json").read_text())
+        del state["digest"]
+        for name in runs.TEXTS:
+            (folder / name).unlink()
+            del state["files"][name]
+        (folder / "state.json").write_text(json.dumps({**state, "experiment": "0" * 64}))
 
 
 def resume_copy(experiment, folder, epoch, directory, **options):

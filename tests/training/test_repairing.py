@@ -6,7 +6,14 @@ import shutil
 
 import pytest
 from helpers import contents, flip_bit, run_bnnk, same_weights
-from trainings import assert_same_training, build_tiny_model, small_experiment, stepping, train_with_copies
+from trainings import (
+    assert_same_training,
+    build_tiny_model,
+    make_earlier_version,
+    small_experiment,
+    stepping,
+    train_with_copies,
+)
 
 from bnn_keras import evaluate, load_run, models, predict, repair, train
 from bnn_keras.errors import BnnError
@@ -197,15 +204,7 @@ def test_readers_offer_the_repair(run):
 
 def test_run_of_an_earlier_version(lenet5, unfinished):
     """Its weights have no digests, and its checkpoints no copies: it is resumed, and what is lost is named."""
-    for name in WEIGHTS:
-        (unfinished / name).write_bytes((unfinished / name).read_bytes()[512:])
-    for folder in (unfinished / "checkpoints").iterdir():
-        state = json.loads((folder / "state.json").read_text())
-        del state["digest"]
-        for name in TEXTS:
-            (folder / name).unlink()
-            del state["files"][name]
-        (folder / "state.json").write_text(json.dumps({**state, "experiment": "0" * 64}))
+    make_earlier_version(unfinished)
     assert repair(unfinished) == []
     load_run(unfinished)
     (unfinished / "metrics.jsonl").rename(unfinished / "hidden")

@@ -21,6 +21,7 @@ from rich.console import Console
 from trainings import (
     assert_same_training,
     build_tiny_model,
+    make_earlier_version,
     resume_copy,
     small_experiment,
     stepping,
@@ -422,6 +423,7 @@ def photographs(tmp_path, monkeypatch):
         path.write_bytes(image)
 
     def train_on_photographs(*overrides):
+        overrides = ("data.validation=0", *overrides)
         row = describe("image_folder", DataLocation(str(tmp_path / "images")))
         experiment = resolve("resnet18", dataset=row, epochs=1, batch_size=2, overrides=overrides).experiment
         return train(experiment, tmp_path / "run", data_dir=str(tmp_path / "images"))
@@ -499,6 +501,7 @@ def test_records_of_earlier_versions_are_not_compared(photographs):
     shutil.copy(folder / "train/dog/1.png", folder / "train/dog/2.png")
     environment = run.environment
     del environment["dataset"]["digests"]
+    make_earlier_version(run.directory)
     (run / "environment.json").write_text(json.dumps(environment))
     assert train_on_photographs()["epochs"] == 1
 
