@@ -1,5 +1,6 @@
 """Export a run to every format, open the files, and reject invalid options and damaged files."""
 
+import functools
 import inspect
 import json
 import os
@@ -274,7 +275,6 @@ def test_full_temporary_folder_is_one_clear_error(tmp_path, monkeypatch, to):
 def test_full_disk_is_one_clear_error(tmp_path, monkeypatch, to):
     """The files of an export that are in memory, or in the temporary folder, do not fit where it is written."""
     run = run_of(tmp_path / "run", dataset="fake")
-    worker.close()  # the next one has the limit too
     save_graph = job_module.save_graph
 
     def save_without_limit(*arguments):
@@ -282,9 +282,8 @@ def test_full_disk_is_one_clear_error(tmp_path, monkeypatch, to):
             save_graph(*arguments)
 
     monkeypatch.setattr(job_module, "save_graph", save_without_limit)
-    with limited_file_size(20_000):
+    with limited_file_size(20_000, functools.partial(worker.call, "resource:setrlimit")), limited_file_size(20_000):
         line = error_line("export", run, "--to", to, "-o", tmp_path / EXPORTED[to])
-    worker.close()
     assert re.fullmatch(rf"cannot write '{tmp_path / EXPORTED[to]}' \([^\[\]']+\); free disk space, .*", line)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 

@@ -111,14 +111,14 @@ def free_memory():
 
 
 @contextlib.contextmanager
-def limited_file_size(size):
-    """Make writes beyond a number of bytes fail, as on a full disk."""
+def limited_file_size(size, setrlimit=resource.setrlimit):
+    """Make writes beyond a number of bytes fail, as on a full disk; with its `setrlimit`, in another process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def shared_folder(tmp_path_factory):
