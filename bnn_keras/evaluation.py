@@ -115,7 +115,7 @@ def evaluate(
 
     Args:
         source: The run directory or the exported file.
-        dataset: The name of another dataset, with images and classes of the same shape. Default: the dataset of the
+        dataset: The name of another dataset, with images of the same shape and the same classes. Default: that of the
             run.
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size. Default: 128.

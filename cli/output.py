@@ -66,7 +66,7 @@ def print_line(line: str, err: bool = False) -> None:
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Suppress the messages of TensorFlow's import, unless the import fails or `--debug` is given.
+    """Suppress the messages of the import of TensorFlow and Matplotlib, unless the import fails or `--debug` is given.
 
     TensorFlow's CUDA libraries write to file descriptor 2 directly, before any setting can be applied.
     """
@@ -74,7 +74,7 @@ def quiet_tensorflow() -> Iterator[None]:
     if context is not None and context.find_root().params.get("debug"):
         yield
         return
-    for library in ("tensorflow", "absl"):
+    for library in ("tensorflow", "absl", "matplotlib"):
         logging.getLogger(library).setLevel(logging.ERROR)
     sys.stderr.flush()
     with files.writing_temporary():

@@ -103,7 +103,9 @@ def _best(result: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("run", nargs=-1, metavar="[RUN]")
-@click.option("--dataset", metavar="D", help="Dataset to test on, of the same image shape (default: the run's).")
+@click.option(
+    "--dataset", metavar="D", help="Dataset to test on, of the same image shape and classes (default: the run's)."
+)
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
 @click.option("--confusion", metavar="FILE", help="Plot the confusion matrix: .png, .svg or .pdf.")
 @options.predicting

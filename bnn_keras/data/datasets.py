@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import tensorflow_datasets as tfds
 
 from bnn_keras import catalog
 from bnn_keras.data.image_folder import TEST_SPLITS, FolderReader
-from bnn_keras.data.preparing import prepare
-from bnn_keras.data.readers import FakeReader, Reader, TfdsReader
+from bnn_keras.data.preparing import data_dir_of, is_writable, prepare, temporary_data_dir
+from bnn_keras.data.readers import FakeReader, Reader, TfdsReader, reason_of
 from bnn_keras.errors import BnnError, nearest
 from bnn_keras.experiment import Experiment
 from bnn_keras.experiment.schema import FAKE, IMAGE_FOLDER
@@ -207,13 +208,19 @@ def open_test_data(experiment: Experiment, name: str, location: DataLocation = D
 def available_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset | None:
     """Open the dataset of an experiment if that needs no download, else return None.
 
-    Available are prepared datasets, "fake", and datasets that ship with the package.
+    Available are prepared datasets, "fake", and datasets that ship with the package. If such a dataset cannot be read,
+    or not be prepared, a warning says why.
     """
     try:
         dataset = find_data(experiment, location)
-    except BnnError:
+        if not (dataset.reader.splits or dataset.info.module):
+            return None
+        dataset = open_data(experiment, location)
+        next(iter(dataset.pairs(dataset.info.test)))
+        return dataset
+    except (BnnError, OSError, tf.errors.OpError) as error:
+        warnings.warn(f"cannot read dataset {experiment.data.name!r}: {reason_of(error)}", stacklevel=1)
         return None
-    return open_data(experiment, location) if dataset.reader.splits or dataset.info.module else None
 
 
 def training_examples(dataset: Dataset) -> Dataset:
@@ -233,6 +240,9 @@ def training_examples(dataset: Dataset) -> Dataset:
 def open_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Dataset:
     """Open a dataset by name. Download and prepare it if necessary.
 
+    A dataset that ships with the package is prepared in a temporary folder, with a warning, if TFDS's default folder
+    cannot be written.
+
     Args:
         name: A dataset of the catalog, any other image classification dataset of TFDS, or "image_folder".
         location: Folder of prepared datasets, and of manually downloaded files.
@@ -243,6 +253,14 @@ def open_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Datase
     """
     row, reader = _find(name, location)
     if isinstance(reader, TfdsReader) and not reader.splits:
+        folder = data_dir_of(reader.builder)
+        if row.module and not location.data_dir and not is_writable(folder):
+            warnings.warn(
+                f"{str(folder)!r} cannot be written; dataset {name!r} is prepared in a temporary folder, which is "
+                "removed at the end; set --data-dir DIR to keep it",
+                stacklevel=1,
+            )
+            return open_dataset(name, dataclasses.replace(location, data_dir=temporary_data_dir()))
         prepare(reader.builder, location.manual_dir)
     train, test = _choose_splits(name, reader)
     return Dataset(dataclasses.replace(row, train=train, test=test), reader)

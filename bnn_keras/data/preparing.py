@@ -5,11 +5,14 @@ Missing files and unreachable servers are detected before TFDS starts, because T
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -54,7 +57,7 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
     try:
-        with _locked(_data_dir(builder) / f".{builder.name}.lock", builder.name):
+        with _locked(data_dir_of(builder) / f".{builder.name}.lock", builder.name):
             if builder.data_path.exists():  # another process prepared it
                 builder.info.read_from_directory(builder.data_path)
                 return
@@ -66,6 +69,24 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
             f"cannot prepare dataset {builder.name!r} in {str(builder.data_path)!r} ({reason}); "
             "check the files and the free disk space, or choose another folder with --data-dir DIR"
         ) from error
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether files can be created in a folder. A missing folder is created."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@functools.cache
+def temporary_data_dir() -> str:
+    """Return a temporary folder for datasets, the same one each time. It is removed when the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="bnnk-")
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 @contextlib.contextmanager
@@ -126,7 +147,7 @@ def _require_downloads(builder: tfds.core.DatasetBuilder, manual_dir: Path | Non
         )
 
 
-def _data_dir(builder: tfds.core.DatasetBuilder) -> Path:
+def data_dir_of(builder: tfds.core.DatasetBuilder) -> Path:
     """Return the folder of datasets: data_dir, where `builder.data_path` is data_dir/NAME/…/VERSION."""
     folder = Path(str(builder.data_path))
     while folder.name != builder.name and folder != folder.parent:
@@ -136,7 +157,7 @@ def _data_dir(builder: tfds.core.DatasetBuilder) -> Path:
 
 def _downloads(builder: tfds.core.DatasetBuilder) -> Path:
     """Return TFDS's folder of downloads."""
-    return _data_dir(builder) / "downloads"
+    return data_dir_of(builder) / "downloads"
 
 
 def _file_name(url: str, info: tfds.core.download.checksums.UrlInfo) -> str:

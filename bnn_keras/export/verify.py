@@ -89,7 +89,7 @@ def load_sample(
         dataset = available_data(experiment, location)
         if dataset is None:
             warnings.warn(
-                f"dataset {experiment.data.name!r} is not prepared: the file is verified on {_RANDOM_IMAGES} random "
+                f"dataset {experiment.data.name!r} is not available: the file is verified on {_RANDOM_IMAGES} random "
                 "images, by their logits alone; pass --verify-on FOLDER or DATASET to verify on real images",
                 UserWarning,
                 stacklevel=2,

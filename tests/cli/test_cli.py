@@ -323,13 +323,13 @@ def test_file_that_is_not_an_image(trained, tmp_path):
     assert "cannot read" in error_line("predict", trained, tmp_path / "text.png")
 
 
-def test_damaged_weights(trained, tmp_path, data_dir):
+def test_damaged_weights(trained, tmp_path):
     """The command in the message restores them."""
     copy = shutil.copytree(trained, tmp_path / "a copy")
     (copy / "weights.h5").write_bytes(b"nothing")
     message = error_line("evaluate", copy)
     assert "weights.h5' does not match its digest; run `bnnk repair" in message
-    result = run_bnnk(*shlex.split(message.split("`")[1])[1:], "--data-dir", data_dir)
+    result = run_bnnk(*shlex.split(message.split("`")[1])[1:])
     assert result.exit_code == 0, result.output
     assert same_weights(copy / "weights.h5", trained / "weights.h5")
 

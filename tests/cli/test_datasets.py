@@ -1,6 +1,9 @@
 """Tests of `bnnk datasets`."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +79,21 @@ def test_show_with_a_damaged_image(folder, tmp_path):
     line = error_line("datasets", "show", "image_folder", "--data-dir", folder, "-o", tmp_path / "grid.png")
     assert "cannot decode an image of dataset 'image_folder' (" in line
     assert "`bnnk datasets check DIR`" in line
+
+
+@pytest.mark.slow
+def test_digits_and_plots_without_a_writable_home(trained, tmp_path):
+    """`train` and `export` open datasets in the same way."""
+    environment = {**os.environ, "HOME": "/dev/null/home"}
+    for variable in ("TFDS_DATA_DIR", "MPLCONFIGDIR"):
+        environment.pop(variable, None)
+    command = [Path(sys.executable).with_name("bnnk"), "evaluate", trained, "--confusion", tmp_path / "confusion.png"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("top-1")
+    warning, *others = result.stderr.splitlines()
+    assert warning.startswith("Warning: '/dev/null/home/tensorflow_datasets' cannot be written; dataset 'mnist_5k' is")
+    assert all(line.startswith(("Downloading and preparing", "Dataset mnist_5k downloaded")) for line in others)
 
 
 def test_check_lists_all_damaged_images(folder):

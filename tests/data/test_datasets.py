@@ -6,14 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bnn_keras import resolve
-from bnn_keras.data import describe, hold_out, open_dataset, preparing
+from bnn_keras.data import available_data, describe, hold_out, open_dataset, preparing
 from bnn_keras.data.mnist_5k import FILE
 from bnn_keras.errors import BnnError
+from bnn_keras.experiment import resolve
 from bnn_keras.location import DataLocation
 
 
@@ -245,6 +246,35 @@ def test_waits_for_the_process_that_prepares(tmp_path, capsys):
 
 
 def test_data_folder_that_cannot_be_written():
-    message = r"cannot prepare dataset 'mnist_5k' in '/proc/nowhere/.*' \(FileNotFoundError.*choose another folder with"
+    message = (
+        r"cannot prepare dataset 'mnist_5k' in '/dev/null/data/.*' \(NotADirectoryError.*choose another folder with"
+    )
     with pytest.raises(BnnError, match=message):
-        open_dataset("mnist_5k", DataLocation("/proc/nowhere"))
+        open_dataset("mnist_5k", DataLocation("/dev/null/data"))
+
+
+def test_shipped_digits_without_a_writable_home(monkeypatch):
+    """The default folder of TFDS is below it."""
+    monkeypatch.setenv("TFDS_DATA_DIR", "/dev/null/home/tensorflow_datasets")
+    message = r"'/dev/null/home/tensorflow_datasets' cannot be written; dataset 'mnist_5k' is prepared in a temporary"
+    with pytest.warns(UserWarning, match=message):
+        dataset = open_dataset("mnist_5k")
+    assert Path(dataset.reader.folder).is_relative_to(preparing.temporary_data_dir())
+    assert len(list(dataset.pairs("test"))) == 1000
+    monkeypatch.setattr(preparing, "_reachable", lambda url: False)
+    with pytest.raises(BnnError, match=r"dataset 'mnist' is not prepared in '/dev/null/home/.*set --data-dir DIR"):
+        open_dataset("mnist")
+
+
+def test_datasets_that_cannot_be_read_or_prepared_are_not_available(data_dir, tmp_path):
+    experiment = resolve("lenet5").experiment
+    assert available_data(experiment, DataLocation(data_dir)).info.name == "mnist_5k"
+    with pytest.warns(
+        UserWarning, match=r"cannot read dataset 'mnist_5k': cannot prepare dataset 'mnist_5k' in '/dev/"
+    ):
+        assert available_data(experiment, DataLocation("/dev/null/data")) is None
+    folder = shutil.copytree(Path(data_dir) / "mnist_5k", tmp_path / "mnist_5k")
+    for file in folder.rglob("*test.tfrecord*"):
+        file.unlink()
+    with pytest.warns(UserWarning, match=r"cannot read dataset 'mnist_5k': .*No such file or directory"):
+        assert available_data(experiment, DataLocation(str(tmp_path))) is None

@@ -194,10 +194,19 @@ def test_layers_with_real_inputs_are_float_and_need_allow_float(tmp_path):
 
 def test_random_images_verify_networks_of_unprepared_datasets(tmp_path):
     run = run_of(tmp_path / "run", dataset="mnist")
-    with pytest.warns(UserWarning, match="'mnist' is not prepared: the file is verified on 64 random images"):
+    with pytest.warns(UserWarning, match="'mnist' is not available: the file is verified on 64 random images"):
         sidecar = export_run(run, "packed", tmp_path / "model.safetensors", data_dir=str(tmp_path / "none"))
     assert (sidecar["verified_on"], sidecar["images"], sidecar["min_agreement"]) == ("random", 64, None)
     assert sidecar["tolerance"] == 1e-3
+
+
+def test_random_images_verify_networks_of_datasets_that_cannot_be_prepared(trained, tmp_path):
+    with pytest.warns(UserWarning, match="mnist_5k") as warned:
+        sidecar = export_run(trained, "packed", tmp_path / "model.safetensors", data_dir="/dev/null/data")
+    assert sidecar["verified_on"] == "random"
+    cause, consequence = (str(warning.message) for warning in warned)
+    assert cause.startswith("cannot read dataset 'mnist_5k': cannot prepare dataset 'mnist_5k' in '/dev/null/data/")
+    assert consequence.startswith("dataset 'mnist_5k' is not available: the file is verified on 64 random images")
 
 
 def test_verify_on_selects_the_images(trained, data_dir, digits, tmp_path):
