@@ -17,7 +17,15 @@ import tensorflow as tf
 
 from bnn_keras import files, plots
 from bnn_keras.build import build_loss, build_metrics, percent
-from bnn_keras.data import Dataset, check_labels, evaluation_batches, image_batches, open_data, open_test_data
+from bnn_keras.data import (
+    Dataset,
+    check_labels,
+    evaluation_batches,
+    image_batches,
+    open_data,
+    open_test_data,
+    prediction_batch,
+)
 from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
@@ -30,7 +38,6 @@ from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
 BATCH = 128
-PREDICTION_BATCH = 32  # outputs of a first layer for 224 × 224 pixels have 3 MB per image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,7 +286,7 @@ def predict(
             normalised like the run's test images, or floats that are already normalised, which are used unchanged.
             Floats from 0 to 1 or from 0 to 255 give wrong predictions.
         best: Use the best weights of a run instead of the last.
-        batch_size: The batch size. Default: 32.
+        batch_size: The batch size. Default: 128, or fewer for large images, such as 8 for 224 × 224 pixels.
         threads: The number of threads. Default: the library's choice.
         trust: Open a SavedModel that this machine did not export (see `open_export`).
 
@@ -309,7 +316,9 @@ def predict(
     names: list[str] = []
     logits: list[np.ndarray] = []
     failed: dict[str, str] = {}
-    for batch_names, batch in image_batches(inputs, classifier.experiment, batch_size or PREDICTION_BATCH, failed):
+    for batch_names, batch in image_batches(
+        inputs, classifier.experiment, batch_size or prediction_batch(classifier.experiment), failed
+    ):
         names += batch_names
         logits.append(classifier.logits(batch))
     if not names:

@@ -15,7 +15,7 @@ from bnn_keras.data.datasets import (
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
 from bnn_keras.data.records import check_labels, check_record, record_of
 from bnn_keras.data.resizing import resize_and_crop
-from bnn_keras.data.user_images import image_batches
+from bnn_keras.data.user_images import image_batches, prediction_batch
 
 __all__ = [
     "Dataset",
@@ -33,6 +33,7 @@ __all__ = [
     "open_data",
     "open_dataset",
     "open_test_data",
+    "prediction_batch",
     "record_of",
     "resize_and_crop",
     "steps_per_epoch",

@@ -20,11 +20,26 @@ from bnn_keras.data.resizing import resize_and_crop
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 BACKGROUND = (255, 255, 255, 255)  # behind transparent pixels: white
 
+_BATCH_PIXELS = 8 * 224 * 224  # outputs of a first layer for 224 × 224 pixels have 3 MB per image
+_MAX_BATCH = 128
+
 T = TypeVar("T")
+
+
+def prediction_batch(experiment: Experiment) -> int:
+    """Return the number of images to predict at once: fewer if they are large, to limit memory.
+
+    Example:
+        >>> import bnn_keras
+        >>> [prediction_batch(bnn_keras.resolve(network).experiment) for network in ("lenet5", "birealnet18")]
+        [128, 8]
+    """
+    height, width, _ = experiment.input_shape
+    return max(1, min(_MAX_BATCH, _BATCH_PIXELS // (height * width)))
 
 
 def image_batches(
@@ -216,18 +231,22 @@ def _read_image(path: Path, channels: int) -> np.ndarray:
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, tf.errors.OpError) as error:
         raise BnnError(
-            f"cannot read {str(path)!r} as an image ({reason_of(error)}); give a PNG, JPEG, BMP or GIF file"
+            f"cannot read {str(path)!r} as an image ({reason_of(error)}); give a PNG, JPEG, BMP, GIF, WebP or TIFF file"
         ) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _decode(data: bytes) -> Image.Image:
     """Decode an image file. TensorFlow decodes JPEGs, because decoders differ in rounding and evaluation uses it."""
-    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about damage that is an error when pixels are read
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     if tf.io.is_jpeg(data):
         decoded = Image.fromarray(tf.io.decode_jpeg(data, channels=3).numpy())
-    elif image.mode.startswith("I"):  # 16 bits
+    elif image.format == "PNG" and image.mode.startswith("I"):  # 16 bits
         decoded = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode.startswith(("I", "F")):
+        raise ValueError(f"its pixels are of mode {image.mode}; expected 8 bits per channel")
     else:
         return image
     decoded.info = image.info  # has the EXIF data

@@ -19,6 +19,7 @@ from bnn_keras.data import (
     image_batches,
     normalise,
     open_test_data,
+    prediction_batch,
     training_examples,
 )
 from bnn_keras.errors import BnnError
@@ -27,7 +28,7 @@ from bnn_keras.export.predictors import Predictor
 from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
 RANDOM = "random"
-_BATCH = 32
+_MAX_BATCH = 32
 _RANDOM_IMAGES = 64
 _CALIBRATION_IMAGES = 64
 AGREEMENT = 99.9  # percent
@@ -96,7 +97,7 @@ def load_sample(
             )
             return Sample(RANDOM, [_random(experiment)])
     elif Path(verify_on).exists():
-        images = (batch for _, batch in image_batches([verify_on], experiment, _BATCH))
+        images = (batch for _, batch in image_batches([verify_on], experiment, _batch(experiment)))
         return Sample(verify_on, _first(images, count))
     else:
         dataset = open_test_data(experiment, verify_on, location)
@@ -112,7 +113,11 @@ def calibration(experiment: Experiment, location: DataLocation = DEFAULT_LOCATIO
 
 
 def _images(dataset: Dataset, experiment: Experiment) -> Iterator[np.ndarray]:
-    return (images.numpy() for images, _ in evaluation_batches(dataset, experiment, _BATCH))
+    return (images.numpy() for images, _ in evaluation_batches(dataset, experiment, _batch(experiment)))
+
+
+def _batch(experiment: Experiment) -> int:
+    return min(_MAX_BATCH, prediction_batch(experiment))
 
 
 def _first(batches: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:

@@ -87,7 +87,7 @@ def test_half_transparent_pixels_are_blended_with_white(coloured, tmp_path):
     assert np.abs(pixels_of(tmp_path / "image.png", coloured)[0, 0, 0] - [204, 224, 244]).max() <= 1
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "jpg"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "jpg", "webp", "tif"])
 def test_grey_networks_read_every_format(grey, tmp_path, suffix):
     file = tmp_path / f"image.{suffix}"
     Image.fromarray(gradient(28, 28)).save(file)
@@ -166,7 +166,7 @@ def test_archive_of_arrays_named_as_one_array(grey, tmp_path):
         read_images(tmp_path / "images.npy", grey)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "webp", "tif"])
 def test_damaged_image(grey, tmp_path, suffix):
     file = tmp_path / f"image.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)).save(file)
@@ -174,7 +174,7 @@ def test_damaged_image(grey, tmp_path, suffix):
     for damaged in (data[: len(data) // 2], data[:20], b"", b"no image"):
         file.write_bytes(damaged)
         with pytest.raises(
-            BnnError, match=r"cannot read '.*' as an image \([^<>{}\[\]]+\); give a PNG, JPEG, BMP or GIF"
+            BnnError, match=r"cannot read '.*' as an image \([^<>{}\[\]]+\); give a PNG, JPEG, BMP, GIF, WebP or TIFF"
         ):
             read_images(file, grey)
 
