@@ -37,6 +37,7 @@ class _Fields(pydantic.BaseModel):
     bytes: int | None = None
     binary_layers: int | None = None
     packed_layers: int | None = None
+    sidecar_sha256: str | None = None  # sidecars of earlier versions have none
 
 
 def sidecar_path(file: Path) -> Path:
@@ -53,13 +54,19 @@ def sha256_of(file: Path) -> str:
     return checksum.hexdigest()
 
 
+def digest(sidecar: dict[str, Any]) -> str:
+    """Return the SHA-256 of all fields of a sidecar but the digest itself, in hexadecimal."""
+    fields = {name: value for name, value in sidecar.items() if name != "sidecar_sha256"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
 def write_sidecar(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
     """Write the sidecar of an exported file.
 
     Args:
         file: The exported file or folder.
-        fields: What to record besides the sidecar's version, the size of the file, its checksums and the versions of
-            packages.
+        fields: What to record besides the sidecar's version, the size of the file, the versions of packages, and the
+            checksums of the file and of the sidecar itself.
 
     Returns:
         The sidecar.
@@ -72,6 +79,7 @@ def write_sidecar(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
         "versions": _versions(),
         "sha256": {str(part.relative_to(file.parent)): sha256_of(part) for part in parts},
     }
+    sidecar["sidecar_sha256"] = digest(sidecar)
     sidecar_path(file).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
     return sidecar
 
@@ -124,7 +132,8 @@ def parse_sidecar(file: Path) -> dict[str, Any]:
         version = sidecar.get("sidecar_version") if isinstance(sidecar, dict) else None
         if isinstance(version, int) and version != SIDECAR_VERSION:
             raise BnnError(f"{str(path)!r} has version {version}; expected {SIDECAR_VERSION}: export again")
-        _Fields.model_validate(sidecar)
+        if _Fields.model_validate(sidecar).sidecar_sha256 not in (None, digest(sidecar)):
+            raise ValueError("its fields do not match its checksum: one has changed")
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"

@@ -36,8 +36,10 @@ def write_export(folder, to, stem="model"):
 
 
 def change(file, **fields):
+    """Change fields of a sidecar, with a valid checksum."""
     path = sidecar_path(file)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    changed = {**json.loads(path.read_text()), **fields}
+    path.write_text(json.dumps({**changed, "sidecar_sha256": sidecar.digest(changed)}))
 
 
 def error_of(file):
@@ -140,6 +142,20 @@ def test_damaged_sidecars_are_one_error_line(tmp_path, text, reason):
     line = error_line("evaluate", "--model", file)
     assert f"cannot read '{sidecar_path(file)}' as a sidecar ({reason}" in line
     assert len(line) < 500
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_sidecar_that_has_changed_is_an_error(tmp_path, unread, to):
+    """Else another mean or other labels would change predictions without a word."""
+    file = write_export(tmp_path, to)
+    text = sidecar_path(file).read_text()
+    for old, new in (("0.1307", "0.1308"), ('"0"', '"1"'), ("logits", "probabilities")):
+        assert old in text
+        sidecar_path(file).write_text(text.replace(old, new))
+        assert "as a sidecar (its fields do not match its checksum: one has changed); restore" in error_of(file)
+    earlier = {name: value for name, value in json.loads(text).items() if name != "sidecar_sha256"}
+    sidecar_path(file).write_text(json.dumps(earlier))
+    assert read_sidecar(file) == earlier
 
 
 def test_values_of_a_sidecar_must_fit_the_file(tmp_path, unread):
