@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tokenize
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         # Mapping the file compares its size with the shape in its header, and does not take .npz files or objects.
         with np.errstate(over="raise"):
             array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, ArithmeticError, EOFError) as error:
+    except (OSError, ValueError, ArithmeticError, EOFError, tokenize.TokenError) as error:
         raise BnnError(f"cannot read {str(path)!r} as a NumPy array ({error}); give a .npy file of images") from error
     if array.shape == shape:
         array = array[None]
