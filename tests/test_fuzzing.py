@@ -11,12 +11,12 @@ MAX_MEMORY = 2 << 30  # bytes above those of the first case
 
 # Cases, and seconds after which no case is begun.
 LIMITS = {
-    "sidecars": (600, 120),
+    "sidecars": (600, 90),
     "runs": (1200, 420),
-    "images": (2000, 120),
-    "arrays": (2000, 90),
-    "old_weights": (150, 60),
-    "resealed_checkpoints": (40, 90),
+    "images": (1500, 90),
+    "arrays": (1000, 60),
+    "old_weights": (100, 45),
+    "resealed_checkpoints": (20, 30),
 }
 
 

@@ -4,6 +4,8 @@ A part is a function that yields cases without end; case N of a part is the same
 of a part in a second process, so that a crash of a native parser counts as a failure of its case. To repeat one:
 
     python tests/support/fuzzing.py FOLDER PART N
+
+FOLDER is made if it does not exist.
 """
 
 import copy
@@ -598,5 +600,8 @@ def start(files, part, first, last, seconds):
 
 if __name__ == "__main__":
     _, files, part, first, *limits = sys.argv
+    if not Path(files).exists():
+        Path(files).mkdir()
+        make_files(Path(files))
     last, seconds = limits or (int(first) + 1, LONGEST_CASE)
     serve(files, part, int(first), int(last), float(seconds))
