@@ -12,7 +12,7 @@ MAX_MEMORY = 2 << 30  # bytes above those of the first case
 # Cases, and seconds after which no case is begun.
 LIMITS = {
     "sidecars": (600, 90),
-    "runs": (1200, 420),
+    "runs": (1134, 420),
     "images": (1500, 90),
     "arrays": (1000, 60),
     "old_weights": (100, 45),
