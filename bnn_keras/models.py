@@ -50,7 +50,7 @@ def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.
     model = build_empty(experiment)
     try:
         model.load_weights(run / name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BnnError(
             f"cannot read {str(run / name)!r} as the weights of {experiment.network.name} ({error}); {run.cure}"
         ) from error

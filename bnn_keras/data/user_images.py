@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -160,7 +161,7 @@ def _map_array(path: Path) -> np.ndarray:
         # Mapping the file compares its size with the shape in its header, and does not take .npz files or objects.
         with np.errstate(over="raise"):
             return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, ArithmeticError, EOFError) as error:
+    except (OSError, ValueError, ArithmeticError, EOFError, tokenize.TokenError) as error:
         raise BnnError(f"cannot read {str(path)!r} as a NumPy array ({error}); give a .npy file of images") from error
 
 

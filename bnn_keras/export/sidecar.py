@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pydantic
 
 import bnn_keras
-from bnn_keras import catalog
+from bnn_keras import catalog, files
 from bnn_keras.errors import BnnError
 from bnn_keras.export import trust
 from bnn_keras.export.formats import files_of, format_of
@@ -61,9 +61,9 @@ def write_sidecar(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         file: The exported file or folder.
-        fields: What to record besides the sidecar's version, the size of the file, its checksums and the versions of
-            packages. If the file has code, a signature of its checksums is recorded too, by which `open_export`
-            recognises an export of this machine.
+        fields: What to record besides the sidecar's version, the size of the file, the versions of packages, and the
+            checksums of the file and of the sidecar itself. If the file has code, a signature of its checksums is
+            recorded too, by which `open_export` recognises an export of this machine.
 
     Returns:
         The sidecar.
@@ -78,7 +78,7 @@ def write_sidecar(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
         "sha256": digests,
         **(_signature(digests) if catalog.FORMATS[fields["format"]].code else {}),
     }
-    sidecar_path(file).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
+    sidecar_path(file).write_text(files.to_json(files.with_digest(sidecar)), encoding="utf-8")
     return sidecar
 
 
@@ -144,6 +144,7 @@ def parse_sidecar(file: Path) -> dict[str, Any]:
         if isinstance(version, int) and version != SIDECAR_VERSION:
             raise BnnError(f"{str(path)!r} has version {version}; expected {SIDECAR_VERSION}: export again")
         _Fields.model_validate(sidecar)
+        sidecar = files.without_digest(sidecar)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"

@@ -57,10 +57,21 @@ class Checkpoint:
     state: State
 
     def restore(self, model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> None:
-        """Restore weights and annealed values of the model, and the optimizer's state unless `optimizer` is None."""
-        status = _tracked(model, optimizer).read(str(self.folder / _VARIABLES))
-        # The optimizer creates its slot variables in the first step; TensorFlow restores them then.
-        status.assert_existing_objects_matched().expect_partial()
+        """Restore weights and annealed values of the model, and the optimizer's state unless `optimizer` is None.
+
+        Raises:
+            BnnError: The checkpoint is of another network, or cannot be read although its digests match.
+        """
+        try:
+            status = _tracked(model, optimizer).read(str(self.folder / _VARIABLES))
+            # The optimizer creates its slot variables in the first step; TensorFlow restores them then.
+            status.assert_existing_objects_matched().expect_partial()
+        except (tf.errors.OpError, AssertionError, ValueError, LookupError) as error:
+            reason = str(error).strip().splitlines()[0][:200] or type(error).__name__
+            raise BnnError(
+                f"cannot restore {str(self.folder)!r} into this network ({reason}); restore the checkpoint from a "
+                "backup, or give another --run DIR"
+            ) from error
 
     def text(self, name: str) -> bytes | None:
         """Return its copy of a text file of the run; None in a checkpoint of an earlier version."""

@@ -275,7 +275,8 @@ class _Training:
             The trained network of the last stage.
         """
         state = checkpoint.state if checkpoint else checkpoints.State()
-        self.run.truncate_metrics(state.metrics_length)
+        if not checkpoint:
+            self.run.truncate_metrics(0)
         if self.run.replaced:
             kept = f"keeping the run before in {self.run.replaced} until the first epoch is finished"
             self.console.print(kept, highlight=False, soft_wrap=True)
@@ -303,7 +304,8 @@ class _Training:
         return networks[-1]
 
     def _save_again(self, model: tf.keras.Model, state: checkpoints.State) -> None:
-        """Save what was restored: the weights in the run may be newer, and those of an import need new digests."""
+        """Save what was restored: files of the run may be of a later epoch, and those of an import need new digests."""
+        self.run.truncate_metrics(state.metrics_length)
         texts = self.run.texts()
         save_weights(model, self.run, runs.WEIGHTS, texts)
         if not state.epoch:  # environment.json is new

@@ -157,6 +157,14 @@ def test_array_that_is_shorter_than_its_header_claims(grey, tmp_path, images):
         read_images(tmp_path / "images.npy", grey)
 
 
+def test_array_with_an_unclosed_bracket_in_its_header(grey, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((1, *grey.input_shape), np.uint8))
+    data = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(data.replace(b"), }", b"   ["))
+    with pytest.raises(BnnError, match=r"cannot read .*x.npy' as a NumPy array"):
+        read_images(tmp_path / "x.npy", grey)
+
+
 def test_archive_of_arrays_named_as_one_array(grey, tmp_path):
     np.savez(tmp_path / "images.npz", np.zeros((1, 28, 28, 1), np.uint8))
     (tmp_path / "images.npz").rename(tmp_path / "images.npy")

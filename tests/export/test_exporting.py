@@ -36,7 +36,8 @@ from bnn_keras.training.callbacks import save_weights
 SIDECAR_KEYS = {
     *("sidecar_version", "format", "floats", "outputs", "batch_size", "network", "weights", "bytes", "bytes_minimum"),
     *("binary_layers", "packed_layers", "float_layers", "verified_on", "images", "agreement", "logit_error"),
-    *("largest_logit_error", "min_agreement", "tolerance", "versions", "sha256", "labels", "experiment"),
+    *("largest_logit_error", "min_agreement", "tolerance", "versions", "sha256", "digest", "labels"),
+    "experiment",
 }
 
 

@@ -9,8 +9,9 @@ from helpers import EXPORTED, error_line
 
 from bnn_keras import catalog, resolve
 from bnn_keras.errors import BnnError
-from bnn_keras.export import formats, open_export, sidecar
+from bnn_keras.export import formats, open_export
 from bnn_keras.export.sidecar import read_sidecar, sidecar_path, write_sidecar
+from bnn_keras.files import with_digest
 
 FORMATS = ("tflite", "openvino", "saved_model", "onnx")
 
@@ -36,8 +37,11 @@ def write_export(folder, to, stem="model"):
 
 
 def change(file, **fields):
+    """Change fields of a sidecar, with a valid checksum."""
     path = sidecar_path(file)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    changed = {**json.loads(path.read_text()), **fields}
+    del changed["digest"]
+    path.write_text(json.dumps(with_digest(changed)))
 
 
 def error_of(file):
@@ -140,6 +144,20 @@ def test_damaged_sidecars_are_one_error_line(tmp_path, text, reason):
     line = error_line("evaluate", "--model", file)
     assert f"cannot read '{sidecar_path(file)}' as a sidecar ({reason}" in line
     assert len(line) < 500
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_sidecar_that_has_changed_is_an_error(tmp_path, unread, to):
+    """Else another mean or other labels would change predictions without a word."""
+    file = write_export(tmp_path, to)
+    text = sidecar_path(file).read_text()
+    for old, new in (("0.1307", "0.1308"), ('"0"', '"1"'), ("logits", "probabilities")):
+        assert old in text
+        sidecar_path(file).write_text(text.replace(old, new))
+        assert "as a sidecar (its content does not match its digest); restore" in error_of(file)
+    earlier = {name: value for name, value in json.loads(text).items() if name != "digest"}
+    sidecar_path(file).write_text(json.dumps(earlier))
+    assert read_sidecar(file) == earlier
 
 
 def test_values_of_a_sidecar_must_fit_the_file(tmp_path, unread):
