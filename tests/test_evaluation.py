@@ -152,7 +152,7 @@ def test_invalid_images_are_one_clear_error(trained, tmp_path):
     for name, message in {
         "nowhere.png": r"no file or folder .*; give an image, a folder of images or a .npy file",
         "nowhere.npy": r"no file or folder .*; give an image, a folder of images or a .npy file",
-        "text.png": r"cannot read .*text.png' as an image \([^{}\[\]]+\); give a PNG, JPEG, BMP, GIF, WebP or TIFF file",
+        "text.png": r"cannot read .*text.png' as an image \([^{}\[\]]+\); give a PNG, JPEG, BMP, GIF, WebP or TIFF",
         "text.npy": r"cannot read .*text.npy' as a NumPy array",
         "objects.npy": r"cannot read .*objects.npy' as a NumPy array",
         "empty": r"folder .*empty' has no images; expected files named \*.png",

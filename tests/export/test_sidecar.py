@@ -9,7 +9,7 @@ from helpers import EXPORTED, error_line
 
 from bnn_keras import catalog, resolve
 from bnn_keras.errors import BnnError
-from bnn_keras.export import formats, open_export
+from bnn_keras.export import formats, open_export, sidecar
 from bnn_keras.export.sidecar import read_sidecar, sidecar_path, write_sidecar
 from bnn_keras.files import with_digest
 
