@@ -72,7 +72,8 @@ def build_network(
         **options: Options of the network (`catalog.NetworkRow.options`), and `structure` if it has several.
 
     Returns:
-        A model from normalised images (batch, height, width, channels) to logits (batch, classes).
+        A model from normalised images (batch, height, width, channels) to logits (batch, classes). Its attribute
+        `annealed` is that of the scheme.
 
     Raises:
         BnnError: The images are too small for the network, an option has a wrong value, or Larq Zoo is needed and not
@@ -97,7 +98,9 @@ def build_network(
         ) from error
     if tf.keras.mixed_precision.global_policy().compute_dtype != tf.keras.backend.floatx():
         logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
-    return tf.keras.Model(images, logits, name=name.replace("/", "-"))
+    model = tf.keras.Model(images, logits, name=name.replace("/", "-"))
+    model.annealed = scheme.annealed
+    return model
 
 
 def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.Model:
@@ -191,11 +194,13 @@ def build_annealing(experiment: Experiment, stage: Stage) -> dict[str, schedules
         (0.001, 1000.0)
     """
     scheme = experiment.scheme_of(stage)
-    values = {name: getattr(scheme, name) for name in catalog.SCHEMES[scheme.name].anneals}
+    row = catalog.SCHEMES[scheme.name]
+    values = {name: getattr(scheme, name) for name in row.anneals}
     annealing = {name: build_schedule(value, experiment.epochs) for name, value in values.items() if value is not None}
-    if "t" in annealing and "k" not in annealing:
-        annealing["k"] = schedules.error_decay_scale(annealing["t"])
-    return annealing
+    derived = {
+        name: _builder(rule)(annealing[source]) for name, (source, rule) in row.derived.items() if name not in annealing
+    }
+    return {**annealing, **derived}
 
 
 def build_schedules(optimizer: OptimizerConfig, epochs: int) -> dict[str, schedules.Schedule]:

@@ -82,6 +82,8 @@ class SchemeRow:
         source: Paper and reference code.
         options: Keys that the scheme adds to the experiment's table `scheme`, with their defaults.
         anneals: The options that may change during training.
+        derived: Rules for annealed options that are not set: option → (the option that it follows, the function from
+            the schedule of that option to its own).
     """
 
     name: str
@@ -91,6 +93,7 @@ class SchemeRow:
     source: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     anneals: tuple[str, ...] = ()
+    derived: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -471,6 +474,7 @@ SCHEMES = _table(
         source="Qin et al. 2020, arXiv:1909.10788; IR-Net, CIFAR-10/ResNet20/1w1a/modules",
         options={**_REAL_ACTIVATION, "t": _RISING, "k": None},
         anneals=("t", "k"),
+        derived={"k": ("t", "bnn_keras.schedules:error_decay_scale")},
     ),
     SchemeRow(
         name="zoo",

@@ -38,6 +38,7 @@ class Scheme:
         real_activation: Function of the `quantizers.RealActivation` that replaces `input_quantizer` at 32-bit
             activations.
         latent_free: Whether kernels are ±1 themselves, for Bop, without quantizer, scale and constraint.
+        annealed: Values that the quantizers share and that training changes; None if there are none.
 
     >>> layer = xnor().conv2d(8, 3)
     >>> layer.kernel_quantizer.precision, layer.input_quantizer.precision
@@ -53,6 +54,7 @@ class Scheme:
     kernel_constraint: Factory = _none
     real_activation: str = "relu"
     latent_free: bool = False
+    annealed: quantizers.Annealed | None = None
 
     def with_bits(self, bits: str) -> Scheme:
         """Return the scheme with other bits of weights / activations."""
@@ -250,7 +252,7 @@ def irnet(activation: str = "relu", t: float = 0.1, k: float = 10.0) -> Scheme:
     Source: Qin et al. 2020, arXiv:1909.10788; IR-Net, CIFAR-10/ResNet20/1w1a/modules.
 
     >>> scheme = irnet(t=0.5)
-    >>> scheme.dense(2).kernel_quantizer.annealed is scheme.dense(2).input_quantizer.annealed
+    >>> scheme.annealed is scheme.dense(2).kernel_quantizer.annealed is scheme.dense(2).input_quantizer.annealed
     True
     """
     annealed = quantizers.Annealed(t=t, k=k)
@@ -260,6 +262,7 @@ def irnet(activation: str = "relu", t: float = 0.1, k: float = 10.0) -> Scheme:
         kernel_quantizer=lambda: quantizers.BalancedScaledSign(annealed=annealed),
         input_quantizer=lambda: quantizers.ErrorDecaySign(annealed=annealed),
         real_activation=activation,
+        annealed=annealed,
     )
 
 

@@ -12,10 +12,7 @@ import tensorflow as tf
 
 from bnn_keras.export.kernels import Kernel, has_binary_inputs, is_binary, split_kernel
 from bnn_keras.layers import ScaledConv2D
-from bnn_keras.quantizers import Dropout
-
-# A one-bit quantizer that equals the sign at these points is replaced by it. The sign of both zeros is +1.
-_PROBES = np.array([-1e6, -1.5, -1.0, -0.5, -1e-6, -0.0, 0.0, 1e-6, 0.5, 1.0, 1.5, 1e6], np.float32)
+from bnn_keras.quantizers import Dropout, inference_form
 
 
 @larq.utils.register_keras_custom_object
@@ -183,12 +180,8 @@ def _set_kernel(layer: tf.keras.layers.Layer, kernel: Kernel, bias: tf.Variable 
 
 
 def _plain_inputs(layer: tf.keras.layers.Layer) -> dict[str, Any]:
-    """Return the config of a layer's input quantizer for inference: no dropout, and `ste_sign` if it is a sign."""
-    quantizer = getattr(layer, "input_quantizer", None)
-    if isinstance(quantizer, Dropout):
-        quantizer = quantizer.quantizer
-    if quantizer is None:
-        return {"input_quantizer": None} if hasattr(layer, "input_quantizer") else {}
-    if np.array_equal(quantizer(tf.constant(_PROBES)), np.where(_PROBES >= 0, 1, -1)):
-        quantizer = larq.quantizers.SteSign()
-    return {"input_quantizer": larq.quantizers.serialize(quantizer)}
+    """Return the config of a layer's input quantizer for inference."""
+    if not hasattr(layer, "input_quantizer"):
+        return {}
+    quantizer = inference_form(layer.input_quantizer)
+    return {"input_quantizer": larq.quantizers.serialize(quantizer) if quantizer else None}

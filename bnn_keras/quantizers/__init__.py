@@ -1,9 +1,10 @@
 """Estimators: pure functions with their gradients, and the Larq quantizers that wrap them, one file per paper."""
 
 from bnn_keras.quantizers.activations import RealActivation, clip, leaky_clip
-from bnn_keras.quantizers.annealing import Annealed, anneal, annealed_of
+from bnn_keras.quantizers.annealing import Annealed
 from bnn_keras.quantizers.bireal import DetachedScaledSign, detached_scaled_sign
 from bnn_keras.quantizers.dropout import Dropout
+from bnn_keras.quantizers.inference import inference_form
 from bnn_keras.quantizers.irnet import BalancedScaledSign, ErrorDecaySign, balanced_scaled_sign, error_decay_sign
 from bnn_keras.quantizers.mcdonnell import HeScaledSign, he_scaled_sign
 from bnn_keras.quantizers.xnor import XnorScaledSign, XnorSign, xnor_scaled_sign, xnor_sign
@@ -18,13 +19,12 @@ __all__ = [
     "RealActivation",
     "XnorScaledSign",
     "XnorSign",
-    "anneal",
-    "annealed_of",
     "balanced_scaled_sign",
     "clip",
     "detached_scaled_sign",
     "error_decay_sign",
     "he_scaled_sign",
+    "inference_form",
     "leaky_clip",
     "xnor_scaled_sign",
     "xnor_sign",

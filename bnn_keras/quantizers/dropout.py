@@ -9,6 +9,7 @@ import larq
 import tensorflow as tf
 
 from bnn_keras.errors import BnnError
+from bnn_keras.quantizers.inference import inference_form
 
 
 @larq.utils.register_keras_custom_object
@@ -71,6 +72,10 @@ class Dropout(larq.quantizers.Quantizer):
         kept = tf.random.stateless_uniform(tf.shape(x), key) >= self.rate
         self.step.assign_add(1)
         return tf.where(kept, x / (1 - self.rate), tf.zeros_like(x))
+
+    def inference_form(self) -> Any:
+        """Return the quantizer in front of the dropout, which inference leaves out."""
+        return inference_form(self.quantizer)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, for serialization."""

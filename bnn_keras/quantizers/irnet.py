@@ -127,6 +127,10 @@ class ErrorDecaySign(_ErrorDecay):
         """Return ±1 in the shape of `inputs`."""
         return error_decay_sign(inputs, self.annealed["t"], self.annealed["k"])
 
+    def inference_form(self) -> larq.quantizers.Quantizer:
+        """Return the sign."""
+        return larq.quantizers.SteSign()
+
 
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("balanced_scaled_sign")

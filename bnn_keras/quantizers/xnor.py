@@ -101,6 +101,10 @@ class XnorSign(larq.quantizers.Quantizer):
         """Return ±1 in the shape of `inputs`."""
         return xnor_sign(inputs)
 
+    def inference_form(self) -> larq.quantizers.Quantizer:
+        """Return the sign."""
+        return larq.quantizers.SteSign()
+
 
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("xnor_scaled_sign")

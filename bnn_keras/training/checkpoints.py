@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from bnn_keras import files, runs
 from bnn_keras.errors import BnnError
-from bnn_keras.quantizers import annealed_of
 from bnn_keras.runs import Run
 
 KEPT = 2
@@ -81,7 +80,7 @@ class Checkpoint:
 
 def _tracked(model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> tf.train.Checkpoint:
     # The weights instead of the model: tracking a compiled model always tracks its optimizer too.
-    annealed = [values.variables for values in annealed_of(model)]
+    annealed = [model.annealed.variables] if model.annealed else []
     tracked = {"weights": model.weights, "annealed": annealed, **({"optimizer": optimizer} if optimizer else {})}
     return tf.train.Checkpoint(**tracked)
 

@@ -40,7 +40,6 @@ from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
 from bnn_keras.models import Transfer, load_teacher, take_weights
 from bnn_keras.optimizers import set_hyperparameter
-from bnn_keras.quantizers import anneal
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps, save_weights
@@ -259,7 +258,9 @@ class _Training:
             if distillation:
                 teacher = load_teacher(distillation.teacher, self.experiment)
                 layer = Distillation(teacher, distillation.temperature, distillation.weight, name="distillation")
-                model = tf.keras.Model(model.input, layer((model.input, model.output)), name=model.name)
+                student = tf.keras.Model(model.input, layer((model.input, model.output)), name=model.name)
+                student.annealed = model.annealed
+                return student
         return model
 
     def train_stages(
@@ -398,7 +399,7 @@ class _Training:
                         steps,
                         begin,
                     ),
-                    ApplySchedules(build_annealing(self.experiment, stage), functools.partial(anneal, model), steps),
+                    ApplySchedules(build_annealing(self.experiment, stage), functools.partial(_anneal, model), steps),
                     MeasureEpoch(examples),
                     tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
@@ -422,6 +423,10 @@ def _frozen_layers(model: tf.keras.Model, stage: Stage) -> Iterator[None]:
         yield
     finally:
         model.trainable = True
+
+
+def _anneal(model: tf.keras.Model, name: str, value: float) -> None:
+    model.annealed.assign(**{name: value})
 
 
 def _result(run: Run, experiment: Experiment, model: tf.keras.Model, tested: Mapping[str, Any]) -> dict[str, Any]:

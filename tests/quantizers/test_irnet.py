@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from procedural import quantizer_values
 
+from bnn_keras import schemes
+from bnn_keras.build import build_network
 from bnn_keras.quantizers import (
     Annealed,
     BalancedScaledSign,
-    Dropout,
     ErrorDecaySign,
-    anneal,
-    annealed_of,
     balanced_scaled_sign,
     error_decay_sign,
 )
@@ -132,39 +131,16 @@ def test_serialization_keeps_current_values(quantizer):
     assert copy.annealed is not quantizer.annealed
 
 
-def test_annealed_of_returns_each_annealed_once():
-    kernels, inputs, layer = Annealed(t=1.0, k=1.0), Annealed(t=2.0, k=1.0), Annealed(t=3.0, k=1.0)
-    arguments = {"kernel_constraint": "weight_clip"}
-    model = tf.keras.Sequential(
-        [
-            tf.keras.layers.Input((4,)),
-            larq.layers.QuantDense(3, kernel_quantizer=BalancedScaledSign(annealed=kernels), **arguments),
-            larq.layers.QuantDense(
-                3,
-                kernel_quantizer=BalancedScaledSign(annealed=kernels),
-                input_quantizer=Dropout(0.5, ErrorDecaySign(annealed=inputs)),
-                **arguments,
-            ),
-            Dropout(0.5, ErrorDecaySign(annealed=layer)),
-            tf.keras.layers.Dense(2),
-        ]
-    )
-    assert [id(annealed) for annealed in annealed_of(model)] == [id(kernels), id(inputs), id(layer)]
-    anneal(model, "t", 7.0)
-    assert all(annealed.values() == {"t": 7.0, "k": 1.0} for annealed in annealed_of(model))
-
-    # Three kernels and their biases, and the step counters of two dropouts.
-    assert len(model.weights) == 8
-    variables = [variable for annealed in annealed_of(model) for variable in annealed.variables.values()]
+def test_annealed_values_are_kept_with_the_model_and_are_not_weights():
+    scheme = schemes.irnet(t=0.5, k=2.0)
+    model = build_network("resnet20", scheme, (32, 32, 3), 10, structure="bireal")
+    assert model.annealed is scheme.annealed
+    quantizers = [getattr(layer, "kernel_quantizer", None) for layer in model.layers]
+    used = {id(quantizer.annealed) for quantizer in quantizers if quantizer}
+    assert used == {id(scheme.annealed)}
+    variables = scheme.annealed.variables.values()
     assert not any(weight is variable for weight in model.weights for variable in variables)
 
 
-def test_annealed_of_is_empty_without_irnet():
-    model = tf.keras.Sequential([tf.keras.layers.Input((4,)), larq.layers.QuantDense(2, input_quantizer="xnor_sign")])
-    assert annealed_of(model) == []
-
-
-def test_annealed_of_searches_nested_models():
-    annealed = Annealed(t=0.5, k=2.0)
-    inner = tf.keras.Sequential([ErrorDecaySign(annealed=annealed)])
-    assert annealed_of(tf.keras.Sequential([tf.keras.layers.Dense(2), inner])) == [annealed]
+def test_other_schemes_anneal_nothing():
+    assert build_network("lenet5", schemes.xnor(), (28, 28, 1), 10).annealed is None

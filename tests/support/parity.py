@@ -19,7 +19,6 @@ from bnn_keras import interop
 from bnn_keras.build import build_network, build_scheme
 from bnn_keras.constraints import apply_constraints
 from bnn_keras.experiment import resolve
-from bnn_keras.quantizers import annealed_of
 
 # Golden file: network, its scheme and bits, overridden experiment keys.
 NETWORKS = {
@@ -214,8 +213,8 @@ class Comparison(Evaluation):
                 continue
             self.prefix = f"t{t:g}/" if k else ""
             interop.load_reference(self.model, weights)
-            for annealed in annealed_of(self.model):
-                annealed.assign(k=k, t=t)
+            if self.model.annealed:
+                self.model.annealed.assign(k=k, t=t)
             self.train(self.flip if "binary" in meta else self.descend)
 
     def note(self, kind, difference):

@@ -32,12 +32,15 @@ def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
     x = tf.keras.layers.Conv2D(8, 5, 4, name="first")(images)
     if batch_norm:
         x = tf.keras.layers.BatchNormalization(name="batch_norm")(x)
-    x = build_scheme(experiment, stage).conv2d(16, 3, padding="same", dropout=dropout, name="binary")(x)
+    scheme = build_scheme(experiment, stage)
+    x = scheme.conv2d(16, 3, padding="same", dropout=dropout, name="binary")(x)
     if batch_norm:
         x = tf.keras.layers.BatchNormalization(name="second_batch_norm")(x)
     x = tf.keras.layers.Flatten(name="flatten")(x)
     logits = tf.keras.layers.Dense(experiment.data.row.classes, dtype="float32", name="logits")(x)
-    return tf.keras.Model(images, logits, name="tiny")
+    model = tf.keras.Model(images, logits, name="tiny")
+    model.annealed = scheme.annealed
+    return model
 
 
 def assert_same_training(resumed, whole):

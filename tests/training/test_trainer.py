@@ -34,7 +34,6 @@ from bnn_keras.counts import binary_variables
 from bnn_keras.data import describe, open_dataset, record_of
 from bnn_keras.errors import BnnError
 from bnn_keras.location import DataLocation
-from bnn_keras.quantizers import annealed_of
 from bnn_keras.runs import Run
 from bnn_keras.training import callbacks, checkpoints, progress, trainer
 
@@ -217,8 +216,7 @@ def test_resumed_annealing(tmp_path):
     checkpoint = checkpoints.latest(Run(tmp_path / "whole"))
     model = build_tiny_model(experiment)
     checkpoint.restore(model, None)
-    (annealed,) = annealed_of(model)
-    assert annealed.values() == pytest.approx({"t": 10**0.5, "k": 1.0})
+    assert model.annealed.values() == pytest.approx({"t": 10**0.5, "k": 1.0})
     assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
 
 
