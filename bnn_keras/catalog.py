@@ -82,6 +82,7 @@ class SchemeRow:
         source: Paper and reference code.
         options: Keys that the scheme adds to the experiment's table `scheme`, with their defaults.
         anneals: The options that may change during training.
+        flips: Whether Bop can flip its kernels.
         derived: Rules for annealed options that are not set: option → (the option that it follows, the function from
             the schedule of that option to its own).
     """
@@ -93,6 +94,7 @@ class SchemeRow:
     source: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     anneals: tuple[str, ...] = ()
+    flips: bool = True
     derived: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
 
@@ -207,6 +209,8 @@ def _table(*rows: AnyRow) -> dict[str, AnyRow]:
 
 
 _CIFAR = (32, 32, 3)
+# Binary activations need a shortcut around each convolution.
+_BY_ACTIVATIONS = {"1/1": "bireal", "32/1": "bireal", "1/32": "normal", "32/32": "normal"}
 _IMAGENET = (224, 224, 3)
 _IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ROTATED = ReferenceLayout(rotated=True)
@@ -268,7 +272,7 @@ def _irnet_for_imagenet(depth: int) -> NetworkRow:
         input_shape=_IMAGENET,
         classes=1000,
         dataset="imagenet2012",
-        structures={"1/1": "bireal", "1/32": "normal", "32/32": "normal"},
+        structures=_BY_ACTIVATIONS,
         reference=ReferenceLayout(rotated=True, unused=("bn3",)),
         source=f"IR-Net, ImageNet/ResNet{depth}",
     )
@@ -399,7 +403,7 @@ NETWORKS = _table(
         "resnet20",
         "resnet:resnet20",
         "IR-Net's ResNet-20 for CIFAR-10",
-        structures={"1/1": "bireal", "1/32": "normal", "32/32": "normal"},
+        structures=_BY_ACTIVATIONS,
         source="IR-Net, CIFAR-10/ResNet20",
     ),
     _irnet(
@@ -413,7 +417,7 @@ NETWORKS = _table(
         "resnet18_cifar",
         "resnet:resnet18_cifar",
         "IR-Net's ResNet-18 for CIFAR-10",
-        structures={"1/1": "normal", "1/32": "normal", "32/32": "normal"},
+        structures=dict.fromkeys(_BY_ACTIVATIONS, "normal"),
         source="IR-Net, CIFAR-10/ResNet18/resnet.py",
     ),
     _irnet_for_imagenet(18),
@@ -421,7 +425,7 @@ NETWORKS = _table(
     *map(_zoo, _ZOO),
 )
 
-_BINARY_BITS = ("1/1", "1/32")
+_BINARY_BITS = ("1/1", "1/32", "32/1", "32/32")
 _REAL_ACTIVATION = {"activation": "relu"}
 _RISING = {"schedule": "geometric", "initial": 0.1, "final": 10.0}
 
@@ -454,7 +458,7 @@ SCHEMES = _table(
         name="mcdonnell",
         builder="bnn_keras.schemes:mcdonnell",
         description="McDonnell: sign scaled by He's deviation, gradient unchanged",
-        bits=("1/32", "1/1"),
+        bits=("1/32", "1/1", "32/1", "32/32"),
         source="McDonnell 2018, arXiv:1802.08530; binary-wide-resnet, wrn_mcdonnell.py",
         options=_REAL_ACTIVATION,
     ),
@@ -482,6 +486,7 @@ SCHEMES = _table(
         description="The quantizers of a Larq Zoo network; for these networks only",
         bits=("1/1",),
         source="larq_zoo",
+        flips=False,
     ),
 )
 

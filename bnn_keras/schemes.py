@@ -31,7 +31,7 @@ class Scheme:
 
     Attributes:
         name: Name of the scheme in the catalog.
-        bits: Bits of weights / activations, "1/1", "1/32" or "32/32".
+        bits: Bits of weights / activations, "1/1", "1/32", "32/1" or "32/32".
         kernel_quantizer: Creates the quantizer of a layer's kernel.
         input_quantizer: Creates the quantizer of a layer's inputs, used at 1-bit activations.
         kernel_constraint: Creates the constraint of a layer's latent kernel.
@@ -45,6 +45,9 @@ class Scheme:
     (1, 1)
     >>> xnor().with_bits("1/32").conv2d(8, 3).input_quantizer.function
     'relu'
+    >>> layer = xnor().with_bits("32/1").conv2d(8, 3)
+    >>> layer.kernel_quantizer, layer.input_quantizer.precision
+    (None, 1)
     """
 
     name: str
@@ -63,6 +66,11 @@ class Scheme:
     def without_latents(self) -> Scheme:
         """Return the scheme for Bop: kernels without quantizer, which are ±1 from the first step of Bop on."""
         return dataclasses.replace(self, latent_free=True)
+
+    @property
+    def binary_weights(self) -> bool:
+        """Return whether kernels have one bit."""
+        return self.bits.startswith("1/")
 
     @property
     def binary_activations(self) -> bool:
@@ -103,12 +111,18 @@ class Scheme:
     def _quantization(self, inputs: Inputs, dropout: float) -> dict[str, Any]:
         """Return quantizers and constraint as arguments of a Larq layer."""
         quantizer = self._quantizer_of(inputs)
-        latent_free = self.latent_free and self.bits.startswith("1/")
         return {
-            "kernel_quantizer": larq.quantizers.NoOp(precision=1) if latent_free else self.kernel_quantizer(),
-            "kernel_constraint": None if latent_free else self.kernel_constraint(),
+            **self._kernel(),
             "input_quantizer": quantizers.Dropout(dropout, quantizer, name="dropout") if dropout else quantizer,
         }
+
+    def _kernel(self) -> dict[str, Any]:
+        """Return quantizer and constraint of a kernel."""
+        if not self.binary_weights:
+            return {"kernel_quantizer": None, "kernel_constraint": None}
+        if self.latent_free:
+            return {"kernel_quantizer": larq.quantizers.NoOp(precision=1), "kernel_constraint": None}
+        return {"kernel_quantizer": self.kernel_quantizer(), "kernel_constraint": self.kernel_constraint()}
 
     def _quantizer_of(self, inputs: Inputs) -> Any:
         """Create the quantizer, or the real activation, for one kind of inputs."""

@@ -100,8 +100,9 @@ def _choose(
     if "scheme" in changes or "bits" in changes:
         _reset_scheme(document, replaced="scheme" in changes)
         offered = catalog.SCHEMES[changes.get("scheme", document["scheme"].get("name"))].bits
-        if "bits" not in changes and document["scheme"]["bits"] not in offered:
-            values["scheme.bits"] = offered[0]
+        bits = document["scheme"]["bits"]
+        if "bits" not in changes and (bits not in offered or bits.startswith("32/")):
+            values["scheme.bits"] = offered[0]  # a scheme that replaces real weights binarizes them
     if "dataset" in changes:
         network = catalog.NETWORKS[changes.get("network", document["network"].get("name"))]
         values |= _reset_dataset(document, other_dataset or catalog.DATASETS.get(changes["dataset"]), network)

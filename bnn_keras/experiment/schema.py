@@ -415,11 +415,13 @@ class Experiment(Table):
         kinds = {catalog.OPTIMIZERS[stage.optimizer.name].latent_free for stage in self.stages}
         if len(kinds) > 1:
             raise ValueError("stages with Bop and stages with latent weights do not go together; use one of the two")
-        unflippable = [scheme.name for scheme in map(self.scheme_of, self.stages) if scheme.name in ("float", "zoo")]
+        unflippable = [
+            f"scheme {scheme.name!r} at {scheme.bits} bits"
+            for scheme in map(self.scheme_of, self.stages)
+            if scheme.bits.startswith("32/") or not catalog.SCHEMES[scheme.name].flips
+        ]
         if True in kinds and unflippable:
-            raise ValueError(
-                f"Bop has nothing to flip with scheme {unflippable[0]!r}; choose another optimizer or scheme"
-            )
+            raise ValueError(f"Bop has nothing to flip with {unflippable[0]}; choose another optimizer or scheme")
         return self
 
     def scheme_of(self, stage: Stage) -> SchemeConfig:
