@@ -78,7 +78,8 @@ def write_sidecar(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
         "sha256": digests,
         **(_signature(digests) if catalog.FORMATS[fields["format"]].code else {}),
     }
-    sidecar_path(file).write_text(files.to_json(files.with_digest(sidecar)), encoding="utf-8")
+    sidecar = files.with_digest(sidecar)
+    sidecar_path(file).write_text(files.to_json(sidecar), encoding="utf-8")
     return sidecar
 
 

@@ -14,6 +14,7 @@ from bnn_keras.benchmark import benchmark, comparing
 from bnn_keras.errors import BnnError
 from bnn_keras.export import formats, open_export, trust
 from bnn_keras.export.sidecar import sha256_of, sidecar_path
+from bnn_keras.files import with_digest
 
 REFUSED = (
     r"'.*model' was not exported by you on this machine, and a file of format 'saved_model' is a program, which can "
@@ -49,8 +50,8 @@ def unread(monkeypatch):
 
 def change(file, **fields):
     path = sidecar_path(file)
-    sidecar = {**json.loads(path.read_text()), **fields}
-    path.write_text(json.dumps({key: value for key, value in sidecar.items() if value is not None}))
+    sidecar = {**json.loads(path.read_text()), **fields, "digest": None}
+    path.write_text(json.dumps(with_digest({key: value for key, value in sidecar.items() if value is not None})))
 
 
 def test_own_exports_open_also_after_renaming(copy):
