@@ -73,7 +73,7 @@ def build_network(
 
     Returns:
         A model from normalised images (batch, height, width, channels) to logits (batch, classes). Its attribute
-        `annealed` is that of the scheme.
+        `scheme` is the scheme.
 
     Raises:
         BnnError: The images are too small for the network, an option has a wrong value, or Larq Zoo is needed and not
@@ -99,7 +99,7 @@ def build_network(
     if tf.keras.mixed_precision.global_policy().compute_dtype != tf.keras.backend.floatx():
         logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
     model = tf.keras.Model(images, logits, name=name.replace("/", "-"))
-    model.annealed = scheme.annealed
+    model.scheme = scheme
     return model
 
 

@@ -22,6 +22,8 @@ class ReferenceLayout:
         binary_kernel: The same for the kernels of binary layers.
         flat: Whether kernels of binary layers are stored as columns of shape (weights, 1).
         rotated: Whether our network equals the reference's rotated by 180°.
+        parts: Ends of our names of the weights of learnt parts ("layer.weight") → ends of the reference's names, and
+            whether the reference stores the tensor as a map, (1, channels, 1, 1).
         unused: Tensors and modules that the reference stores but never uses.
     """
 
@@ -29,6 +31,7 @@ class ReferenceLayout:
     binary_kernel: str = "{}.weight"
     flat: bool = False
     rotated: bool = False
+    parts: Mapping[str, tuple[str, bool]] = dataclasses.field(default_factory=dict)
     unused: tuple[str, ...] = ()
 
 
@@ -54,6 +57,7 @@ class NetworkRow:
         options: Keys that the network adds to the experiment's table `network`, with their defaults.
         structures: Default structure for each choice of bits; empty if the network has only one structure.
         reference: How the reference's PyTorch code stores it; None if it does not come from PyTorch.
+        references: The same for schemes of other papers that took over the network, by the name of the scheme.
         normalization: The normalization that its pre-trained weights need, on every dataset; None for networks without
             pre-trained weights, which take the dataset's.
     """
@@ -70,7 +74,12 @@ class NetworkRow:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     structures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reference: ReferenceLayout | None = None
+    references: Mapping[str, ReferenceLayout] = dataclasses.field(default_factory=dict)
     normalization: Normalization | None = None
+
+    def layout(self, scheme: str) -> ReferenceLayout | None:
+        """Return how the reference of the network with a scheme stores it; None if there is no reference in PyTorch."""
+        return self.references.get(scheme, self.reference)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +223,15 @@ _BY_ACTIVATIONS = {"1/1": "bireal", "32/1": "bireal", "1/32": "normal", "32/32":
 _IMAGENET = (224, 224, 3)
 _IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ROTATED = ReferenceLayout(rotated=True)
+_REACTNET = ReferenceLayout(
+    rotated=True,
+    parts={
+        "binary_conv.shift": ("move0.bias", True),
+        "add.activation.before": ("move1.bias", True),
+        "add.activation.slope": ("prelu.weight", False),
+        "add.activation.after": ("move2.bias", True),
+    },
+)
 
 
 def _wide_resnet(width: int, dataset: str = "cifar10") -> NetworkRow:
@@ -388,11 +406,13 @@ NETWORKS = _table(
         ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
         options={"variant": "bireal"},
+        references={"reactnet": _REACTNET},
     ),
     _bireal(
         34,
         ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
+        references={"reactnet": _REACTNET},
     ),
     _bireal(
         50,
@@ -479,6 +499,13 @@ SCHEMES = _table(
         options={**_REAL_ACTIVATION, "t": _RISING, "k": None},
         anneals=("t", "k"),
         derived={"k": ("t", "bnn_keras.schedules:error_decay_scale")},
+    ),
+    SchemeRow(
+        name="reactnet",
+        builder="bnn_keras.schemes:reactnet",
+        description="ReActNet: signs and PReLUs with learnt shifts, scaled sign without a gradient through the scale",
+        bits=_BINARY_BITS,
+        source="Liu et al. 2020, arXiv:2003.03488; ReActNet, resnet, mobilenet",
     ),
     SchemeRow(
         name="zoo",

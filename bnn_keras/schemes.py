@@ -16,6 +16,7 @@ from bnn_keras.layers import ScaledConv2D
 
 Factory = Callable[[], Any]
 Inputs = Literal["features", "activated", "images"]
+Published = Literal["relu", "hardtanh"]
 
 
 def _none() -> None:
@@ -37,6 +38,8 @@ class Scheme:
         kernel_constraint: Creates the constraint of a layer's latent kernel.
         real_activation: Function of the `quantizers.RealActivation` that replaces `input_quantizer` at 32-bit
             activations.
+        own_activation: Creates the scheme's own activation, by name, for every place where a network may have one. The
+            real activation in front of layers is then left out. None for schemes that take the network's.
         latent_free: Whether kernels are ±1 themselves, for Bop, without quantizer, scale and constraint.
         annealed: Values that the quantizers share and that training changes; None if there are none.
 
@@ -56,6 +59,7 @@ class Scheme:
     input_quantizer: Factory = _none
     kernel_constraint: Factory = _none
     real_activation: str = "relu"
+    own_activation: Callable[[str], tf.keras.layers.Layer] | None = None
     latent_free: bool = False
     annealed: quantizers.Annealed | None = None
 
@@ -101,12 +105,26 @@ class Scheme:
         with _larq_warnings_disabled():
             return larq.layers.QuantDense(units, **self._quantization(inputs, dropout), **kwargs)
 
-    def activation(self, name: str) -> tf.keras.layers.Layer:
-        """Build the activation after a sum or a batch norm, in networks that have one there.
+    def activation(self, x: tf.Tensor, name: str, published: Published | None = None) -> tf.Tensor:
+        """Apply the activation behind a binary layer or a sum: the scheme's own, or else the network's.
 
-        The activation is hardtanh at 1-bit activations, else the real activation.
+        Args:
+            x: Features, (batch, …, channels).
+            name: Name of the layer.
+            published: What the paper of the network has there: "relu"; "hardtanh", hardtanh at 1-bit activations and
+                the real activation at 32 bits; or None for nothing.
+
+        Returns:
+            The activations, in the shape of `x`.
         """
-        return quantizers.RealActivation("clip" if self.binary_activations else self.real_activation, name=name)
+        if self.own_activation:
+            return self.own_activation(name)(x)
+        if published == "relu":
+            return tf.keras.layers.ReLU(name=name)(x)
+        if published == "hardtanh":
+            function = "clip" if self.binary_activations else self.real_activation
+            return quantizers.RealActivation(function, name=name)(x)
+        return x
 
     def _quantization(self, inputs: Inputs, dropout: float) -> dict[str, Any]:
         """Return quantizers and constraint as arguments of a Larq layer."""
@@ -130,7 +148,9 @@ class Scheme:
             return None
         if self.binary_activations:
             return self.input_quantizer()
-        return None if inputs == "activated" else quantizers.RealActivation(self.real_activation)
+        if inputs == "activated" or self.own_activation:
+            return None
+        return quantizers.RealActivation(self.real_activation)
 
 
 @contextlib.contextmanager
@@ -277,6 +297,26 @@ def irnet(activation: str = "relu", t: float = 0.1, k: float = 10.0) -> Scheme:
         input_quantizer=lambda: quantizers.ErrorDecaySign(annealed=annealed),
         real_activation=activation,
         annealed=annealed,
+    )
+
+
+def reactnet() -> Scheme:
+    """Create ReActNet's scheme.
+
+    Signs and activations have learnt shifts for each channel (RSign, RPReLU); kernels are Bi-Real Net's.
+
+    Source: Liu et al. 2020, arXiv:2003.03488; ReActNet, resnet and mobilenet.
+
+    >>> layer = reactnet().conv2d(2, 3)
+    >>> type(layer.input_quantizer).__name__, type(layer.kernel_quantizer).__name__
+    ('ShiftedSign', 'DetachedScaledSign')
+    """
+    return Scheme(
+        "reactnet",
+        "1/1",
+        kernel_quantizer=quantizers.DetachedScaledSign,
+        input_quantizer=lambda: quantizers.ShiftedSign(name="shifted_sign"),
+        own_activation=lambda name: quantizers.ShiftedPReLU(name=name),
     )
 
 

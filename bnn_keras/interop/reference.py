@@ -35,6 +35,7 @@ class Tensor:
         keras: Whether the reference is written in Keras and has our layout.
         rotated: Whether the reference is our network rotated by 180°.
         flat: Whether the reference stores the tensor as a column.
+        as_map: Whether the reference stores a vector as a map, (1, channels, 1, 1).
         flattened: (height, width, channels) of the feature map that is flattened before this layer; None if there is
             no such map. Keras flattens in HWC order, PyTorch in CHW order.
     """
@@ -44,6 +45,7 @@ class Tensor:
     keras: bool = False
     rotated: bool = False
     flat: bool = False
+    as_map: bool = False
     flattened: tuple[int, int, int] | None = None
 
     def to_reference(self, value: np.ndarray) -> np.ndarray:
@@ -56,7 +58,7 @@ class Tensor:
         elif value.ndim == 4:
             value = self._rotate(value)
         value = value.transpose(_AXES_TO_REFERENCE[value.ndim])
-        return value.reshape(-1, 1) if self.flat else value
+        return value.reshape(self.shape)
 
     def from_reference(self, value: np.ndarray) -> np.ndarray:
         """Convert a value from the reference's layout to ours."""
@@ -82,6 +84,8 @@ class Tensor:
             return shape
         if self.flat:
             return (int(np.prod(shape)), 1)
+        if self.as_map:
+            return (1, *shape, 1, 1)
         return tuple(shape[axis] for axis in _AXES_TO_REFERENCE[len(shape)])
 
 
@@ -102,8 +106,8 @@ def _flattened_map(layer: tf.keras.layers.Layer) -> tuple[int, int, int] | None:
 
 
 def _layout_of(model: tf.keras.Model) -> catalog.ReferenceLayout:
-    row = catalog.NETWORKS.get(model.name)
-    return (row.reference if row else None) or catalog.ReferenceLayout()
+    row, scheme = catalog.NETWORKS.get(model.name), getattr(model, "scheme", None)
+    return (row.layout(scheme.name if scheme else row.scheme) if row else None) or catalog.ReferenceLayout()
 
 
 def _tensor(
@@ -114,7 +118,11 @@ def _tensor(
         return Tensor(f"{layer.name}/{kind}", variable, keras=True)
     if kind != "kernel":
         flattened = None if isinstance(layer, tf.keras.layers.Dense) else _flattened_map(layer)
-        return Tensor(f"{layer.name}.{_NAMES[kind]}", variable, rotated=rotated, flattened=flattened)
+        name = f"{layer.name}.{_NAMES.get(kind, kind)}"
+        for end, (renamed, as_map) in layout.parts.items():
+            if name.endswith(end):
+                return Tensor(name.removesuffix(end) + renamed, variable, as_map=as_map)
+        return Tensor(name, variable, rotated=rotated, flattened=flattened)
     # The name depends on the class of the layer, not on its quantizer, so that a float network has the same names.
     binary = hasattr(layer, "kernel_quantizer")
     return Tensor(

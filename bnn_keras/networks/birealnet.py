@@ -84,6 +84,9 @@ class _Parts:
         layer = self.scheme.conv2d(filters, size, strides=stride, name=self.name("quant_conv2d", name), **arguments)
         return layer(x)
 
+    def add(self, x: tf.Tensor, shortcut: tf.Tensor, name: str) -> tf.Tensor:
+        return self.scheme.activation(layers.Add(name=name)([x, shortcut]), f"{name}.activation")
+
     def stem(self, images: tf.Tensor, filters: int) -> tf.Tensor:
         x = self.norm(self.real(images, "conv1", filters, 7, 2), "bn1")
         return layers.MaxPool2D(3, 2, "same", name="maxpool")(x)
@@ -110,7 +113,7 @@ def birealnet(
 
     conv 7×7 / 2 → batch norm → max pool, then blocks of binary 3×3 convolution → batch norm, + shortcut. If the number
     of filters changes, the shortcut is average pool 2 → pointwise convolution → batch norm. The network has no
-    activations except the signs in front of the convolutions.
+    activations except the signs in front of the convolutions, unless the scheme has one of its own.
 
     Args:
         scheme: Builds the binary layers.
@@ -134,7 +137,7 @@ def birealnet(
             shrink = x.shape[-1] != channels
             shortcut = parts.downsample(x, f"{name}.downsample", channels) if shrink else x
             x = parts.norm(parts.binary(x, f"{name}.binary_conv", channels, 3, 2 if shrink else 1), f"{name}.bn1")
-            x = layers.Add(name=f"{name}.add")([x, shortcut])
+            x = parts.add(x, shortcut, f"{name}.add")
     return parts.head(x, classes)
 
 
@@ -202,12 +205,12 @@ def birealnet50(
             else:
                 x = parts.norm(parts.binary(wide, f"{name}.conv1", channels, 1), f"{name}.bn1")
                 shortcut = parts.real(narrow, f"{name}.down_conv1x1", channels, 1) if first else narrow
-                x = layers.Add(name=f"{name}.add1")([x, shortcut])
+                x = parts.add(x, shortcut, f"{name}.add1")
             shortcut = layers.AveragePooling2D(2, 2, "same", name=f"{name}.pooling")(x) if stride > 1 else x
             x = parts.norm(parts.binary(x, f"{name}.conv2", channels, 3, stride), f"{name}.bn2")
-            narrow = layers.Add(name=f"{name}.add2")([x, shortcut])
+            narrow = parts.add(x, shortcut, f"{name}.add2")
             shortcut = parts.downsample(wide, f"{name}.downsample", 4 * channels, stride) if first else wide
             x = parts.norm(parts.binary(narrow, f"{name}.conv3", 4 * channels, 1), f"{name}.bn3")
-            wide = layers.Add(name=f"{name}.add3")([x, shortcut])
+            wide = parts.add(x, shortcut, f"{name}.add3")
             index += 1
     return parts.head(wide, classes)

@@ -132,24 +132,24 @@ def resnet(
         x = norm(binary(x, f"{name}.conv1", filters, stride), f"{name}.bn1")
         if shortcut_per_convolution:
             x = layers.Add(name=f"{name}.add1")([x, shortcut])
-        x = scheme.activation(f"{name}.activation1")(x)
+        x = scheme.activation(x, f"{name}.activation1", "hardtanh")
         shortcut = x if shortcut_per_convolution else shortcut
         x = norm(binary(x, f"{name}.conv2", filters), f"{name}.bn2")
         x = layers.Add(name=f"{name}.add2")([x, shortcut])
-        return scheme.activation(f"{name}.activation2")(x)
+        return scheme.activation(x, f"{name}.activation2", "hardtanh")
 
     bits = 0 if scheme.binary_activations else 1
     size, stride = (7, 2) if plan.large else (3, 1)
     initializers = plan.convolution_initializers(size**2 * images.shape[-1])
     x = layers.Conv2D(plan.filters[0], size, stride, "same", use_bias=False, name="conv1", **initializers)(images)
     x = norm(x, "bn1")
-    x = scheme.activation("activation1")(x) if plan.stem_activation[bits] else x
+    x = scheme.activation(x, "activation1", "hardtanh") if plan.stem_activation[bits] else x
     x = layers.MaxPool2D(3, 2, "same", name="maxpool")(x) if plan.large else x
     for stage, (filters, number) in enumerate(zip(plan.filters, plan.blocks, strict=True), 1):
         for index in range(number):
             x = block(x, f"layer{stage}.{index}", filters, 2 if stage > 1 and index == 0 else 1)
     x = norm(layers.GlobalAveragePooling2D(name="avgpool")(x), "bn2")
-    x = scheme.activation("activation2")(x) if plan.head_activation[bits] else x
+    x = scheme.activation(x, "activation2", "hardtanh") if plan.head_activation[bits] else x
     return layers.Dense(classes, name=plan.head, **plan.dense_initializers(x.shape[-1]))(x)
 
 

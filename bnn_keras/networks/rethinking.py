@@ -38,6 +38,10 @@ class _Parts:
         arguments = {**self.norm_arguments, **kwargs}
         return layers.BatchNormalization(name=self.name("batch_normalization"), **arguments)(x)
 
+    def features(self, x: tf.Tensor, **kwargs: Any) -> tf.Tensor:
+        """Normalise the output of a binary layer, and apply the scheme's own activation if it has one."""
+        return self.scheme.activation(self.norm(x, **kwargs), self.name("activation"))
+
     def pool(self, x: tf.Tensor, size: int) -> tf.Tensor:
         return layers.MaxPool2D(size, 2, name=self.name("max_pooling2d"))(x)
 
@@ -70,12 +74,12 @@ def binarynet(
     x = images
     for index, channels in enumerate(filters):
         first: dict[str, Any] = {} if index else {"padding": "valid", "inputs": "images"}
-        x = parts.norm(parts.conv(x, channels, 3, **first))
-        x = parts.norm(parts.pool(parts.conv(x, channels, 3), 2))
+        x = parts.features(parts.conv(x, channels, 3, **first))
+        x = parts.features(parts.pool(parts.conv(x, channels, 3), 2))
     x = layers.Flatten(name="flatten")(x)
-    for features in (*units, classes):
-        x = parts.norm(parts.dense(x, features))
-    return x
+    for features in units:
+        x = parts.features(parts.dense(x, features))
+    return parts.norm(parts.dense(x, classes))
 
 
 def binary_alexnet(
@@ -102,15 +106,15 @@ def binary_alexnet(
     Source: Hubara et al. 2016, arXiv:1602.02830; rethinking-bnn-optimization, models/binary_alexnet.py.
     """
     parts = _Parts(scheme, {"momentum": 0.9})
-    x = parts.norm(parts.pool(parts.conv(images, filters[0], 11, strides=4, inputs="images"), 3))
-    x = parts.norm(parts.pool(parts.conv(x, filters[1], 5), 3))
-    x = parts.norm(parts.conv(x, filters[2], 3))
-    x = parts.norm(parts.conv(x, filters[3], 3))
-    x = parts.norm(parts.pool(parts.conv(x, filters[4], 3), 3))
+    x = parts.features(parts.pool(parts.conv(images, filters[0], 11, strides=4, inputs="images"), 3))
+    x = parts.features(parts.pool(parts.conv(x, filters[1], 5), 3))
+    x = parts.features(parts.conv(x, filters[2], 3))
+    x = parts.features(parts.conv(x, filters[3], 3))
+    x = parts.features(parts.pool(parts.conv(x, filters[4], 3), 3))
     x = layers.Flatten(name="flatten")(x)
-    for features in (*units, classes):
-        x = parts.norm(parts.dense(x, features))
-    return x
+    for features in units:
+        x = parts.features(parts.dense(x, features))
+    return parts.norm(parts.dense(x, classes))
 
 
 def xnornet(
@@ -141,11 +145,11 @@ def xnornet(
     x = layers.Conv2D(filters[0], 11, 4, "same", use_bias=False, name=parts.name("conv2d"))(images)
     x = layers.ReLU(name="relu")(parts.norm(x, epsilon=1e-5))
     x = parts.norm(parts.pool(x, 3))
-    x = parts.norm(parts.pool(parts.conv(x, filters[1], 5), 3))
-    x = parts.norm(parts.conv(x, filters[2], 3))
-    x = parts.norm(parts.conv(x, filters[3], 3))
-    x = parts.norm(parts.pool(parts.conv(x, filters[4], 3), 3))
-    x = parts.norm(parts.conv(x, units[0], 6, "valid"))
+    x = parts.features(parts.pool(parts.conv(x, filters[1], 5), 3))
+    x = parts.features(parts.conv(x, filters[2], 3))
+    x = parts.features(parts.conv(x, filters[3], 3))
+    x = parts.features(parts.pool(parts.conv(x, filters[4], 3), 3))
+    x = parts.features(parts.conv(x, units[0], 6, "valid"))
     x = parts.norm(parts.conv(x, units[1], 1, "valid"), epsilon=1e-3)
-    x = layers.Flatten(name="flatten")(layers.ReLU(name="relu_1")(x))
+    x = layers.Flatten(name="flatten")(scheme.activation(x, "relu_1", "relu"))
     return layers.Dense(classes, use_bias=False, name=parts.name("dense"))(x)

@@ -46,6 +46,7 @@ def vgg_small(
         else:
             x = scheme.conv2d(filters, 3, inputs="activated", name=f"conv{index}", **arguments)(x)
         x = layers.MaxPool2D(2, name=f"pooling{index}")(x) if pooled else x
-        x = scheme.activation(f"activation{index}")(TorchBatchNormalization(name=f"bn{index}")(x))
+        x = TorchBatchNormalization(name=f"bn{index}")(x)
+        x = scheme.activation(x, f"activation{index}", "hardtanh")
     x = layers.Flatten(name="flatten")(x)
     return layers.Dense(classes, name="fc", **normal(0.01))(x)

@@ -52,11 +52,12 @@ def wide_resnet(scheme: Scheme, images: tf.Tensor, classes: int, depth: int, wid
 
     def block(x: tf.Tensor, name: str, filters: int, shrink: bool) -> tf.Tensor:
         y = binary(norm(x, f"{name}.bn0"), f"{name}.conv0", filters, 2 if shrink else 1)
+        y = scheme.activation(y, f"{name}.activation0")
         y = binary(norm(y, f"{name}.bn1"), f"{name}.conv1", filters)
         if shrink:
             x = PaddedAveragePooling2D(name=f"{name}.pool")(x)
             x = PadChannels(0, filters - x.shape[-1], name=f"{name}.pad")(x)
-        return layers.Add(name=f"{name}.add")([x, y])
+        return scheme.activation(layers.Add(name=f"{name}.add")([x, y]), f"{name}.activation1")
 
     filters = [int(base * width) for base in FILTERS]
     x = layers.Conv2D(filters[0], 3, padding="same", use_bias=False, name="conv0", **he_normal("fan_out"))(images)

@@ -59,13 +59,13 @@ def lenet5(scheme: Scheme, images: tf.Tensor, classes: int) -> tf.Tensor:
 
     x = _bounded_batch_norm(x, "bin_conv2.bn")
     x = scheme.conv2d(50, 5, name="bin_conv2.conv", **torch_default(25 * 20))(x)
-    x = layers.ReLU(name="bin_conv2.relu")(x)
+    x = scheme.activation(x, "bin_conv2.relu", "relu")
     x = layers.MaxPool2D(2, name="pool2")(x)
 
     x = _bounded_batch_norm(x, "bin_ip1.bn")
     x = layers.Flatten(name="flatten")(x)
     x = scheme.dense(500, name="bin_ip1.linear", **torch_default(x.shape[-1]))(x)
-    x = layers.ReLU(name="bin_ip1.relu")(x)
+    x = scheme.activation(x, "bin_ip1.relu", "relu")
     return layers.Dense(classes, name="ip2", **torch_default(500))(x)
 
 
@@ -98,7 +98,7 @@ def nin(
         name = f"xnor.{index}"
         x = _bounded_batch_norm(x, f"{name}.bn")
         x = scheme.conv2d(channels, size, padding="same", dropout=drop, name=f"{name}.conv", **normal(0.05))(x)
-        return layers.ReLU(name=f"{name}.relu")(x)
+        return scheme.activation(x, f"{name}.relu", "relu")
 
     x = layers.Conv2D(filters[0], 5, padding="same", name="xnor.0", **normal(0.05))(images)
     x = _plain_batch_norm(x, "xnor.1")
@@ -153,13 +153,13 @@ def alexnet(
         name, fan_in = f"features.{index}", size**2 * x.shape[-1]
         x = _batch_norm(x, f"{name}.bn")
         x = scheme.conv2d(channels, size, padding="same", name=f"{name}.conv", **initializers(fan_in))(x)
-        return layers.ReLU(name=f"{name}.relu")(x)
+        return scheme.activation(x, f"{name}.relu", "relu")
 
     def dense_block(x: tf.Tensor, index: int, features: int, drop: float = 0.0) -> tf.Tensor:
         name = f"classifier.{index}"
         x = _batch_norm(x, f"{name}.bn")
         x = scheme.dense(features, dropout=drop, name=f"{name}.linear", **initializers(x.shape[-1]))(x)
-        return layers.ReLU(name=f"{name}.relu")(x)
+        return scheme.activation(x, f"{name}.relu", "relu")
 
     x = layers.Conv2D(filters[0], 11, 4, name="features.0", **initializers(121 * images.shape[-1]))(images)
     x = _batch_norm(x, "features.1")

@@ -7,6 +7,7 @@ from bnn_keras.quantizers.dropout import Dropout
 from bnn_keras.quantizers.inference import inference_form
 from bnn_keras.quantizers.irnet import BalancedScaledSign, ErrorDecaySign, balanced_scaled_sign, error_decay_sign
 from bnn_keras.quantizers.mcdonnell import HeScaledSign, he_scaled_sign
+from bnn_keras.quantizers.reactnet import ShiftedPReLU, ShiftedSign, shifted_prelu, shifted_sign
 from bnn_keras.quantizers.xnor import XnorScaledSign, XnorSign, xnor_scaled_sign, xnor_sign
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "ErrorDecaySign",
     "HeScaledSign",
     "RealActivation",
+    "ShiftedPReLU",
+    "ShiftedSign",
     "XnorScaledSign",
     "XnorSign",
     "balanced_scaled_sign",
@@ -26,6 +29,8 @@ __all__ = [
     "he_scaled_sign",
     "inference_form",
     "leaky_clip",
+    "shifted_prelu",
+    "shifted_sign",
     "xnor_scaled_sign",
     "xnor_sign",
 ]

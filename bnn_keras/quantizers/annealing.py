@@ -8,8 +8,8 @@ import tensorflow as tf
 class Annealed:
     """Named values that the quantizers of a scheme share and that training changes, such as t and k of IR-Net.
 
-    The scheme that makes them keeps them (`Scheme.annealed`), and `build_network` keeps them with the model. They are
-    not weights: Keras neither counts nor saves them. Checkpoints store them separately.
+    The scheme that makes them keeps them (`Scheme.annealed`), and `build_network` keeps the scheme with the model. They
+    are not weights: Keras neither counts nor saves them. Checkpoints store them separately.
 
     Args:
         **values: Initial values by name.

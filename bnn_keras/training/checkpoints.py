@@ -80,7 +80,7 @@ class Checkpoint:
 
 def _tracked(model: tf.keras.Model, optimizer: tf.keras.optimizers.legacy.Optimizer | None) -> tf.train.Checkpoint:
     # The weights instead of the model: tracking a compiled model always tracks its optimizer too.
-    annealed = [model.annealed.variables] if model.annealed else []
+    annealed = [model.scheme.annealed.variables] if model.scheme.annealed else []
     tracked = {"weights": model.weights, "annealed": annealed, **({"optimizer": optimizer} if optimizer else {})}
     return tf.train.Checkpoint(**tracked)
 

@@ -259,7 +259,7 @@ class _Training:
                 teacher = load_teacher(distillation.teacher, self.experiment)
                 layer = Distillation(teacher, distillation.temperature, distillation.weight, name="distillation")
                 student = tf.keras.Model(model.input, layer((model.input, model.output)), name=model.name)
-                student.annealed = model.annealed
+                student.scheme = model.scheme
                 return student
         return model
 
@@ -426,7 +426,7 @@ def _frozen_layers(model: tf.keras.Model, stage: Stage) -> Iterator[None]:
 
 
 def _anneal(model: tf.keras.Model, name: str, value: float) -> None:
-    model.annealed.assign(**{name: value})
+    model.scheme.annealed.assign(**{name: value})
 
 
 def _result(run: Run, experiment: Experiment, model: tf.keras.Model, tested: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_serialization_keeps_current_values(quantizer):
 def test_annealed_values_are_kept_with_the_model_and_are_not_weights():
     scheme = schemes.irnet(t=0.5, k=2.0)
     model = build_network("resnet20", scheme, (32, 32, 3), 10, structure="bireal")
-    assert model.annealed is scheme.annealed
+    assert model.scheme is scheme
     quantizers = [getattr(layer, "kernel_quantizer", None) for layer in model.layers]
     used = {id(quantizer.annealed) for quantizer in quantizers if quantizer}
     assert used == {id(scheme.annealed)}
@@ -143,4 +143,4 @@ def test_annealed_values_are_kept_with_the_model_and_are_not_weights():
 
 
 def test_other_schemes_anneal_nothing():
-    assert build_network("lenet5", schemes.xnor(), (28, 28, 1), 10).annealed is None
+    assert build_network("lenet5", schemes.xnor(), (28, 28, 1), 10).scheme.annealed is None

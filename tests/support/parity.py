@@ -47,12 +47,15 @@ NETWORKS = {
     "irnet_imagenet_resnet18_1w32a": ("resnet18", {"bits": "1/32"}, []),
     "irnet_imagenet_resnet34_1w1a": ("resnet34", {"bits": "1/1"}, []),
     "irnet_imagenet_resnet34_1w32a": ("resnet34", {"bits": "1/32"}, []),
+    "reactnet_resnet18": ("birealnet18", {"scheme": "reactnet", "bits": "1/1"}, []),
+    "reactnet_resnet18_step1": ("birealnet18", {"scheme": "reactnet", "bits": "32/1"}, []),
+    "reactnet_resnet34": ("birealnet34", {"scheme": "reactnet", "bits": "1/1"}, []),
     "s3_binarynet": ("binarynet", {"optimizer": "bop"}, []),
     "s3_binary_alexnet": ("binary_alexnet", {"optimizer": "bop"}, []),
     "s3_xnornet": ("xnornet", {"optimizer": "bop"}, []),
     "s3_birealnet": ("birealnet18", {"optimizer": "bop"}, ["network.variant=rethinking"]),
 }
-ROTATED = ("xnor_nin", "wrn_", "birealnet", "irnet_cifar_resnet", "irnet_imagenet")  # strides meet padding
+ROTATED = ("xnor_nin", "wrn_", "birealnet", "irnet_cifar_resnet", "irnet_imagenet", "reactnet")  # strides meet padding
 STEP_SIZE = 0.01
 # Networks with as many weights are compared in a process of their own: with oneDNN, TensorFlow keeps all memory that it
 # ever took. For an AlexNet in float64 this is 2 GB.
@@ -213,8 +216,8 @@ class Comparison(Evaluation):
                 continue
             self.prefix = f"t{t:g}/" if k else ""
             interop.load_reference(self.model, weights)
-            if self.model.annealed:
-                self.model.annealed.assign(k=k, t=t)
+            if self.model.scheme.annealed:
+                self.model.scheme.annealed.assign(k=k, t=t)
             self.train(self.flip if "binary" in meta else self.descend)
 
     def note(self, kind, difference):

@@ -14,6 +14,7 @@ import numpy as np
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 INPUT_INDEX = 1_000_000
+SMALLEST_LATENT = 2.0**-19
 
 
 def _rng(seed, index):
@@ -28,8 +29,8 @@ def tensor(seed, index, shape, kind):
         index: Position of the tensor in the state dict.
         shape: Its shape in the reference's layout.
         kind: Distribution: "conv" and "linear" (normal, scaled by the fan-in), "flatconv:O,I,H,W" (a "conv" stored as
-            one column), "bias" and "beta", "gamma", "mean", "var", "count" (zero). "@s" behind it sets or multiplies
-            the scale.
+            one column), "latent" and "flatlatent:O,I,H,W" (the same without values near 0), "bias" and "beta", "gamma",
+            "slope", "mean", "var", "count" (zero). "@s" behind it sets or multiplies the scale.
     """
     shape = tuple(int(s) for s in shape)
     base, _, arg = kind.partition("@")
@@ -47,6 +48,12 @@ def tensor(seed, index, shape, kind):
         std = np.sqrt(2.0 / (i * kh * kw)) if scale is None else scale
         # drawn as an OIHW kernel, stored as one column of shape (o · i · kh · kw, 1)
         value = (rng.standard_normal((o, i, kh, kw)) * std).reshape(shape)
+    elif base == "latent" or base.startswith("flatlatent:"):
+        # a kernel without values near 0, because its sign is taken
+        value = tensor(seed, index, shape, kind.replace("latent", "conv")).astype(np.float64)
+        value = np.where(np.abs(value) < SMALLEST_LATENT, np.where(value < 0, -1, 1) * SMALLEST_LATENT, value)
+    elif base == "slope":
+        value = rng.uniform(-0.1, 0.5, shape)
     elif base == "bias":
         value = rng.standard_normal(shape) * 0.1
     elif base == "gamma":
@@ -94,7 +101,7 @@ def load(path):
     return fields, meta, names, weights, images, fields["y"]
 
 
-def quantizer_values():
-    """Return the golden values of quantizers by name."""
-    with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", GOLDEN)) / "quantizers.npz") as values:
+def quantizer_values(name="quantizers"):
+    """Return the golden values of quantizers by name: of the first five papers, or of "quantizers_more"."""
+    with np.load(Path(os.environ.get("BNN_KERAS_GOLDENS", GOLDEN)) / f"{name}.npz") as values:
         return dict(values)

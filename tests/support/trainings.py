@@ -39,7 +39,7 @@ def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
     x = tf.keras.layers.Flatten(name="flatten")(x)
     logits = tf.keras.layers.Dense(experiment.data.row.classes, dtype="float32", name="logits")(x)
     model = tf.keras.Model(images, logits, name="tiny")
-    model.annealed = scheme.annealed
+    model.scheme = scheme
     return model
 
 

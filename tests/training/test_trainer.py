@@ -216,7 +216,7 @@ def test_resumed_annealing(tmp_path):
     checkpoint = checkpoints.latest(Run(tmp_path / "whole"))
     model = build_tiny_model(experiment)
     checkpoint.restore(model, None)
-    assert model.annealed.values() == pytest.approx({"t": 10**0.5, "k": 1.0})
+    assert model.scheme.annealed.values() == pytest.approx({"t": 10**0.5, "k": 1.0})
     assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
 
 

@@ -1,0 +1,103 @@
+"""ReActNet's sign and activation with learnt shifts (Liu et al. 2020, arXiv:2003.03488), as its code computes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import larq
+import tensorflow as tf
+
+
+def shifted_sign(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    r"""Compute RSign: the sign behind a learnt shift of each channel.
+
+    Forward: y = +1 where x + b ≥ 0, else −1 (eq. 2 of the paper, α = −b).
+    Backward: dx = max(2 − 2|x + b|, 0) · dy, db = Σ dx over everything but the channels.
+
+    sign(0) is +1 here, as in Larq, and 0 in the reference.
+
+    Args:
+        x: Activations, (…, channels).
+        shift: The shifts b, (channels,).
+
+    Returns:
+        ±1 in the shape of `x`.
+
+    Source: ReActNet, resnet/birealnet.py and mobilenet/reactnet.py (`LearnableBias`, `BinaryActivation`).
+
+    >>> shifted_sign(tf.constant([[-0.5, -0.5]]), tf.constant([0.0, 1.0])).numpy().tolist()
+    [[-1.0, 1.0]]
+    """
+    return larq.quantizers.ApproxSign()(x + shift)
+
+
+def shifted_prelu(x: tf.Tensor, before: tf.Tensor, slope: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
+    r"""Compute RPReLU: PReLU between two learnt shifts of each channel.
+
+    Forward: z = x + b₁; y = z + b₂ where z > 0, else s · z + b₂ (eq. 4 of the paper, γ = −b₁, ζ = b₂).
+    Backward: dx = dy where z > 0, else s · dy; ds = Σ z · dy where z ≤ 0; db₁ = Σ dx; db₂ = Σ dy.
+
+    At z = 0 the gradient is s · dy, as in PyTorch. Keras's PReLU passes none.
+
+    Args:
+        x: Activations, (…, channels).
+        before: The shifts b₁, (channels,).
+        slope: The slopes s, (channels,).
+        after: The shifts b₂, (channels,).
+
+    Returns:
+        The activations, in the shape of `x`.
+
+    Source: ReActNet, resnet/birealnet.py and mobilenet/reactnet.py (`LearnableBias`, `nn.PReLU`).
+
+    >>> zero, slope = tf.zeros(2), tf.constant([0.25, 0.5])
+    >>> shifted_prelu(tf.constant([[-1.0, -1.0]]), zero, slope, after=zero + 1).numpy().tolist()
+    [[0.75, 0.5]]
+    """
+    shifted = x + before
+    return tf.where(shifted > 0, shifted, slope * shifted) + after
+
+
+@larq.utils.register_keras_custom_object
+@larq.utils.register_alias("shifted_sign")
+class ShiftedSign(larq.quantizers.Quantizer):
+    """Quantize the inputs of a layer with `shifted_sign`. The shifts are weights, and start at 0.
+
+    >>> quantizer = ShiftedSign()
+    >>> quantizer(tf.constant([[-0.5, 0.5]])).numpy().tolist()
+    [[-1.0, 1.0]]
+    >>> [tuple(weight.shape) for weight in quantizer.trainable_weights]
+    [(2,)]
+    """
+
+    precision = 1
+
+    def build(self, input_shape: Any) -> None:
+        """Create the shifts."""
+        self.shift = self.add_weight("shift", shape=(input_shape[-1],), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return ±1 in the shape of `inputs`."""
+        return shifted_sign(inputs, self.shift)
+
+
+@larq.utils.register_keras_custom_object
+class ShiftedPReLU(tf.keras.layers.Layer):
+    """Apply `shifted_prelu`. Shifts and slopes are weights; shifts start at 0, slopes at 0.25.
+
+    >>> ShiftedPReLU()(tf.constant([[-1.0, 2.0]])).numpy().tolist()
+    [[-0.25, 2.0]]
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Create shifts and slopes."""
+        shape = (input_shape[-1],)
+        self.before = self.add_weight("before", shape=shape, initializer="zeros")
+        self.slope = self.add_weight("slope", shape=shape, initializer=tf.keras.initializers.Constant(0.25))
+        self.after = self.add_weight("after", shape=shape, initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the activations, in the shape of `inputs`."""
+        return shifted_prelu(inputs, self.before, self.slope, self.after)
