@@ -154,6 +154,7 @@ def freeze(
     for old, new in zip(model.layers, copy.layers, strict=True):
         if old.name in kernels:
             _set_kernel(new, kernels[old.name], old.bias if old.use_bias else None)
+            _set_quantizer(new.input_quantizer, old.input_quantizer)
         elif new.weights:
             new.set_weights([weight.numpy() for weight in old.weights][: len(new.weights)])
     copy.trainable = False
@@ -177,6 +178,13 @@ def _set_kernel(layer: tf.keras.layers.Layer, kernel: Kernel, bias: tf.Variable 
     layer.kernel.assign(np.reshape(kernel.signs * scales, layer.kernel.shape))
     if bias is not None:
         layer.bias.assign(bias)
+
+
+def _set_quantizer(new: Any, old: Any) -> None:
+    """Copy the weights of a layer's input quantizer."""
+    form = inference_form(old)
+    if form is not None and form.weights:
+        new.set_weights([weight.numpy() for weight in form.weights])
 
 
 def _plain_inputs(layer: tf.keras.layers.Layer) -> dict[str, Any]:
