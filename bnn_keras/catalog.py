@@ -57,7 +57,8 @@ class NetworkRow:
         options: Keys that the network adds to the experiment's table `network`, with their defaults.
         structures: Default structure for each choice of bits; empty if the network has only one structure.
         reference: How the reference's PyTorch code stores it; None if it does not come from PyTorch.
-        references: The same for schemes of other papers that took over the network, by the name of the scheme.
+        references: The same where it differs: by the name of a scheme of another paper that took over the network, or
+            by scheme and bits ("reactnet 32/1").
         normalization: The normalization that its pre-trained weights need, on every dataset; None for networks without
             pre-trained weights, which take the dataset's.
     """
@@ -77,9 +78,9 @@ class NetworkRow:
     references: Mapping[str, ReferenceLayout] = dataclasses.field(default_factory=dict)
     normalization: Normalization | None = None
 
-    def layout(self, scheme: str) -> ReferenceLayout | None:
+    def layout(self, scheme: str, bits: str) -> ReferenceLayout | None:
         """Return how the reference of the network with a scheme stores it; None if there is no reference in PyTorch."""
-        return self.references.get(scheme, self.reference)
+        return self.references.get(f"{scheme} {bits}") or self.references.get(scheme) or self.reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +235,24 @@ _REACTNET = ReferenceLayout(
 )
 
 
+# Learnt parts of ReActNet-A: those behind its 3×3 convolutions, and those behind its pointwise ones.
+_REACTNET_A = {
+    "binary_3x3.shift": ("move11.bias", True),
+    "binary_pw.shift": ("move21.bias", True),
+    "binary_pw_down1.shift": ("move21.bias", True),
+    "binary_pw_down2.shift": ("move21.bias", True),
+    **{
+        f"activation{place}.{weight}": (name.format(place), is_map)
+        for place in (1, 2)
+        for weight, name, is_map in (
+            ("before", "move{}2.bias", True),
+            ("slope", "prelu{}.weight", False),
+            ("after", "move{}3.bias", True),
+        )
+    },
+}
+
+
 def _wide_resnet(width: int, dataset: str = "cifar10") -> NetworkRow:
     return NetworkRow(
         name=f"wrn_20_{width}",
@@ -293,6 +312,23 @@ def _irnet_for_imagenet(depth: int) -> NetworkRow:
         structures=_BY_ACTIVATIONS,
         reference=ReferenceLayout(rotated=True, unused=("bn3",)),
         source=f"IR-Net, ImageNet/ResNet{depth}",
+    )
+
+
+def _torchvision(depth: int) -> NetworkRow:
+    return NetworkRow(
+        name=f"torchvision_resnet{depth}",
+        builder=f"bnn_keras.networks.resnet:torchvision_resnet{depth}",
+        description=f"torchvision's ResNet-{depth}, a teacher",
+        input_shape=_IMAGENET,
+        classes=1000,
+        scheme="float",
+        bits="32/32",
+        dataset="imagenet2012",
+        source="torchvision, models/resnet.py",
+        structures=_BY_ACTIVATIONS,
+        reference=_ROTATED,
+        normalization=_IMAGENET_NORMALIZATION,
     )
 
 
@@ -419,6 +455,19 @@ NETWORKS = _table(
         ReferenceLayout(rotated=True, unused=("layers.0.down_conv1x1",)),
         source="Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py",
     ),
+    NetworkRow(
+        name="reactnet_a",
+        builder="bnn_keras.networks.reactnet:reactnet_a",
+        description="ReActNet-A: MobileNet's topology with binary 3×3 and pointwise convolutions",
+        input_shape=_IMAGENET,
+        classes=1000,
+        scheme="reactnet",
+        bits="1/1",
+        dataset="imagenet2012",
+        source="ReActNet, mobilenet/2_step2/reactnet.py",
+        reference=ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True, parts=_REACTNET_A),
+        references={"reactnet 32/1": ReferenceLayout(rotated=True, parts=_REACTNET_A)},
+    ),
     _irnet(
         "resnet20",
         "resnet:resnet20",
@@ -442,6 +491,8 @@ NETWORKS = _table(
     ),
     _irnet_for_imagenet(18),
     _irnet_for_imagenet(34),
+    _torchvision(18),
+    _torchvision(34),
     *map(_zoo, _ZOO),
 )
 

@@ -82,7 +82,7 @@ class Scheme:
         return self.bits.endswith("/1")
 
     def conv2d(
-        self, filters: int, kernel_size: int, *, inputs: Inputs = "features", dropout: float = 0.0, **kwargs: Any
+        self, filters: int, kernel_size: int, *, inputs: Inputs | Any = "features", dropout: float = 0.0, **kwargs: Any
     ) -> tf.keras.layers.Layer:
         """Build a binarized convolution.
 
@@ -91,7 +91,8 @@ class Scheme:
             kernel_size: Height and width of the kernel.
             inputs: Kind of the layer's inputs. "features": quantize them at 1-bit activations, else apply the real
                 activation. "activated": an activation precedes the layer, so quantize them at 1-bit activations, else
-                leave them as they are. "images": always leave them as they are.
+                leave them as they are. "images": always leave them as they are. A quantizer (`quantizer_of`) is shared
+                with other layers that read the same features.
             dropout: Fraction of the quantized inputs to drop during training.
             **kwargs: Arguments of `tf.keras.layers.Conv2D`.
         """
@@ -99,7 +100,7 @@ class Scheme:
             return ScaledConv2D(filters, kernel_size, **self._quantization(inputs, dropout), **kwargs)
 
     def dense(
-        self, units: int, *, inputs: Inputs = "features", dropout: float = 0.0, **kwargs: Any
+        self, units: int, *, inputs: Inputs | Any = "features", dropout: float = 0.0, **kwargs: Any
     ) -> tf.keras.layers.Layer:
         """Build a binarized dense layer. See `conv2d`; further arguments are those of `tf.keras.layers.Dense`."""
         with _larq_warnings_disabled():
@@ -128,7 +129,7 @@ class Scheme:
 
     def _quantization(self, inputs: Inputs, dropout: float) -> dict[str, Any]:
         """Return quantizers and constraint as arguments of a Larq layer."""
-        quantizer = self._quantizer_of(inputs)
+        quantizer = self.quantizer_of(inputs)
         return {
             **self._kernel(),
             "input_quantizer": quantizers.Dropout(dropout, quantizer, name="dropout") if dropout else quantizer,
@@ -142,8 +143,10 @@ class Scheme:
             return {"kernel_quantizer": larq.quantizers.NoOp(precision=1), "kernel_constraint": None}
         return {"kernel_quantizer": self.kernel_quantizer(), "kernel_constraint": self.kernel_constraint()}
 
-    def _quantizer_of(self, inputs: Inputs) -> Any:
-        """Create the quantizer, or the real activation, for one kind of inputs."""
+    def quantizer_of(self, inputs: Inputs | Any) -> Any:
+        """Create the quantizer, or the real activation, for one kind of inputs; None to leave them as they are."""
+        if not isinstance(inputs, str):
+            return inputs
         if inputs == "images":
             return None
         if self.binary_activations:

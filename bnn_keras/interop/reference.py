@@ -107,7 +107,8 @@ def _flattened_map(layer: tf.keras.layers.Layer) -> tuple[int, int, int] | None:
 
 def _layout_of(model: tf.keras.Model) -> catalog.ReferenceLayout:
     row, scheme = catalog.NETWORKS.get(model.name), getattr(model, "scheme", None)
-    return (row.layout(scheme.name if scheme else row.scheme) if row else None) or catalog.ReferenceLayout()
+    layout = row.layout(*(scheme.name, scheme.bits) if scheme else (row.scheme, row.bits)) if row else None
+    return layout or catalog.ReferenceLayout()
 
 
 def _tensor(

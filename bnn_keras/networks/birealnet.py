@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from bnn_keras.layers import TorchBatchNormalization
-from bnn_keras.networks.initializers import torch_default
+from bnn_keras.networks.initializers import small_and_positive, torch_default
 from bnn_keras.networks.keras_names import KerasNames
 from bnn_keras.quantizers import RealActivation
 from bnn_keras.schemes import Scheme
@@ -39,15 +39,11 @@ class Variant:
     names: Callable[[], NameLayer]
 
 
-def _small_and_positive() -> dict[str, Any]:
-    return {"kernel_initializer": tf.keras.initializers.RandomUniform(0, 0.001)}
-
-
 VARIANTS = {
     "bireal": Variant(
         batch_norm=TorchBatchNormalization,
         convolution=lambda fan_in: torch_default(fan_in, bias=False),
-        binary=_small_and_positive,
+        binary=small_and_positive,
         dense=torch_default,
         names=lambda: lambda kind, name: name,
     ),

@@ -28,6 +28,14 @@ def normal(deviation: float) -> Initializers:
     return {"kernel_initializer": tf.keras.initializers.RandomNormal(0, deviation)}
 
 
+def small_and_positive() -> Initializers:
+    """Draw the kernel uniformly from [0, 0.001).
+
+    Source: Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py; ReActNet, mobilenet/2_step2/reactnet.py.
+    """
+    return {"kernel_initializer": tf.keras.initializers.RandomUniform(0, 0.001)}
+
+
 def he_normal(mode: str) -> Initializers:
     """Draw the kernel from a normal distribution with mean 0 and variance 2 / fan.
 

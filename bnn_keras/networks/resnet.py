@@ -1,4 +1,4 @@
-"""IR-Net's residual networks, with a shortcut per convolution or per two convolutions."""
+"""Residual networks of IR-Net and torchvision, with a shortcut per convolution or per two convolutions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ layers = tf.keras.layers
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Sizes and differences of IR-Net's residual networks.
+    """Sizes and differences of residual networks.
 
     Attributes:
         filters: Number of filters of each stage.
@@ -29,6 +29,7 @@ class Plan:
             subsampled map with channels of zeros on both sides.
         stem_activation: Whether an activation follows the stem, at 1-bit and at 32-bit activations.
         head_activation: Whether an activation precedes the last layer, at 1-bit and at 32-bit activations.
+        head_norm: Whether a batch norm follows the mean over the map.
         head: Name of the last layer.
         initial: Initializer of convolutions: "fan_in" or "fan_out" (He), or "torch" for PyTorch's default.
     """
@@ -41,6 +42,7 @@ class Plan:
     head_activation: tuple[bool, bool]
     head: str
     initial: str
+    head_norm: bool = True
 
     def convolution_initializers(self, fan_in: int) -> dict[str, Any]:
         """Return the initializers of a convolution."""
@@ -82,6 +84,8 @@ RESNET18 = Plan(
     initial="fan_out",
 )
 RESNET34 = dataclasses.replace(RESNET18, blocks=(3, 4, 6, 3))
+TORCHVISION_RESNET18 = dataclasses.replace(RESNET18, head_norm=False)
+TORCHVISION_RESNET34 = dataclasses.replace(RESNET34, head_norm=False)
 
 
 def resnet(
@@ -90,8 +94,8 @@ def resnet(
     """Build a residual network with binary 3×3 convolutions. First convolution, shortcuts and last layer are real.
 
     A block is conv → batch norm → activation → conv → batch norm, + shortcut → activation. With a shortcut per
-    convolution it is twice conv → batch norm, + shortcut → activation. A batch norm follows the mean over the map. The
-    activation is hardtanh at 1-bit activations, else ReLU (`Scheme.activation`).
+    convolution it is twice conv → batch norm, + shortcut → activation. In IR-Net's networks a batch norm follows the
+    mean over the map. The activation is hardtanh at 1-bit activations, else ReLU (`Scheme.activation`).
 
     Args:
         scheme: Builds the binary layers and the activations.
@@ -103,7 +107,8 @@ def resnet(
     Returns:
         Logits, (batch, classes). The references return their log-softmax if `plan.large`, and in CIFAR-10's ResNet-18.
 
-    Source: Qin et al. 2020, arXiv:1909.10788; IR-Net, CIFAR-10/ResNet20, CIFAR-10/ResNet18, ImageNet.
+    Source: Qin et al. 2020, arXiv:1909.10788; IR-Net, CIFAR-10/ResNet20, CIFAR-10/ResNet18, ImageNet; torchvision,
+        models/resnet.py.
     """
 
     def norm(x: tf.Tensor, name: str) -> tf.Tensor:
@@ -148,7 +153,8 @@ def resnet(
     for stage, (filters, number) in enumerate(zip(plan.filters, plan.blocks, strict=True), 1):
         for index in range(number):
             x = block(x, f"layer{stage}.{index}", filters, 2 if stage > 1 and index == 0 else 1)
-    x = norm(layers.GlobalAveragePooling2D(name="avgpool")(x), "bn2")
+    x = layers.GlobalAveragePooling2D(name="avgpool")(x)
+    x = norm(x, "bn2") if plan.head_norm else x
     x = scheme.activation(x, "activation2", "hardtanh") if plan.head_activation[bits] else x
     return layers.Dense(classes, name=plan.head, **plan.dense_initializers(x.shape[-1]))(x)
 
@@ -202,4 +208,30 @@ def resnet34(
 ) -> tf.Tensor:
     """Build IR-Net's ResNet-34 for ImageNet; see `resnet`."""
     plan = dataclasses.replace(RESNET34, blocks=blocks, filters=filters)
+    return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
+
+
+def torchvision_resnet18(
+    scheme: Scheme,
+    images: tf.Tensor,
+    classes: int,
+    structure: str = "normal",
+    blocks: tuple[int, ...] = TORCHVISION_RESNET18.blocks,
+    filters: tuple[int, ...] = TORCHVISION_RESNET18.filters,
+) -> tf.Tensor:
+    """Build torchvision's ResNet-18; see `resnet`."""
+    plan = dataclasses.replace(TORCHVISION_RESNET18, blocks=blocks, filters=filters)
+    return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
+
+
+def torchvision_resnet34(
+    scheme: Scheme,
+    images: tf.Tensor,
+    classes: int,
+    structure: str = "normal",
+    blocks: tuple[int, ...] = TORCHVISION_RESNET34.blocks,
+    filters: tuple[int, ...] = TORCHVISION_RESNET34.filters,
+) -> tf.Tensor:
+    """Build torchvision's ResNet-34; see `resnet`."""
+    plan = dataclasses.replace(TORCHVISION_RESNET34, blocks=blocks, filters=filters)
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])

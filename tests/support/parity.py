@@ -49,13 +49,25 @@ NETWORKS = {
     "irnet_imagenet_resnet34_1w32a": ("resnet34", {"bits": "1/32"}, []),
     "reactnet_resnet18": ("birealnet18", {"scheme": "reactnet", "bits": "1/1"}, []),
     "reactnet_resnet18_step1": ("birealnet18", {"scheme": "reactnet", "bits": "32/1"}, []),
+    "reactnet_a": ("reactnet_a", {"bits": "1/1"}, []),
+    "reactnet_a_step1": ("reactnet_a", {"bits": "32/1"}, []),
     "reactnet_resnet34": ("birealnet34", {"scheme": "reactnet", "bits": "1/1"}, []),
+    "torchvision_resnet18": ("torchvision_resnet18", {}, []),
+    "torchvision_resnet34": ("torchvision_resnet34", {}, []),
     "s3_binarynet": ("binarynet", {"optimizer": "bop"}, []),
     "s3_binary_alexnet": ("binary_alexnet", {"optimizer": "bop"}, []),
     "s3_xnornet": ("xnornet", {"optimizer": "bop"}, []),
     "s3_birealnet": ("birealnet18", {"optimizer": "bop"}, ["network.variant=rethinking"]),
 }
-ROTATED = ("xnor_nin", "wrn_", "birealnet", "irnet_cifar_resnet", "irnet_imagenet", "reactnet")  # strides meet padding
+ROTATED = (
+    "xnor_nin",
+    "wrn_",
+    "birealnet",
+    "irnet_cifar_resnet",
+    "irnet_imagenet",
+    "reactnet",
+    "torchvision",
+)  # strides meet padding
 STEP_SIZE = 0.01
 # Networks with as many weights are compared in a process of their own: with oneDNN, TensorFlow keeps all memory that it
 # ever took. For an AlexNet in float64 this is 2 GB.
