@@ -177,8 +177,11 @@ def test_one_default_for_each_network(network):
 
 
 def test_every_network_of_the_references_has_an_experiment():
+    """Except for those that README lists without recipes, which train with the plain one."""
     trained = {experiment.network.name for experiment in EXPERIMENTS.values()}
-    assert trained == {name for name in catalog.NETWORKS if not name.startswith("zoo/")}
+    without = {"reactnet_a", "torchvision_resnet18", "torchvision_resnet34"}
+    assert trained | without == {name for name in catalog.NETWORKS if not name.startswith("zoo/")}
+    assert not trained & without
 
 
 def test_published_figures():

@@ -83,6 +83,8 @@ def in_our_layout(value, shape, rotated, flattened):
         if rotated:  # the feature map is rotated as well
             value = value[..., ::-1, ::-1, :]
         value = value.reshape(*value.shape[:-3], -1)
+    if value.ndim > len(shape) == 1:
+        return value.reshape(shape)  # a vector that is stored as a map
     if len(shape) == 4:
         height, width, channels, filters = shape
         value = np.einsum("oihw->hwio", value.reshape(filters, channels, height, width))

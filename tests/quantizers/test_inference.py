@@ -12,7 +12,7 @@ from bnn_keras.quantizers import Dropout, RealActivation, inference_form
 
 # Both zeros, and both sides of every point at which an estimator changes.
 INPUTS = np.array([-1e6, -1.5, -1.0, -0.5, -1e-6, -0.0, 0.0, 1e-6, 0.5, 1.0, 1.5, 1e6], np.float32)
-BINARY = [name for name, row in catalog.SCHEMES.items() if "1/1" in row.bits and name != "zoo"]
+BINARY = [name for name, row in catalog.SCHEMES.items() if "1/1" in row.bits and name not in ("zoo", "reactnet")]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -24,6 +24,11 @@ def test_inputs_of_every_scheme_are_signs(scheme, dropout):
     assert type(form) is larq.quantizers.SteSign
     for quantizer in (form, layer.input_quantizer):
         assert np.array_equal(quantizer(tf.constant(INPUTS)), np.where(INPUTS >= 0, 1, -1))
+
+
+def test_sign_behind_a_learnt_shift_stays():
+    quantizer = schemes.reactnet().dense(2).input_quantizer
+    assert inference_form(quantizer) is inference_form(Dropout(0.5, quantizer)) is quantizer
 
 
 @pytest.mark.parametrize(
