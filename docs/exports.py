@@ -15,6 +15,7 @@ import tensorflow as tf
 from bnn_keras import catalog
 from bnn_keras.build import build_model
 from bnn_keras.counts import count
+from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.export import verify
 from bnn_keras.export.formats import files_of, format_module
@@ -37,7 +38,7 @@ percent. *Error* is the median over the images of |file − Keras| / |Keras|, Eu
 Binary convolutions of TFLite pad input channels to a multiple of 32, those of OpenVINO to a multiple of 8. Layers with
 real inputs are float in both formats: all layers of networks at 1/32, and the first binary layers of `binarynet` and
 `binary_alexnet`. The size of an OpenVINO file is that of its `.bin`; its `.xml` holds the graph and takes about 10 kB
-per ten layers.
+per ten layers. Packed files have at most 64 MiB, which a float network can exceed.
 
 """
 COLUMNS = f"""| network | minimum |{"".join(f" {name} |" for name in FORMATS)}{
@@ -69,7 +70,12 @@ def cells(job, batches):
             row = catalog.FORMATS[name]
             module = format_module(row)
             file = Path(folder) / f"model{row.suffix or '.safetensors'}"
-            float_layers = module.convert(job, file)
+            try:
+                float_layers = module.convert(job, file)
+            except BnnError:
+                sizes.append("too large")
+                measurements += 3 * ["–"]
+                continue
             measured = verify.compare(network, module.load(file), batches)
             weights = [part for part in files_of(file) if part.suffix in row.companions] or files_of(file)
             sizes.append(f"{sum(part.stat().st_size for part in weights):,}")
