@@ -30,6 +30,8 @@ from pathlib import Path
 import numpy as np
 from helpers import EXPORTED, free_memory, read_weights, run_bnnk
 
+from bnn_keras import files as files_of_runs
+
 STATES = ("finished", "killed")  # of a run: after its three epochs, or stopped while it wrote the last checkpoint
 OTHER = "other"  # a finished run with another seed
 LONGEST_MESSAGE = 1000
@@ -466,9 +468,9 @@ def resealed_checkpoints(files, work):
         part = folder / str(random.choice(["variables.index", "variables.data-00000-of-00001"]))
         damage = random.choice(BYTES)
         part.write_bytes(damage(random, part.read_bytes()))
-        document = json.loads((folder / "state.json").read_text())
+        document = files_of_runs.without_digest(json.loads((folder / "state.json").read_text()))
         document["files"][part.name] = hashlib.sha256(part.read_bytes()).hexdigest()
-        (folder / "state.json").write_text(json.dumps(document))
+        (folder / "state.json").write_text(json.dumps(files_of_runs.with_digest(document)))
         arguments = ["train", "lenet5", "--experiment", experiment, "--run", run, "--quiet"]
         return Case(f"{part.name} of a checkpoint, with its digest: {damage.__name__}", arguments, run)
 
