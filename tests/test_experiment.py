@@ -189,6 +189,20 @@ def test_plain_recipe_from_a_file_has_no_note(tmp_path):
     assert (resolution.experiment.name, resolution.note) == ("plain/zoo-quicknet_imagenet2012", None)
 
 
+def test_bits_of_another_scheme():
+    """They are its own in the place of real weights, unless they are chosen."""
+    for options, bits in [
+        ({"scheme": "mcdonnell"}, "1/32"),
+        ({"scheme": "bireal"}, "1/1"),
+        ({"scheme": "bireal", "bits": "32/32"}, "32/32"),
+        ({"scheme": "bireal", "bits": "32/1"}, "32/1"),
+        ({}, "32/32"),
+    ]:
+        assert resolve("torchvision_resnet18", **options).experiment.scheme.bits == bits
+    assert resolve("resnet20", scheme="xnor", bits="1/32").experiment.scheme.bits == "1/32"
+    assert resolve("wrn_20_1", scheme="xnor").experiment.scheme.bits == "1/32"
+
+
 def test_structure_follows_the_bits():
     structures = [resolve("resnet34", bits=bits).experiment.network.structure for bits in ("1/1", "1/32")]
     assert structures == ["bireal", "normal"]

@@ -74,6 +74,7 @@ def test_trains_one_step_and_saves_its_weights(network, structure, scheme, bits,
         variable.name
         for variable, old in zip(model.trainable_variables, before, strict=True)
         if np.array_equal(old, variable.numpy())
+        and not variable.name.endswith("/slope:0")  # of PReLUs, whose inputs can all be positive
     ]
     assert not unchanged
     assert all(has_one_magnitude_per_filter(variable) for variable in binary_variables(model))

@@ -288,6 +288,8 @@ def resolve(
     base = _base(network, experiment, choices)
     document = base.to_document()
     changes = unmet(base, choices)
+    if "scheme" in changes and "bits" in choices:  # also if the recipe has the same bits: another scheme brings its own
+        changes["bits"] = choices["bits"]
     parsed = [parse_override(text) for text in overrides]
     note = None
     if changes:

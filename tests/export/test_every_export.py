@@ -17,6 +17,7 @@ from bnn_keras.export.random_weights import randomize_weights
 SMALLEST = {
     **{"alexnet": 67, "binary_alexnet": 64, "xnornet": 217, "zoo/xnornet": 217, "resnet18_cifar": 32},
     **{"birealnet": 96, "resnet18": 96, "resnet34": 96, "zoo/": 96},
+    **{"reactnet_a": 96, "torchvision": 96},
 }
 QUICK = ("lenet5", "wrn_20_1")  # with every scheme
 SLOW = ("nin", "resnet20", "zoo/quicknet")  # with every scheme

@@ -171,6 +171,9 @@ def small_network(name, scheme, classes=10, input_shape=None, **options):
         "resnet18_cifar": ((16, 16, 3), two_stages),
         "resnet18": ((32, 32, 3), two_stages),
         "resnet34": ((32, 32, 3), two_stages),
+        "torchvision_resnet18": ((32, 32, 3), two_stages),
+        "torchvision_resnet34": ((32, 32, 3), two_stages),
+        "reactnet_a": ((16, 16, 3), {"stem": 8, "blocks": ((16, False), (16, True))}),
         "vgg_small": ((16, 16, 3), {"convolutions": ((8, False), (8, True), (16, True), (16, True))}),
         **{f"wrn_20_{width}": ((16, 16, 3), {"depth": 8, "width": width / 2}) for width in (1, 2, 10)},
     }[name]
