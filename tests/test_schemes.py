@@ -29,7 +29,9 @@ def _table():
                     for weights in OPTIMIZERS:
                         if scheme == "zoo" or (bits.startswith("32/") and weights == "bop"):
                             continue
-                        marks = [] if network in QUICK else pytest.mark.slow
+                        # ReActNet trains with real kernels first; other schemes have nothing of their own left there.
+                        rare = bits.startswith("32/") and scheme not in ("float", "reactnet")
+                        marks = [] if network in QUICK else pytest.mark.nightly if rare else pytest.mark.slow
                         values = (network, structure, scheme, bits, weights)
                         yield pytest.param(*values, id="-".join(filter(None, values)), marks=marks)
 

@@ -99,6 +99,8 @@ def _networks():
             yield pytest.param("lenet5", {"scheme": scheme, "optimizer": "adam"}, id=f"lenet5-{scheme}")
     yield pytest.param("wrn_20_10", {"dataset": "cifar100"}, id="wrn_20_10-cifar100", marks=pytest.mark.slow)
     for name in catalog.NETWORKS:
+        if name == "torchvision_resnet34":
+            continue  # in float it has more than the 64 MiB of a packed file
         same_blocks = name in ("birealnet34", "resnet34")  # as birealnet18 and resnet18
         nightly = same_blocks or (name.startswith("zoo/") and name != "zoo/quicknet")
         quick = name in ("lenet5", "resnet20")
