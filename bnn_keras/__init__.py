@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from bnn_keras.errors import BnnError
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:  # The names of _PUBLIC and _SUBPACKAGES for editors and type checkers.
     from bnn_keras import constraints, interop, layers, optimizers, quantizers, schemes
     from bnn_keras.build import build_model

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bnn_keras import catalog, constraints, losses, schedules
+from bnn_keras import catalog, constraints, losses, schedule_config, schedules
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import (
     Experiment,
@@ -20,13 +20,14 @@ from bnn_keras.experiment import (
     ScheduleConfig,
     Stage,
     check_experiment,
-    schedule_config,
 )
 from bnn_keras.layers import Rotate180
 from bnn_keras.schemes import Scheme
 
 
-def _builder(reference: str) -> Callable[..., Any]:
+def _builder(reference: catalog.Builder) -> Callable[..., Any]:
+    if callable(reference):
+        return reference
     module, function = reference.split(":")
     return getattr(importlib.import_module(module), function)
 
@@ -69,7 +70,7 @@ def build_network(
         input_shape: Height, width and channels of the images.
         classes: The number of logits.
         rotated: Rotate the images by 180° first (`layers.Rotate180`).
-        **options: Options of the network (`catalog.NetworkRow.options`), and `structure` if it has several.
+        **options: Options of the network (`catalog.NetworkRow.options`).
 
     Returns:
         A model from normalised images (batch, height, width, channels) to logits (batch, classes). Its attribute
@@ -136,7 +137,6 @@ def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
         experiment.data.row.classes,
         rotated=network.rotated,
         **network.choices,
-        **({"structure": network.structure} if network.structure else {}),
     )
     constraints.apply_constraints(model)
     return model

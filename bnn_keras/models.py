@@ -63,7 +63,7 @@ def build_empty(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
     Pre-trained weights of Larq Zoo are not downloaded.
     """
     network = experiment.network
-    if network.weights:
+    if "weights" in network.choices:
         network = network.model_copy(update={"weights": "none"})
     return build_model(experiment.model_copy(update={"network": network}), stage)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bnn_keras import catalog
 from bnn_keras.build import build_annealing, build_schedules
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, OptimizerConfig, ScheduleConfig, SchemeConfig, Stage
@@ -58,6 +59,7 @@ def curves(experiment: Experiment) -> dict[str, list[Curve]]:
     begin = 0
     for stage in experiment.stages:
         scheme = experiment.scheme_of(stage)
+        derived = catalog.SCHEMES[scheme.name].derived
         # Schedules of the optimizer count epochs from the beginning of the stage, annealing from that of the training.
         groups: list[tuple[dict[str, Schedule], OptimizerConfig | SchemeConfig, int]] = [
             (build_schedules(stage.optimizer, stage.epochs), stage.optimizer, begin),
@@ -66,7 +68,7 @@ def curves(experiment: Experiment) -> dict[str, list[Curve]]:
         for schedules, table, origin in groups:
             for name, schedule in schedules.items():
                 value = getattr(table, name)
-                config = scheme.t if name == "k" and value is None else value  # IR-Net's k follows from t by default
+                config = getattr(scheme, derived[name][0]) if value is None else value
                 smooth = isinstance(config, ScheduleConfig) and config.every == "step"
                 curves_by_name.setdefault(name, []).append(_curve(schedule, begin, stage, origin, smooth))
         begin += stage.epochs

@@ -46,7 +46,7 @@ _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
         {"name": row.name, "bits": row.bits, "description": row.description} for row in catalog.SCHEMES.values()
     ],
     "optimizers": lambda: [
-        {"name": row.name, "options": dict(row.options), "description": row.description}
+        {"name": row.name, "options": row.options.defaults(), "description": row.description}
         for row in catalog.OPTIMIZERS.values()
     ],
     "datasets": lambda: [

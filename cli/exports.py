@@ -9,7 +9,7 @@ import click
 from bnn_keras import catalog
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_message, print_table, quiet_tensorflow
-from bnn_keras.experiment.tables import MAX_BATCH_SIZE
+from bnn_keras.tables import MAX_BATCH_SIZE
 
 FORMATS = "\n".join(f"  {row.name:<12} {row.description}" for row in catalog.FORMATS.values())
 EPILOG = f"""\b

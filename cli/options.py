@@ -11,8 +11,8 @@ from bnn_keras import catalog
 from bnn_keras.cli.output import print_message, quiet_tensorflow
 from bnn_keras.experiment import Experiment, Resolution, resolve
 from bnn_keras.experiment.schema import FAKE
-from bnn_keras.experiment.tables import MAX_BATCH_SIZE
 from bnn_keras.location import DataLocation
+from bnn_keras.tables import MAX_BATCH_SIZE
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 data_dir = click.option(

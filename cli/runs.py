@@ -11,8 +11,8 @@ import click
 from bnn_keras import BnnError
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
-from bnn_keras.experiment.tables import MAX_BATCH_SIZE
 from bnn_keras.location import DataLocation
+from bnn_keras.tables import MAX_BATCH_SIZE
 
 EXAMPLES = """\b
 Examples:

@@ -91,8 +91,8 @@ def row(parity, golden):
     experiment = experiment_of(parity, golden)
     network = experiment.network
     name = f"`{network.name}`"
-    name += " (rethinking)" if network.variant == "rethinking" else ""
-    name += STRUCTURES[network.structure]
+    name += " (rethinking)" if network.choices.get("variant") == "rethinking" else ""
+    name += STRUCTURES[network.choices.get("structure")]
     name += ", Bop" if experiment.latent_free else ""
     own = (catalog.NETWORKS[network.name].scheme, "float")
     name += "" if experiment.scheme.name in own else f", {experiment.scheme.name}"

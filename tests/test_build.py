@@ -13,7 +13,7 @@ from helpers import ROOT
 from bnn_keras import catalog
 from bnn_keras.build import build_optimizer, build_schedule, build_schedules, build_scheme
 from bnn_keras.experiment import ExperimentError, parse, resolve
-from bnn_keras.experiment.schedule_config import SCHEDULES
+from bnn_keras.schedule_config import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -191,4 +191,4 @@ def test_every_optimizer_is_documented(documented):
     text, _ = documented
     for row in catalog.OPTIMIZERS.values():
         assert f"| `{row.name}` |" in text
-        assert all(f"`{key}`" in text for key in row.options)
+        assert all(f"`{key}`" in text for key in row.options.model_fields)

@@ -25,6 +25,8 @@ LAYERS = [
     {"runs"},
     {"experiment", "experiments"},
     {"catalog"},
+    {"schedule_config"},
+    {"tables"},
     {"files", "location", "text"},
     {"__init__"},
     {"errors"},

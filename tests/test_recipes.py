@@ -241,8 +241,10 @@ def networks():
     for experiment in EXPERIMENTS.values():
         for stage in experiment.stages:
             scheme = experiment.scheme_of(stage)
-            network = (experiment.network.name, experiment.network.structure, experiment.latent_free)
-            key = (*network, scheme.name, scheme.bits, scheme.scaled, scheme.activation, experiment.input_shape)
+            network = (experiment.network.name, experiment.network.choices.get("structure"), experiment.latent_free)
+            anneals = catalog.SCHEMES[scheme.name].anneals
+            options = tuple(value for name, value in scheme.choices.items() if name not in anneals)
+            key = (*network, scheme.name, scheme.bits, *options, experiment.input_shape)
             distinct.setdefault(key, pytest.param(experiment, stage, id="-".join(map(str, key[:5]))))
     return list(distinct.values())
 
@@ -335,7 +337,7 @@ def combinations():
         augmentation = experiment.data.augmentation
         key = (
             catalog.NETWORKS[name].builder,
-            experiment.network.structure,
+            experiment.network.choices.get("structure"),
             kinds(augmentation.model_dump()) if augmentation else None,
             [(kinds(scheme), kinds(stage)) for scheme, stage in stages],
         )
@@ -412,7 +414,7 @@ def test_bireal_nets_stepwise_stages(depth, rates, boundaries):
     names = [(scheme.name, scheme.bits) for scheme in schemes]
     assert names == 3 * [("float", "32/32")] + 2 * [("bireal", "1/1")]
     assert [scheme.activation for scheme in schemes] == ["relu", "leaky_clip", "clip", None, None]
-    assert [scheme.scaled for scheme in schemes] == [None, None, None, True, False]
+    assert [scheme.choices.get("scaled") for scheme in schemes] == [None, None, None, True, False]
     assert [stage.trains for stage in experiment.stages] == [*4 * ["everything"], "batch_norm"]
     learning_rate = rate(name, 3)
     changes = [epoch for epoch in range(1, 40) if learning_rate(epoch) != learning_rate(epoch - 1)]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from bnn_keras import schedules
 from bnn_keras.build import build_annealing, build_optimizer, build_schedule
 from bnn_keras.experiment import OptimizerConfig, SchemeConfig, load_experiment, resolve
-from bnn_keras.experiment.schedule_config import SCHEDULES
+from bnn_keras.schedule_config import SCHEDULES
 
 EPOCHS = 20
 POSITIONS = np.arange(0, EPOCHS, 0.25)

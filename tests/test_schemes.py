@@ -38,13 +38,11 @@ def _table():
 
 def build(network, scheme, bits, optimizer, structure=None):
     experiment = resolve(network, scheme=scheme, bits=bits, optimizer=optimizer).experiment
-    structure = structure or experiment.network.structure
     tf.keras.utils.set_random_seed(3)
     model = small_network(
         network,
         build_scheme(experiment),
-        **experiment.network.choices,
-        **({"structure": structure} if structure else {}),
+        **{**experiment.network.choices, **({"structure": structure} if structure else {})},
     )
     apply_constraints(model)
     return model

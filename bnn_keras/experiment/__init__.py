@@ -12,8 +12,8 @@ from bnn_keras.experiment.files import (
     parse,
 )
 from bnn_keras.experiment.find import Resolution, find_experiment, resolve, resolve_for_weights
-from bnn_keras.experiment.schedule_config import ScheduleConfig
 from bnn_keras.experiment.schema import DataConfig, Experiment, OptimizerConfig, SchemeConfig, Stage
+from bnn_keras.schedule_config import ScheduleConfig
 
 __all__ = [
     "DataConfig",

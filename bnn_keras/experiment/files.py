@@ -15,10 +15,11 @@ from typing import Any
 
 import pydantic
 
+from bnn_keras import catalog
 from bnn_keras.errors import BnnError, nearest, unknown
-from bnn_keras.experiment.schedule_config import SCHEDULES
-from bnn_keras.experiment.schema import Experiment
-from bnn_keras.experiment.tables import Table
+from bnn_keras.experiment.schema import Chosen, Experiment
+from bnn_keras.schedule_config import SCHEDULES
+from bnn_keras.tables import Table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,16 +47,25 @@ def _models_in(annotation: Any) -> Iterator[type[Table]]:
         yield from _models_in(inner)
 
 
-def _keys_at(location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that the schema allows in the table at pydantic's `location`."""
+def _tables_at(location: tuple[str | int, ...], document: Any) -> tuple[list[type[Table]], Any]:
+    """Return the tables that the schema allows at pydantic's `location` of a document, and the document's table."""
     tables: list[type[Table]] = [Experiment]
     for part in location:
         if isinstance(part, str) and part.startswith("<"):
             tables = [table for table in tables if table is SCHEDULES.get(part[1:-1])]
-        elif isinstance(part, str):
+            continue
+        document = document[part]
+        if isinstance(part, str):
             fields = [table.model_fields[part] for table in tables if part in table.model_fields]
-            tables = [model for field in fields for model in _models_in(field.annotation)]
-    return [key for table in tables for key, field in table.model_fields.items() if not field.exclude]
+            tables = [_with_options(model, document) for field in fields for model in _models_in(field.annotation)]
+    return tables, document
+
+
+def _with_options(table: type[Table], document: Any) -> type[Table]:
+    """Return a table with the options of the catalog row that its document names, if the table has such a row."""
+    rows = catalog.TABLES[table.kind] if issubclass(table, Chosen) else {}
+    name = document.get("name") if isinstance(document, dict) else None
+    return table.table_of(rows[name]) if issubclass(table, Chosen) and name in rows else table
 
 
 def _without_tags(location: tuple[str | int, ...], document: Any) -> list[str | int]:
@@ -76,10 +86,12 @@ def _problem(error: Any, document: Document) -> str:
     location = _without_tags(error["loc"], document)
     where = ".".join(map(str, location)) or "the file"
     if error["type"] == "extra_forbidden":
-        known = _keys_at(error["loc"][:-1])
+        tables, values = _tables_at(error["loc"][:-1], document)
+        known = [key for table in tables for key, field in table.model_fields.items() if not field.exclude]
         guess = nearest(str(location[-1]), known)
         hint = f"did you mean {guess!r}? " if guess else ""
-        return f"{where}: unknown key; {hint}known: {', '.join(known)}"
+        owner = next((f" of {table.kind} {values['name']!r}" for table in tables if issubclass(table, Chosen)), "")
+        return f"{where}: unknown key{owner}; {hint}known: {', '.join(known)}"
     if error["type"] == "missing":
         return f"{where}: missing; add it"
     message = error["msg"].removeprefix("Value error, ")

@@ -115,6 +115,11 @@ def _choose(
     return values
 
 
+def _row(kind: str, document: Document) -> Any:
+    """Return the catalog row that a document names; None if it names none."""
+    return catalog.TABLES[kind].get(document[kind].get("name"))
+
+
 def _reset_scheme(document: Document, replaced: bool) -> None:
     """Remove the options of a replaced scheme, or those that depend on its bits; also from stages."""
     name = document["scheme"]["name"]
@@ -123,8 +128,10 @@ def _reset_scheme(document: Document, replaced: bool) -> None:
             del stage["scheme"]
     if replaced:
         document["scheme"] = {"bits": document["scheme"]["bits"]}
-    document["scheme"].pop("activation", None)
-    document["network"].pop("structure", None)
+    for kind in ("scheme", "network"):
+        row = _row(kind, document)
+        for key in row.options.by_bits() if row else ():
+            document[kind].pop(key, None)
 
 
 def _reset_dataset(document: Document, row: catalog.DatasetRow | None, network: catalog.NetworkRow) -> dict[str, Any]:

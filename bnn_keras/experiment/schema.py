@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,8 +13,8 @@ import tomli_w
 
 from bnn_keras import catalog
 from bnn_keras.errors import unknown
-from bnn_keras.experiment.schedule_config import ScheduleConfig, Scheduled, ScheduledOrNothing
-from bnn_keras.experiment.tables import BatchSize, Count, NotNegative, Percent, Positive, Range, Size, Table
+from bnn_keras.schedule_config import Scheduled
+from bnn_keras.tables import BatchSize, Count, NotNegative, Percent, Positive, Range, Size, Table
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -69,97 +70,66 @@ class Published(Table):
 
 
 class Chosen(Table):
-    """A table whose `name` selects a catalog row. The row defines which other keys are allowed, and their defaults."""
+    """A table whose `name` selects a catalog row, whose options are further keys of the table."""
 
     kind: ClassVar[str]
-    common: ClassVar[frozenset[str]]
 
     name: str
 
-    @pydantic.model_validator(mode="before")
+    @pydantic.model_validator(mode="wrap")
     @classmethod
-    def _add_defaults(cls, values: Any) -> Any:
-        row = _lookup(catalog.TABLES[cls.kind], values.get("name")) if isinstance(values, dict) else None
-        return {**cls._options(row, values), **values} if row else values
-
-    @pydantic.model_validator(mode="after")
-    def _reject_other_keys(self) -> Self:
-        allowed = self._options(catalog.TABLES[self.kind][self.name], self.model_dump())
-        other = [key for key in self.choices if key not in allowed]
-        if other:
-            known = ", ".join(allowed) or "no further keys"
-            raise ValueError(f"{self.kind} {self.name!r} takes {known}; not {', '.join(other)}")
-        return self
+    def _with_options(
+        cls, values: Any, handler: pydantic.ModelWrapValidatorHandler[Self], info: pydantic.ValidationInfo
+    ) -> Self:
+        """Validate a table with the options of its row, as an instance of `table_of`."""
+        if not isinstance(values, dict) or issubclass(cls, catalog.Options):
+            return handler(values)
+        row = _lookup(catalog.TABLES[cls.kind], values.get("name"))
+        if row is None:  # the name is the only error
+            return handler({key: value for key, value in values.items() if key in cls.model_fields})
+        return cls.table_of(row).model_validate(values, context=info.context)
 
     @classmethod
-    def _options(cls, row: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the keys that a catalog row allows in this table, with their defaults."""
-        return row.options
+    def table_of(cls, row: Any) -> type[Self]:
+        """Return the model of the table for a catalog row: its own keys and the options of the row."""
+        return _with_fields(cls, row.options)
 
     @property
     def choices(self) -> dict[str, Any]:
-        """The values of the row's keys that are set."""
-        options = {name: getattr(self, name) for name in type(self).model_fields if name not in self.common}
+        """The options of the row that are set."""
+        options = {name: getattr(self, name) for name in catalog.TABLES[self.kind][self.name].options.model_fields}
         return {name: value for name, value in options.items() if value is not None}
+
+
+@functools.cache
+def _with_fields(table: type[Table], options: type[catalog.Options]) -> Any:
+    return pydantic.create_model(
+        table.__name__,
+        __base__=(options, table),
+        __doc__=table.__doc__,
+        __cls_kwargs__={"use_attribute_docstrings": False},  # the fields keep theirs
+    )
 
 
 class NetworkConfig(Chosen):
     """The network.
 
-    Structure "bireal" has a shortcut per convolution, "normal" one around two. `rotated` rotates images by 180° first,
-    for weights that come from a PyTorch reference.
+    `rotated` rotates images by 180° first, for weights that come from a PyTorch reference.
     """
 
     kind = "network"
-    common = frozenset({"name", "rotated", "structure"})
 
     name: Annotated[str, _known("network")]
-    structure: Literal["normal", "bireal"] | None = None
     rotated: bool = False
-    depth: Count | None = None
-    width: Positive | None = None
-    dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = None
-    variant: Literal["bireal", "rethinking"] | None = None
-    weights: Literal["none", "imagenet"] | None = None
-
-    @pydantic.field_validator("structure")
-    @classmethod
-    def _has_structures(cls, structure: str | None, info: pydantic.ValidationInfo) -> str | None:
-        row = catalog.NETWORKS.get(info.data.get("name", ""))
-        if row and structure and not row.structures:
-            raise ValueError(f"network {row.name!r} has one structure; leave the key out")
-        return structure
 
 
 class SchemeConfig(Chosen):
-    """The binarization scheme, and the bits of weights / activations.
-
-    `activation` replaces the signs if activations have 32 bits. `gradient_scale` belongs to XNOR-Net. `scaled` belongs
-    to Bi-Real Net: false keeps kernels at ±1. `t` and `k` belong to IR-Net, as functions of the epoch over all stages;
-    k defaults to max(1/t, 1).
-    """
+    """The binarization scheme, and the bits of weights / activations."""
 
     kind = "scheme"
-    common = frozenset({"name", "bits"})
 
     name: Annotated[str, _known("scheme")]
     bits: str
-    activation: Literal["relu", "leaky_clip", "clip"] | None = None
-    gradient_scale: Positive | None = None
-    scaled: bool | None = None
-    t: Scheduled | None = None
-    k: Scheduled | None = None
-
-    @pydantic.field_validator("t")
-    @classmethod
-    def _never_zero(cls, t: Any) -> Any:
-        if isinstance(t, ScheduleConfig) and 0 in (
-            getattr(t, "initial", None),
-            getattr(t, "final", None),
-            t.warm_up and t.warm_up.initial,
-        ):
-            raise ValueError("expected values greater than 0: k = max(1/t, 1) needs 1/t")
-        return t
 
     @pydantic.field_validator("bits")
     @classmethod
@@ -168,12 +138,6 @@ class SchemeConfig(Chosen):
         if row and bits not in row.bits:
             raise ValueError(f"scheme {row.name!r} has bits (weights/activations) {', '.join(row.bits)}")
         return bits
-
-    @classmethod
-    def _options(cls, row: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the row's keys, without `activation` if activations are binary."""
-        binary = str(values.get("bits")).endswith("/1")
-        return {key: value for key, value in row.options.items() if not (binary and key == "activation")}
 
 
 class AugmentationConfig(Table):
@@ -302,29 +266,19 @@ class DataConfig(Table):
 
 
 class OptimizerConfig(Chosen):
-    """An optimizer. Hyper-parameters default to those of its catalog row.
+    """An optimizer.
 
     `weight_decay` is coupled L2 as in PyTorch: the gradient becomes g + weight_decay · w before any other step; for
     "adamw" it is decoupled: w ← w − learning_rate · weight_decay · w. It applies to `weight_decay_of`: "everything", or
-    only "kernels" (weights with two or more axes), but never to the binary weights that Bop flips. `clip_norm` is the
-    largest global norm of all gradients; larger gradients are scaled down to it first.
+    only "kernels" (weights with two or more axes), but never to the binary weights that Bop flips.
     """
 
     kind = "optimizer"
-    common = frozenset({"name", "learning_rate", "weight_decay", "weight_decay_of"})
 
     name: Annotated[str, _known("optimizer")]
     learning_rate: Scheduled
     weight_decay: NotNegative = 0.0
     weight_decay_of: Literal["everything", "kernels"] = "everything"
-    clip_norm: Positive | None = None
-    momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = None
-    nesterov: bool | None = None
-    beta_1: NotNegative | None = None
-    beta_2: NotNegative | None = None
-    epsilon: Positive | None = None
-    threshold: ScheduledOrNothing | None = None
-    gamma: Scheduled | None = None
 
 
 class DistillationConfig(Table):
@@ -362,9 +316,9 @@ class Stage(Table):
     trains: Literal["everything", "batch_norm"] = "everything"
     loss: Annotated[Literal["cross_entropy"], pydantic.Field(exclude=True, repr=False)] = "cross_entropy"
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
-    scheme: SchemeConfig | None = None
+    scheme: pydantic.SerializeAsAny[SchemeConfig] | None = None
     distillation: DistillationConfig | None = None
-    optimizer: OptimizerConfig
+    optimizer: pydantic.SerializeAsAny[OptimizerConfig]
 
 
 class Experiment(Table):
@@ -389,8 +343,8 @@ class Experiment(Table):
     source: SourceCode | None = None
     published: Published | None = None
     cost: str | None = None
-    network: NetworkConfig
-    scheme: SchemeConfig
+    network: pydantic.SerializeAsAny[NetworkConfig]
+    scheme: pydantic.SerializeAsAny[SchemeConfig]
     data: DataConfig
     stages: Annotated[list[Stage], pydantic.Field(min_length=1)]
 
@@ -407,18 +361,22 @@ class Experiment(Table):
 
     @pydantic.model_validator(mode="after")
     def _compatible(self) -> Self:
-        if (self.network.name.startswith("zoo/")) != (self.scheme.name == "zoo"):
-            raise ValueError(
-                f"network {self.network.name!r} and scheme {self.scheme.name!r} do not go together: "
-                "Larq Zoo networks need scheme 'zoo', and other networks cannot use it"
-            )
+        network = catalog.NETWORKS[self.network.name]
+        for scheme in (self.scheme, *map(self.scheme_of, self.stages)):
+            if catalog.SCHEMES[scheme.name].layers == network.own_layers:
+                reason = (
+                    f"the network brings its own binary layers; choose scheme {network.scheme!r}"
+                    if network.own_layers
+                    else "the scheme is for networks with binary layers of their own; choose another scheme"
+                )
+                raise ValueError(f"network {network.name!r} and scheme {scheme.name!r} do not go together: {reason}")
         kinds = {catalog.OPTIMIZERS[stage.optimizer.name].latent_free for stage in self.stages}
         if len(kinds) > 1:
             raise ValueError("stages with Bop and stages with latent weights do not go together; use one of the two")
         unflippable = [
             f"scheme {scheme.name!r} at {scheme.bits} bits"
             for scheme in map(self.scheme_of, self.stages)
-            if scheme.bits.startswith("32/") or not catalog.SCHEMES[scheme.name].flips
+            if scheme.bits.startswith("32/") or not catalog.SCHEMES[scheme.name].layers
         ]
         if True in kinds and unflippable:
             raise ValueError(f"Bop has nothing to flip with {unflippable[0]}; choose another optimizer or scheme")

@@ -46,10 +46,9 @@ def job_of(network, scheme):
     experiment = resolve(network, scheme=scheme, optimizer="adam", overrides=SHALLOW.get(network, [])).experiment
     height, _, channels = catalog.NETWORKS[network].input_shape
     size = next((size for name, size in SMALLEST.items() if network.startswith(name)), height)
-    structure = {"structure": experiment.network.structure} if experiment.network.structure else {}
     tf.keras.utils.set_random_seed(3)
     shape, options = (size, size, channels), experiment.network.choices
-    model = build_network(network, build_scheme(experiment), shape, 10, **options, **structure)
+    model = build_network(network, build_scheme(experiment), shape, 10, **options)
     images = randomize_weights(model)
     return ExportJob(model, experiment, [str(label) for label in range(10)]), images
 

@@ -38,10 +38,8 @@ def build(name, rotated=False, size=None, **choices):
         choices = {"overrides": ["network.width=3"], **choices}
     experiment = resolve(name, **choices).experiment
     size = size or SIZES.get(name, 32)
-    options = experiment.network.choices
-    if experiment.network.structure:
-        options["structure"] = experiment.network.structure
     shape = (size, size, experiment.input_shape[-1])
+    options = experiment.network.choices
     return build_network(name, build_scheme(experiment), shape, CLASSES, rotated=rotated, **options)
 
 

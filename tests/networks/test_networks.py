@@ -171,7 +171,7 @@ def test_structure_sets_the_number_of_shortcuts(network, structure, shortcuts_pe
 
 def test_default_structure_depends_on_the_bits():
     def structure(network, **options):
-        return resolve(network, **options).experiment.network.structure
+        return resolve(network, **options).experiment.network.choices.get("structure")
 
     assert [structure("resnet18", bits=bits) for bits in ("1/1", "1/32")] == ["bireal", "normal"]
     assert [structure("resnet18_cifar", bits=bits) for bits in ("1/1", "1/32")] == ["normal", "normal"]
@@ -225,10 +225,13 @@ def test_nin_has_two_dropouts_by_default():
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("network.depth=20", "network 'lenet5' takes no further keys; not depth"),
-        ("network.structure=normal", "network 'lenet5' has one structure; leave the key out"),
-        ("scheme.t=0.5", "scheme 'xnor' takes gradient_scale; not t"),
-        ("scheme.activation=clip", "scheme 'xnor' takes gradient_scale; not activation"),
+        ("network.depth=20", "network.depth: unknown key of network 'lenet5'; known: name, rotated$"),
+        ("network.structure=normal", "network.structure: unknown key of network 'lenet5'; known: name, rotated$"),
+        ("scheme.t=0.5", "scheme.t: unknown key of scheme 'xnor'; known: name, bits, activation, gradient_scale$"),
+        (
+            "scheme.activation=clip",
+            "scheme.activation: got 'clip'; activations have one bit at bits '1/1'; leave the key out",
+        ),
     ],
 )
 def test_unknown_options_are_rejected(key, message):

@@ -118,7 +118,6 @@ def build(name, input_shape, classes):
     """
     network, options, overrides = NETWORKS[name]
     experiment = resolve(network, **options, overrides=overrides).experiment
-    structure = experiment.network.structure
     with contextlib.ExitStack() as stack:
         for initializer in (initializers.RandomNormal, initializers.RandomUniform, initializers.VarianceScaling):
             stack.enter_context(mock.patch.object(initializer, "__call__", _zeros))
@@ -129,7 +128,6 @@ def build(name, input_shape, classes):
             classes,
             rotated=name.startswith(ROTATED),
             **experiment.network.choices,
-            **({"structure": structure} if structure else {}),
         )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 
 from bnn_keras.errors import unknown
-from bnn_keras.experiment.tables import NotNegative, Positive, Table
+from bnn_keras.tables import NotNegative, Positive, Table
 
 
 def _rising(epochs: list[float]) -> list[float]:

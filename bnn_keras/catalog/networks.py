@@ -1,0 +1,341 @@
+"""Networks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from bnn_keras.catalog.datasets import IMAGENET_NORMALIZATION
+from bnn_keras.catalog.options import BY_BITS, Options
+from bnn_keras.catalog.rows import NetworkRow, ReferenceLayout, table
+from bnn_keras.tables import Count, Positive
+
+
+class Structured(Options):
+    """Options of residual networks."""
+
+    structure: Annotated[Literal["normal", "bireal"] | None, BY_BITS] = None
+    """`normal`: a shortcut around two convolutions; `bireal`: one around each. Default: that of the paper at these
+    bits"""
+
+
+class Dropout(Options):
+    """Options of networks with dropout."""
+
+    dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.5
+    """Share of quantized inputs that some layers drop in training"""
+
+
+class Variant(Options):
+    """Options of Bi-Real Net's network of 18 layers."""
+
+    variant: Literal["bireal", "rethinking"] = "bireal"
+    """`rethinking`: batch norm, initial weights and layer names of rethinking-bnn-optimization"""
+
+
+class Pretrained(Options):
+    """Options of Larq Zoo's networks."""
+
+    weights: Literal["none", "imagenet"] = "none"
+    """`imagenet`: pre-trained weights"""
+
+
+class Wide(Options):
+    """Options of wide residual networks."""
+
+    depth: Count = 20
+    """Number of layers, 6n + 2"""
+    width: Positive = 1.0
+    """Factor of the numbers of filters"""
+
+    @classmethod
+    def of(cls, width: int) -> type[Options]:
+        """Return the options with another default of the width."""
+        field = (Positive, pydantic.Field(float(width), description=cls.model_fields["width"].description))
+        return pydantic.create_model(
+            "Wide", __base__=cls, __cls_kwargs__={"use_attribute_docstrings": False}, width=field
+        )
+
+
+_CIFAR = (32, 32, 3)
+# Binary activations need a shortcut around each convolution.
+_BY_ACTIVATIONS = {"1/1": "bireal", "32/1": "bireal", "1/32": "normal", "32/32": "normal"}
+_IMAGENET = (224, 224, 3)
+_ROTATED = ReferenceLayout(rotated=True)
+_REACTNET = ReferenceLayout(
+    rotated=True,
+    parts={
+        "binary_conv.shift": ("move0.bias", True),
+        "add.activation.before": ("move1.bias", True),
+        "add.activation.slope": ("prelu.weight", False),
+        "add.activation.after": ("move2.bias", True),
+    },
+)
+
+
+# Learnt parts of ReActNet-A: those behind its 3×3 convolutions, and those behind its pointwise ones.
+_REACTNET_A = {
+    "binary_3x3.shift": ("move11.bias", True),
+    "binary_pw.shift": ("move21.bias", True),
+    "binary_pw_down1.shift": ("move21.bias", True),
+    "binary_pw_down2.shift": ("move21.bias", True),
+    **{
+        f"activation{place}.{weight}": (name.format(place), is_map)
+        for place in (1, 2)
+        for weight, name, is_map in (
+            ("before", "move{}2.bias", True),
+            ("slope", "prelu{}.weight", False),
+            ("after", "move{}3.bias", True),
+        )
+    },
+}
+
+
+def _wide_resnet(width: int, dataset: str = "cifar10") -> NetworkRow:
+    return NetworkRow(
+        name=f"wrn_20_{width}",
+        builder="bnn_keras.networks.wide_resnet:wide_resnet",
+        description=f"McDonnell's wide residual network of depth 20 and width {width}",
+        input_shape=_CIFAR,
+        classes=100 if dataset == "cifar100" else 10,
+        scheme="mcdonnell",
+        bits="1/32",
+        dataset=dataset,
+        source="binary-wide-resnet, wrn_mcdonnell.py",
+        options=Wide.of(width),
+        reference=ReferenceLayout(kernel="{}", binary_kernel="{}", rotated=True),
+    )
+
+
+def _bireal(depth: int, reference: ReferenceLayout, **kwargs: Any) -> NetworkRow:
+    return NetworkRow(
+        name=f"birealnet{depth}",
+        builder=f"bnn_keras.networks.birealnet:birealnet{depth}",
+        description=f"Bi-Real Net with {depth} layers: a shortcut around every binary convolution",
+        input_shape=_IMAGENET,
+        classes=1000,
+        scheme="bireal",
+        bits="1/1",
+        dataset="imagenet2012",
+        reference=reference,
+        **kwargs,
+    )
+
+
+def _irnet(name: str, function: str, description: str, **kwargs: Any) -> NetworkRow:
+    return NetworkRow(
+        **{
+            "name": name,
+            "builder": f"bnn_keras.networks.{function}",
+            "description": description,
+            "input_shape": _CIFAR,
+            "classes": 10,
+            "scheme": "irnet",
+            "bits": "1/1",
+            "dataset": "cifar10",
+            "reference": _ROTATED,
+            **kwargs,
+        }
+    )
+
+
+def _irnet_for_imagenet(depth: int) -> NetworkRow:
+    return _irnet(
+        f"resnet{depth}",
+        f"resnet:resnet{depth}",
+        f"IR-Net's ResNet-{depth} for ImageNet",
+        input_shape=_IMAGENET,
+        classes=1000,
+        dataset="imagenet2012",
+        options=Structured,
+        structures=_BY_ACTIVATIONS,
+        reference=ReferenceLayout(rotated=True, unused=("bn3",)),
+        source=f"IR-Net, ImageNet/ResNet{depth}",
+    )
+
+
+def _torchvision(depth: int) -> NetworkRow:
+    return NetworkRow(
+        name=f"torchvision_resnet{depth}",
+        builder=f"bnn_keras.networks.resnet:torchvision_resnet{depth}",
+        description=f"torchvision's ResNet-{depth}, a teacher",
+        input_shape=_IMAGENET,
+        classes=1000,
+        scheme="float",
+        bits="32/32",
+        dataset="imagenet2012",
+        source="torchvision, models/resnet.py",
+        options=Structured,
+        structures=_BY_ACTIVATIONS,
+        reference=_ROTATED,
+        normalization=IMAGENET_NORMALIZATION,
+    )
+
+
+def _rethinking(name: str, description: str, file: str, **kwargs: Any) -> NetworkRow:
+    return NetworkRow(
+        **{
+            "name": name,
+            "builder": f"bnn_keras.networks.rethinking:{name}",
+            "description": description,
+            "input_shape": _IMAGENET,
+            "classes": 1000,
+            "scheme": "binarynet",
+            "bits": "1/1",
+            "dataset": "imagenet2012",
+            "source": f"rethinking-bnn-optimization, models/{file}",
+            **kwargs,
+        }
+    )
+
+
+_ZOO = (
+    "quicknet_small",
+    "quicknet",
+    "quicknet_large",
+    "binary_alexnet",
+    "xnornet",
+    "dorefanet",
+    "birealnet",
+    "binary_resnet_e18",
+    "binary_densenet28",
+    "binary_densenet37",
+    "binary_densenet37_dilated",
+    "binary_densenet45",
+    "meliusnet22",
+    "real_to_binary_net",
+)
+
+
+def _zoo(name: str) -> NetworkRow:
+    return NetworkRow(
+        name=f"zoo/{name}",
+        builder=f"bnn_keras.networks.zoo:{name}",
+        description="Larq Zoo's network of that name, with its own quantizers",
+        input_shape=_IMAGENET,
+        classes=1000,
+        scheme="zoo",
+        bits="1/1",
+        dataset="imagenet2012",
+        source="larq_zoo",
+        options=Pretrained,
+        own_layers=True,
+        normalization=IMAGENET_NORMALIZATION,  # larq_zoo, training/data.py
+    )
+
+
+NETWORKS = table(
+    NetworkRow(
+        name="lenet5",
+        builder="bnn_keras.networks.xnor_net:lenet5",
+        description="XNOR-Net's LeNet-5: two convolutions, two dense layers; the middle two binary",
+        input_shape=(28, 28, 1),
+        classes=10,
+        scheme="xnor",
+        bits="1/1",
+        dataset="mnist",
+        source="XNOR-Net-PyTorch, MNIST/models/LeNet_5.py",
+        reference=ReferenceLayout(),
+    ),
+    NetworkRow(
+        name="nin",
+        builder="bnn_keras.networks.xnor_net:nin",
+        description="XNOR-Net's Network in Network: nine convolutions, the middle seven binary",
+        input_shape=_CIFAR,
+        classes=10,
+        scheme="xnor",
+        bits="1/1",
+        dataset="cifar10",
+        source="XNOR-Net-PyTorch, CIFAR_10/models/nin.py",
+        options=Dropout,
+        reference=_ROTATED,
+    ),
+    NetworkRow(
+        name="alexnet",
+        builder="bnn_keras.networks.xnor_net:alexnet",
+        description="XNOR-Net's AlexNet: five convolutions, three dense layers; all but the first and the last binary",
+        input_shape=(227, 227, 3),
+        classes=1000,
+        scheme="xnor",
+        bits="1/1",
+        dataset="imagenet2012",
+        source="XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py",
+        options=Dropout,
+        reference=ReferenceLayout(),
+    ),
+    _wide_resnet(1),
+    _wide_resnet(2),
+    _wide_resnet(10, "cifar100"),
+    _rethinking(
+        "binarynet",
+        "BinaryNet: six convolutions, three dense layers, all binary",
+        "binarynet.py",
+        input_shape=_CIFAR,
+        classes=10,
+        dataset="cifar10",
+    ),
+    _rethinking(
+        "binary_alexnet", "Binary AlexNet: five convolutions, three dense layers, all binary", "binary_alexnet.py"
+    ),
+    _rethinking("xnornet", "XNOR-Net's AlexNet for Bop: all layers but the first and the last binary", "xnor.py"),
+    _bireal(
+        18,
+        ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
+        source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
+        options=Variant,
+        references={"reactnet": _REACTNET},
+    ),
+    _bireal(
+        34,
+        ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
+        source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
+        references={"reactnet": _REACTNET},
+    ),
+    _bireal(
+        50,
+        ReferenceLayout(rotated=True, unused=("layers.0.down_conv1x1",)),
+        source="Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py",
+    ),
+    NetworkRow(
+        name="reactnet_a",
+        builder="bnn_keras.networks.reactnet:reactnet_a",
+        description="ReActNet-A: MobileNet's topology with binary 3×3 and pointwise convolutions",
+        input_shape=_IMAGENET,
+        classes=1000,
+        scheme="reactnet",
+        bits="1/1",
+        dataset="imagenet2012",
+        source="ReActNet, mobilenet/2_step2/reactnet.py",
+        reference=ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True, parts=_REACTNET_A),
+        references={"reactnet 32/1": ReferenceLayout(rotated=True, parts=_REACTNET_A)},
+    ),
+    _irnet(
+        "resnet20",
+        "resnet:resnet20",
+        "IR-Net's ResNet-20 for CIFAR-10",
+        options=Structured,
+        structures=_BY_ACTIVATIONS,
+        source="IR-Net, CIFAR-10/ResNet20",
+    ),
+    _irnet(
+        "vgg_small",
+        "vgg:vgg_small",
+        "IR-Net's VGG-Small: six convolutions, all but the first binary, and a dense layer",
+        reference=ReferenceLayout(),
+        source="IR-Net, CIFAR-10/VGG-Small/vgg.py",
+    ),
+    _irnet(
+        "resnet18_cifar",
+        "resnet:resnet18_cifar",
+        "IR-Net's ResNet-18 for CIFAR-10",
+        options=Structured,
+        structures=dict.fromkeys(_BY_ACTIVATIONS, "normal"),
+        source="IR-Net, CIFAR-10/ResNet18/resnet.py",
+    ),
+    _irnet_for_imagenet(18),
+    _irnet_for_imagenet(34),
+    _torchvision(18),
+    _torchvision(34),
+    *map(_zoo, _ZOO),
+)
