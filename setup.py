@@ -40,7 +40,7 @@ setup(
         *(f"bnn_keras.experiments.{name}" for name in find_packages("experiments")),
     ],
     package_data={
-        "bnn_keras": ["py.typed"],
+        "bnn_keras": ["py.typed", "plugin_template/*.py", "plugin_template/*.toml"],
         "bnn_keras.data.mnist_5k": ["*.npz", "*.md"],
         "bnn_keras.experiments": ["*/*.toml"],
     },

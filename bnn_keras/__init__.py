@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # The names of _PUBLIC and _SUBPACKAGES for editors and type 
     from bnn_keras.experiment import Experiment, load_experiment, resolve
     from bnn_keras.export import export_run
     from bnn_keras.models import load_run
+    from bnn_keras.plugins import load_plugin
     from bnn_keras.training import import_checkpoint, repair, train
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "interop",
     "layers",
     "load_experiment",
+    "load_plugin",
     "load_run",
     "optimizers",
     "predict",
@@ -63,6 +65,7 @@ _PUBLIC = {
     "evaluate": "bnn_keras.evaluation",
     "predict": "bnn_keras.evaluation",
     "load_run": "bnn_keras.models",
+    "load_plugin": "bnn_keras.plugins",
     "export_run": "bnn_keras.export",
 }
 _SUBPACKAGES = ("constraints", "interop", "layers", "optimizers", "quantizers", "schemes")

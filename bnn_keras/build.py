@@ -22,14 +22,41 @@ from bnn_keras.experiment import (
     check_experiment,
 )
 from bnn_keras.layers import Rotate180
+from bnn_keras.plugins import plugin_of
 from bnn_keras.schemes import Scheme
 
 
-def _builder(reference: catalog.Builder) -> Callable[..., Any]:
-    if callable(reference):
-        return reference
-    module, function = reference.split(":")
+def _function(builder: catalog.Builder) -> Callable[..., Any]:
+    if callable(builder):
+        return builder
+    module, function = builder.split(":")
     return getattr(importlib.import_module(module), function)
+
+
+def _build(kind: str, name: str, expected: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call the builder of a catalog row.
+
+    Raises:
+        BnnError: The builder of a plugin failed, or returned something else than an instance of `expected`.
+    """
+    builder, plugin = catalog.TABLES[kind][name].builder, plugin_of(kind, name)
+    if not plugin:
+        return _function(builder)(*args, **kwargs)
+    problem, cause = None, None
+    try:
+        built = _function(builder)(*args, **kwargs)
+    except BnnError:
+        raise
+    except Exception as error:
+        problem, cause = f"failed ({type(error).__name__}: {error})", error
+    else:
+        if isinstance(built, expected):
+            return built
+        problem = f"returned {str(built)[:60]!r} ({type(built).__name__}); expected {expected.__name__}"
+    raise BnnError(
+        f"the builder of {kind} {name!r} {problem}; correct the plugin {plugin.name!r}, or see the traceback with "
+        "`bnnk --debug …`"
+    ) from cause
 
 
 def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
@@ -49,7 +76,7 @@ def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
     chosen = experiment.scheme_of(stage or experiment.stages[-1])
     row = catalog.SCHEMES[chosen.name]
     options = {key: value for key, value in chosen.choices.items() if key not in row.anneals}
-    scheme = _builder(row.builder)(**options).with_bits(chosen.bits)
+    scheme: Scheme = _build("scheme", chosen.name, Scheme, **options).with_bits(chosen.bits)
     return scheme.without_latents() if experiment.latent_free else scheme
 
 
@@ -88,9 +115,8 @@ def build_network(
     """
     images = tf.keras.layers.Input(input_shape)
     try:
-        logits = _builder(catalog.NETWORKS[name].builder)(
-            scheme, Rotate180(name="rotate180")(images) if rotated else images, classes, **options
-        )
+        turned = Rotate180(name="rotate180")(images) if rotated else images
+        logits = _build("network", name, type(images), scheme, turned, classes, **options)
     except ValueError as error:
         expected = " × ".join(map(str, catalog.NETWORKS[name].input_shape))
         raise BnnError(
@@ -198,7 +224,9 @@ def build_annealing(experiment: Experiment, stage: Stage) -> dict[str, schedules
     values = {name: getattr(scheme, name) for name in row.anneals}
     annealing = {name: build_schedule(value, experiment.epochs) for name, value in values.items() if value is not None}
     derived = {
-        name: _builder(rule)(annealing[source]) for name, (source, rule) in row.derived.items() if name not in annealing
+        name: _function(rule)(annealing[source])
+        for name, (source, rule) in row.derived.items()
+        if name not in annealing
     }
     return {**annealing, **derived}
 
@@ -239,7 +267,8 @@ def build_optimizer(optimizer: OptimizerConfig, epochs: int) -> tf.keras.optimiz
     """
     first = {name: schedule(0) for name, schedule in build_schedules(optimizer, epochs).items()}
     decay = {"weight_decay": optimizer.weight_decay, "weight_decay_of": optimizer.weight_decay_of}
-    return _builder(catalog.OPTIMIZERS[optimizer.name].builder)(**{**decay, **optimizer.choices, **first})
+    hyperparameters = {**decay, **optimizer.choices, **first}
+    return _build("optimizer", optimizer.name, tf.keras.optimizers.legacy.Optimizer, **hyperparameters)
 
 
 def build_loss(stage: Stage | None = None) -> tf.keras.losses.Loss:

@@ -7,6 +7,7 @@ Evaluation, export and reports read a training from its run directory only:
     metrics.jsonl        one line per epoch
     checkpoints/         the state that a training resumes from
     tensorboard/         logs for TensorBoard
+    plugins/             copies of the plugins it was trained with, for reference; nothing runs them
     weights.h5           latent weights after the last epoch
     weights_best.h5      latent weights after the best epoch
     result.json          accuracies and times, written when the training is finished
@@ -32,12 +33,14 @@ from typing import IO, Any
 from bnn_keras import files
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
+from bnn_keras.plugins import MissingPluginError, loaded_plugin
 
 EXPERIMENT = "experiment.toml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+PLUGINS = "plugins"
 WEIGHTS = "weights.h5"
 BEST_WEIGHTS = "weights_best.h5"
 RESULT = "result.json"
@@ -51,7 +54,7 @@ _DESCRIPTIONS = (EXPERIMENT, ENVIRONMENT)  # files that readers of the weights n
 _STARTED = (EXPERIMENT, METRICS, CHECKPOINTS, WEIGHTS, BEST_WEIGHTS, RESULT)  # any of these makes a folder a run
 _METRICS_KEYS = ("stage", "epoch", "step", "first", "val_top1", "val_top5", "seconds", "images_per_second")
 
-CONTENTS = (EXPERIMENT, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, WEIGHTS, BEST_WEIGHTS, RESULT, LOCK)
+CONTENTS = (EXPERIMENT, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, PLUGINS, WEIGHTS, BEST_WEIGHTS, RESULT, LOCK)
 
 
 def default_directory(experiment: Experiment) -> Path:
@@ -154,6 +157,10 @@ class Run:
         try:
             # Paths in runs of earlier versions are relative to the folder of the command.
             return parse(text, str(self / EXPERIMENT), Path.cwd())
+        except MissingPluginError as error:
+            raise MissingPluginError(
+                f"{error}; the run keeps a copy for reference in {str(self / PLUGINS)!r}"
+            ) from error
         except BnnError as error:
             raise BnnError(f"{error}; {self.cure}") from error
 
@@ -184,6 +191,15 @@ class Run:
             return files.without_digest(self._json(RESULT))
         except ValueError as error:
             raise BnnError(self._cannot_read(RESULT, error)) from error
+
+    def copy_plugins(self, experiment: Experiment) -> None:
+        """Copy the files of the plugins that an experiment needs."""
+        files.remove(self / PLUGINS)
+        for note in experiment.plugins or ():
+            for name, content in loaded_plugin(note.name).sources.items():
+                path = self / PLUGINS / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.write_text(path, content.decode(errors="replace"))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json, with a digest of its content."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
 import warnings
@@ -12,8 +13,10 @@ import click
 
 from bnn_keras import BnnError, __version__
 from bnn_keras.cli import datasets, experiments, exports, reproduce, runs
-from bnn_keras.cli.output import print_message
+from bnn_keras.cli import plugins as plugin_commands
+from bnn_keras.cli.output import print_message, quiet_tensorflow
 from bnn_keras.errors import nearest
+from bnn_keras.plugins import VARIABLE, load_plugins
 
 EXIT_INTERRUPTED = 130
 
@@ -26,10 +29,10 @@ class Commands(click.Group):
         return list(self.commands)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Accept --debug anywhere on the command line."""
-        if "--debug" in args:
-            args = ["--debug", *(arg for arg in args if arg != "--debug")]
-        return super().parse_args(context, args)
+        """Accept the options of `bnnk` itself anywhere on the command line, up to "--"."""
+        end = args.index("--") if "--" in args else len(args)
+        own, others = _own_options(args[:end])
+        return super().parse_args(context, [*own, *others, *args[end:]])
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         """Add the most similar command to click's "No such command"."""
@@ -68,6 +71,19 @@ class Commands(click.Group):
         context.exit(1)
 
 
+def _own_options(args: list[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into --debug and --plugin with its value, and all others."""
+    own: list[str] = []
+    others: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--plugin":
+            own += [arg, *itertools.islice(rest, 1)]
+        else:
+            (own if arg == "--debug" or arg.startswith("--plugin=") else others).append(arg)
+    return own, others
+
+
 def _show_warning(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> None:
     """Print warnings of this package as one line. Hide warnings of libraries, which are for their developers."""
     if category is UserWarning and args and "bnn_keras" in str(args[0]):
@@ -77,17 +93,35 @@ def _show_warning(message: Any, category: type[Warning], *args: Any, **kwargs: A
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="bnnk")
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors and messages of TensorFlow.")
-def main(debug: bool) -> None:
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE_OR_MODULE",
+    help="Add the networks, schemes, optimizers, datasets and formats of a plugin, whose code runs. Repeatable; also "
+    f"{VARIABLE}, separated by colons.",
+)
+def main(debug: bool, plugins: tuple[str, ...]) -> None:
     """Train, verify and deploy binarized neural networks.
 
     An experiment is a scheme × a network × a recipe: `bnnk train lenet5` trains XNOR-Net's LeNet-5 on digits that ship
-    with the package.
+    with the package. --plugin and --debug may also stand behind
+    the command.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names that are not UTF-8
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_tensorflow():
+        load_plugins(plugins)
 
 
-for command in (*runs.COMMANDS, *exports.COMMANDS, *reproduce.COMMANDS, *experiments.COMMANDS, *datasets.COMMANDS):
+for command in (
+    *runs.COMMANDS,
+    *exports.COMMANDS,
+    *reproduce.COMMANDS,
+    *experiments.COMMANDS,
+    *datasets.COMMANDS,
+    *plugin_commands.COMMANDS,
+):
     main.add_command(command)

@@ -24,6 +24,7 @@ LAYERS = [
     {"quantizers", "constraints", "optimizers", "losses", "schedules", "counts", "data"},
     {"runs"},
     {"experiment", "experiments"},
+    {"plugins"},
     {"catalog"},
     {"schedule_config"},
     {"tables"},
@@ -34,7 +35,12 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 WITHOUT_TENSORFLOW = RANK["runs"]
 
-FILES = [*(ROOT / "bnn_keras").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
+FILES = [
+    path
+    for folder in ("bnn_keras", "cli")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.parent.name != "plugin_template"  # files of a user
+]
 
 
 def part_of(path):

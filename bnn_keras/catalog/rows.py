@@ -79,7 +79,7 @@ class NetworkRow:
     scheme: str
     bits: Bits
     dataset: str
-    source: str
+    source: str = ""
     options: type[Options] = Options
     structures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reference: ReferenceLayout | None = None
@@ -110,7 +110,7 @@ class SchemeRow:
     builder: Builder
     description: str
     bits: tuple[Bits, ...]
-    source: str
+    source: str = ""
     options: type[Options] = Options
     anneals: tuple[str, ...] = ()
     layers: bool = True

@@ -15,9 +15,10 @@ from typing import Any
 
 import pydantic
 
-from bnn_keras import catalog
+from bnn_keras import catalog, plugins
 from bnn_keras.errors import BnnError, nearest, unknown
-from bnn_keras.experiment.schema import Chosen, Experiment
+from bnn_keras.experiment.schema import Chosen, Experiment, PluginNote
+from bnn_keras.plugins import MissingPluginError
 from bnn_keras.schedule_config import SCHEDULES
 from bnn_keras.tables import Table
 
@@ -115,10 +116,41 @@ def validate(document: Document, name: str, folder: Path | None = None) -> Exper
 
     Relative paths are made absolute if `folder` is given, which they are relative to.
     """
+    for note in _notes(document):
+        try:
+            plugins.require_plugin(note["name"], note["sha256"])
+        except MissingPluginError as error:
+            raise MissingPluginError(f"experiment {name} {error}") from None
     try:
-        return Experiment.model_validate({"name": name, **document}, context={"folder": folder})
+        experiment = Experiment.model_validate({"name": name, **document}, context={"folder": folder})
     except pydantic.ValidationError as error:
         raise ExperimentError(name, [_problem(details, document) for details in error.errors()]) from None
+    return experiment.model_copy(update={"plugins": _needed(experiment) or None})
+
+
+def _notes(document: Document) -> list[dict[str, str]]:
+    """Return the plugins that a document notes, as far as they are well-formed; the schema reports others."""
+    notes = document.get("plugins")
+    keys = PluginNote.model_fields
+    return [
+        note
+        for note in (notes if isinstance(notes, list) else [])
+        if isinstance(note, dict) and all(isinstance(note.get(key), str) for key in keys)
+    ]
+
+
+def _needed(experiment: Experiment) -> list[PluginNote]:
+    """Return the plugins whose rows an experiment uses, with the digests that it notes already."""
+    noted = {note.name: note for note in experiment.plugins or ()}
+    rows = [
+        ("network", experiment.network.name),
+        ("dataset", experiment.data.source),
+        ("scheme", experiment.scheme.name),
+    ]
+    for stage in experiment.stages:
+        rows += [("scheme", experiment.scheme_of(stage).name), ("optimizer", stage.optimizer.name)]
+    found = {plugin.name: plugin for kind, name in rows if (plugin := plugins.plugin_of(kind, name))}
+    return [noted.get(name) or PluginNote(name=name, sha256=plugin.sha256) for name, plugin in found.items()]
 
 
 def _parse_toml(text: str, name: str) -> Document:

@@ -69,6 +69,13 @@ class Published(Table):
     float_top5: Percent | None = None
 
 
+class PluginNote(Table):
+    """A plugin that an experiment needs, and the digest of its files when the experiment was made."""
+
+    name: str
+    sha256: str
+
+
 class Chosen(Table):
     """A table whose `name` selects a catalog row, whose options are further keys of the table."""
 
@@ -326,7 +333,7 @@ class Experiment(Table):
 
     `name` is the file's path below the experiments, "<paper>/<network>_<dataset>". `default = true` marks the
     experiment of a network that is taken if several match. An experiment with `by_name = true` is only found by its
-    name. `cost` describes the training time.
+    name. `cost` describes the training time. `plugins` notes the plugins whose rows the experiment uses.
 
     Examples:
         >>> from bnn_keras import load_experiment
@@ -343,6 +350,7 @@ class Experiment(Table):
     source: SourceCode | None = None
     published: Published | None = None
     cost: str | None = None
+    plugins: list[PluginNote] | None = None
     network: pydantic.SerializeAsAny[NetworkConfig]
     scheme: pydantic.SerializeAsAny[SchemeConfig]
     data: DataConfig

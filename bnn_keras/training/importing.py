@@ -110,6 +110,7 @@ def _write_run(run: Run, experiment: Experiment, model: tf.keras.Model, environm
             checkpoints.save(run, checkpoints.State(), model, build_optimizer(stage.optimizer, stage.epochs), contents)
             save_weights(model, run, runs.WEIGHTS, contents)
             save_weights(model, run, runs.BEST_WEIGHTS, contents)
+            run.copy_plugins(experiment)
             for name, text in reversed(texts.items()):  # the experiment last: with it, the run is complete
                 files.write_text(run / name, text)
         except BaseException:

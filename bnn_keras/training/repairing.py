@@ -12,6 +12,7 @@ from bnn_keras import files, runs
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
 from bnn_keras.models import build_empty
+from bnn_keras.plugins import MissingPluginError
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import save_weights
@@ -125,6 +126,8 @@ def _check_text(name: str) -> _Check:
             return _MISSING
         try:
             _READERS[name](run, checkpoint)
+        except MissingPluginError:
+            raise
         except BnnError:
             return "cannot be read"
         content = (run / name).read_bytes()

@@ -132,6 +132,7 @@ def train(
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
             files.write_json(run / runs.ENVIRONMENT, {**environment, **options})
+            run.copy_plugins(experiment)
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow(), decoding(dataset.info.name):
             model = training.train_stages(networks, checkpoint)
