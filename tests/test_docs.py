@@ -6,22 +6,27 @@ import inspect
 import os
 import pkgutil
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import parity
 import pytest
 import tensorflow as tf
-from helpers import ROOT, once
+from helpers import ROOT, once, run_bnnk
 
 import bnn_keras
-from bnn_keras import catalog
+from bnn_keras import catalog, plugins
 
 DOCUMENTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "*/README.md", "experiments/results/*.md") for path in ROOT.glob(pattern)
 )
+ADDING = ROOT / "docs" / "adding.md"
 FENCES = r"python( no-test: .+)?|sh( no-test)?|(text|toml|json|hex)"
 
 
@@ -122,6 +127,41 @@ def test_python_of_documents_runs(name, example_files, tmp_path, data_dir):
     folder = shutil.copytree(example_files, tmp_path / "work")
     printed = run_python_in(PYTHON[name], folder, data_dir)
     assert re.fullmatch(PRINTED.get(name, ""), printed)
+
+
+# The walks of docs/adding.md: the files that each section with files writes, and its commands.
+FILE = re.compile(r"^```python no-test: (\w+\.py)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WALK = re.compile(r"^## (An? .+?)\n(.*?)(?=^## )", re.MULTILINE | re.DOTALL)
+WALKS = {title: (FILE.findall(text), blocks(text, "sh no-test")) for title, text in WALK.findall(ADDING.read_text())}
+
+
+def run_tests(file):
+    """Call the tests of a file; return their number."""
+    tests = [value for name, value in runpy.run_path(file).items() if name.startswith("test_")]
+    for test in tests:
+        with tempfile.TemporaryDirectory() as folder:
+            test(**({"tmp_path": Path(folder)} if inspect.signature(test).parameters else {}))
+    return len(tests)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("title", WALKS)
+def test_walk_ends_with_a_green_test(title, tmp_path, monkeypatch, data_dir):
+    files, (commands,) = WALKS[title]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+    for name, text in files:
+        (tmp_path / name).write_text(text)
+    for line in commands.splitlines():
+        program, *arguments = shlex.split(line)
+        if program == "pytest":
+            assert run_tests(*arguments) >= 1
+        else:
+            result = run_bnnk(*arguments)
+            assert result.exit_code == 0, result.output
+    for name in list(plugins._loaded):
+        plugins.unload_plugin(name)
 
 
 def calls_in_text(text):

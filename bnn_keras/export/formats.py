@@ -106,9 +106,10 @@ def installed(row: catalog.FormatRow, floats: str | None = None) -> Iterator[Non
         yield
     except ImportError as error:
         extra = row.float_extras.get(floats or row.floats[0], row.extra)
+        package = f"'bnn-keras[{extra}]'" if extra else error.name
         raise BnnError(
             f"format {row.name!r} needs {error.name!r}, which is not installed ({error}); install it with "
-            f"`pip install 'bnn-keras[{extra}]'`"
+            f"`pip install {package}`"
         ) from error
 
 
