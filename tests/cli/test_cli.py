@@ -41,7 +41,7 @@ def test_help_lists_commands_in_order_of_use():
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
     about_runs = ["train", "evaluate", "predict", "import", "repair", "export", "benchmark", "reproduce"]
-    assert commands == [*about_runs, "summary", "list", "show", "check", "doctor", "datasets"]
+    assert commands == [*about_runs, "summary", "list", "show", "check", "doctor", "datasets", "plugin"]
 
 
 @pytest.mark.parametrize("what", ["networks", "schemes", "optimizers", "datasets", "experiments"])
