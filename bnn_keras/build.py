@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -48,7 +48,8 @@ def _build(kind: str, name: str, expected: Any, *args: Any, **kwargs: Any) -> An
     except BnnError:
         raise
     except Exception as error:
-        problem, cause = f"failed ({type(error).__name__}: {error})", error
+        called = f"; it is called with {', '.join(kwargs) or 'no options'}" if isinstance(error, TypeError) else ""
+        problem, cause = f"failed ({type(error).__name__}: {error}){called}", error
     else:
         if isinstance(built, expected):
             return built
@@ -57,6 +58,10 @@ def _build(kind: str, name: str, expected: Any, *args: Any, **kwargs: Any) -> An
         f"the builder of {kind} {name!r} {problem}; correct the plugin {plugin.name!r}, or see the traceback with "
         "`bnnk --debug …`"
     ) from cause
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
 
 
 def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
@@ -77,6 +82,12 @@ def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
     row = catalog.SCHEMES[chosen.name]
     options = {key: value for key, value in chosen.choices.items() if key not in row.anneals}
     scheme: Scheme = _build("scheme", chosen.name, Scheme, **options).with_bits(chosen.bits)
+    annealed = set(scheme.annealed.values()) if scheme.annealed else set()
+    if annealed != set(row.anneals):
+        raise BnnError(
+            f"scheme {row.name!r} anneals {_listed(row.anneals)} in its row, but {_listed(annealed)} in its "
+            "Scheme(…, annealed=Annealed(…)); give both the same names"
+        )
     return scheme.without_latents() if experiment.latent_free else scheme
 
 

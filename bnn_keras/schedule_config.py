@@ -53,7 +53,7 @@ class ScheduleConfig(Table):
 class Step(ScheduleConfig):
     """Multiply the value by `factor` every `period` epochs."""
 
-    schedule: Literal["step"]
+    schedule: Literal["step"] = "step"
     initial: Positive
     factor: Positive
     period: Positive
@@ -62,7 +62,7 @@ class Step(ScheduleConfig):
 class MultiStep(ScheduleConfig):
     """Multiply the value by `factor` at each of the `boundaries`, in epochs since the stage began."""
 
-    schedule: Literal["multi_step"]
+    schedule: Literal["multi_step"] = "multi_step"
     initial: Positive
     factor: Positive
     boundaries: list[NotNegative]
@@ -73,7 +73,7 @@ class MultiStep(ScheduleConfig):
 class Exponential(ScheduleConfig):
     """Multiply the value by `factor` in `period` epochs, smoothly, or at once after each period with `staircase`."""
 
-    schedule: Literal["exponential"]
+    schedule: Literal["exponential"] = "exponential"
     initial: Positive
     factor: Positive
     period: Positive
@@ -83,7 +83,7 @@ class Exponential(ScheduleConfig):
 class Geometric(ScheduleConfig):
     """Change from `initial` to `final` by the same factor in each epoch. `final` is the value after the last epoch."""
 
-    schedule: Literal["geometric"]
+    schedule: Literal["geometric"] = "geometric"
     initial: Positive
     final: Positive
 
@@ -91,7 +91,7 @@ class Geometric(ScheduleConfig):
 class Linear(ScheduleConfig):
     """Change from `initial` to `final` in a straight line. `final` is the value after the last epoch."""
 
-    schedule: Literal["linear"]
+    schedule: Literal["linear"] = "linear"
     initial: NotNegative
     final: NotNegative
 
@@ -99,7 +99,7 @@ class Linear(ScheduleConfig):
 class Polynomial(ScheduleConfig):
     """Change from `initial` to `final` with the remaining share of the stage to the `power`."""
 
-    schedule: Literal["polynomial"]
+    schedule: Literal["polynomial"] = "polynomial"
     initial: NotNegative
     final: NotNegative
     power: Positive
@@ -108,7 +108,7 @@ class Polynomial(ScheduleConfig):
 class Cosine(ScheduleConfig):
     """Change from `initial` to `final` along half a cosine. `final` is the value after the last epoch."""
 
-    schedule: Literal["cosine"]
+    schedule: Literal["cosine"] = "cosine"
     initial: NotNegative
     final: NotNegative
 
@@ -119,7 +119,7 @@ class CosineRestarts(ScheduleConfig):
     `ahead` applies to the first cycle only: each restart resets the clock.
     """
 
-    schedule: Literal["cosine_restarts"]
+    schedule: Literal["cosine_restarts"] = "cosine_restarts"
     initial: NotNegative
     final: NotNegative
     restarts: list[Positive]

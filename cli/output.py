@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from bnn_keras import files
+from bnn_keras import BnnError, files
 from bnn_keras.text import printable
 
 
@@ -84,6 +84,8 @@ def quiet_tensorflow() -> Iterator[None]:
         os.dup2(suppressed.fileno(), 2)
         try:
             yield
+        except BnnError:  # its message says all
+            raise
         except BaseException:
             os.dup2(stderr, 2)
             suppressed.seek(0)

@@ -148,12 +148,12 @@ def run_tests(file):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("title", WALKS)
 def test_walk_ends_with_a_green_test(title, tmp_path, monkeypatch, data_dir):
-    files, (commands,) = WALKS[title]
+    files, commands = WALKS[title]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
     for name, text in files:
         (tmp_path / name).write_text(text)
-    for line in commands.splitlines():
+    for line in "".join(commands).splitlines():
         program, *arguments = shlex.split(line)
         if program == "pytest":
             assert run_tests(*arguments) >= 1

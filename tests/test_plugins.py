@@ -12,6 +12,7 @@ from helpers import ROOT, error_line, run_bnnk
 
 import bnn_keras
 from bnn_keras import BnnError, catalog, plugins
+from bnn_keras.build import build_scheme
 from bnn_keras.catalog import Options, SchemeRow
 from bnn_keras.experiment import parse
 from bnn_keras.export import open_export
@@ -164,7 +165,7 @@ def test_plugin_that_does_not_exist(name):
     [
         ("lambda: 1 / 0", r"failed \(ZeroDivisionError: division by zero\)"),
         ("lambda: 1", r"returned '1' \(int\); expected Scheme"),
-        ("lambda strength: 1", r"failed \(TypeError: .*missing 1 required"),
+        ("lambda strength: 1", r"failed \(TypeError: .*missing 1 required.*\); it is called with no options"),
         ("'nowhere:f'", r"failed \(ModuleNotFoundError: No module named 'nowhere'\)"),
     ],
 )
@@ -174,6 +175,36 @@ def test_builder_that_fails(builder, message, tmp_path):
     experiment = bnn_keras.resolve("lenet5", scheme="a").experiment
     with pytest.raises(BnnError, match=f"the builder of scheme 'a' {message}.*; correct the plugin 'bad'"):
         bnn_keras.build_model(experiment)
+
+
+ANNEALED = """
+from bnn_keras.catalog import *
+from bnn_keras.quantizers import Annealed
+from bnn_keras.schemes import Scheme
+class Own(Options):
+    beta: Scheduled = Geometric(initial=1.0, final=2.0)
+rows = [SchemeRow("a", lambda: Scheme("a", "1/1"{}), "", ("1/1",), options=Own, anneals=("beta",))]
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "names"),
+    [("", "nothing"), (", annealed=Annealed(bta=1.0)", "bta"), (", annealed=Annealed(beta=1.0)", None)],
+)
+def test_annealed_values_of_row_and_scheme_have_the_same_names(argument, names, tmp_path):
+    (tmp_path / "own.py").write_text(ANNEALED.format(argument))
+    bnn_keras.load_plugin(tmp_path / "own.py")
+    experiment = bnn_keras.resolve("lenet5", scheme="a").experiment
+    if names is None:
+        assert build_scheme(experiment).annealed.values() == {"beta": 1.0}
+        return
+    with pytest.raises(BnnError, match=f"scheme 'a' anneals beta in its row, but {names} in its Scheme"):
+        build_scheme(experiment)
+
+
+def test_name_like_no_other_may_be_of_a_plugin():
+    with pytest.raises(BnnError, match=r"unknown scheme 'qqqqqq'; known: .*; rows of a plugin need --plugin"):
+        bnn_keras.resolve("lenet5", scheme="qqqqqq")
 
 
 # --- notes in runs and files ---

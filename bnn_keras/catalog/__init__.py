@@ -25,7 +25,9 @@ from bnn_keras.catalog.rows import (
     SchemeRow,
 )
 from bnn_keras.catalog.schemes import SCHEMES
-from bnn_keras.errors import BnnError, unknown
+from bnn_keras.errors import BnnError, nearest, unknown
+from bnn_keras.schedule_config import Geometric, Linear, ScheduleConfig, Scheduled
+from bnn_keras.tables import Count, NotNegative, Positive
 
 __all__ = [
     "BY_BITS",
@@ -37,15 +39,23 @@ __all__ = [
     "TABLES",
     "VALIDATION",
     "Builder",
+    "Count",
     "DatasetRow",
     "FormatRow",
+    "Geometric",
+    "Linear",
     "NetworkRow",
     "Normalization",
+    "NotNegative",
     "OptimizerRow",
     "Options",
+    "Positive",
     "ReferenceLayout",
+    "ScheduleConfig",
+    "Scheduled",
     "SchemeRow",
     "find",
+    "unknown_row",
 ]
 
 TABLES: dict[str, dict[str, Any]] = {
@@ -67,7 +77,12 @@ def find(kind: str, name: str) -> Any:
         >>> find("dataset", "cifar10").classes
         10
     """
-    table = TABLES[kind]
-    if name not in table:
-        raise BnnError(unknown(kind, name, table))
-    return table[name]
+    if name not in TABLES[kind]:
+        raise BnnError(unknown_row(kind, name))
+    return TABLES[kind][name]
+
+
+def unknown_row(kind: str, name: str) -> str:
+    """Return the error message for a name that no row has."""
+    message = unknown(kind, name, TABLES[kind])
+    return message if nearest(name, TABLES[kind]) else f"{message}; rows of a plugin need --plugin FILE_OR_MODULE"

@@ -57,9 +57,7 @@ def _never_zero(t: Any) -> Any:
 class Irnet(RealActivation):
     """Options of IR-Net."""
 
-    t: Annotated[Scheduled, pydantic.AfterValidator(_never_zero)] = Geometric(
-        schedule="geometric", initial=0.1, final=10.0
-    )
+    t: Annotated[Scheduled, pydantic.AfterValidator(_never_zero)] = Geometric(initial=0.1, final=10.0)
     """Steepness of the error decay estimator: a number or a schedule over all stages. Default: from 0.1 to 10"""
     k: Scheduled | None = None
     """Scale of the error decay estimator: a number or a schedule over all stages. Default: max(1/t, 1)"""

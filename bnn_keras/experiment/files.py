@@ -101,6 +101,8 @@ def _problem(error: Any, document: Document) -> str:
     if error["type"] in ("model_type", "dict_type"):
         message = "expected a table"
     message = message.replace("Input should be ", "expected ")
+    if error["loc"] and error["loc"][-1] == "<number>":
+        message += " or the table of a schedule"
     if isinstance(error["input"], dict) and not location:
         return message  # an error of the whole document
     return f"{where}: got {_short(error['input'])}; {message[0].lower()}{message[1:]}"

@@ -25,7 +25,7 @@ else:
 def _known(kind: str) -> pydantic.AfterValidator:
     def check(name: str) -> str:
         if name not in catalog.TABLES[kind]:
-            raise ValueError(unknown(kind, name, catalog.TABLES[kind]))
+            raise ValueError(catalog.unknown_row(kind, name))
         return name
 
     return pydantic.AfterValidator(check)

@@ -7,9 +7,8 @@ pytest test_mymethod.py
 import larq
 import tensorflow as tf
 
-from bnn_keras.catalog import Options, SchemeRow
+from bnn_keras.catalog import Options, Positive, SchemeRow
 from bnn_keras.schemes import Scheme
-from bnn_keras.tables import Positive
 
 
 def scaled_sign(kernel: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
