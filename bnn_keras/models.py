@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,53 +65,6 @@ def build_empty(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
     if "weights" in network.choices:
         network = network.model_copy(update={"weights": "none"})
     return build_model(experiment.model_copy(update={"network": network}), stage)
-
-
-@dataclasses.dataclass(frozen=True)
-class Transfer:
-    """What `take_weights` could not copy.
-
-    Attributes:
-        fresh: Names of the weights that only the new network has. They keep their initial values.
-        dropped: Names of the weights that only the old network has.
-    """
-
-    fresh: tuple[str, ...]
-    dropped: tuple[str, ...]
-
-
-def take_weights(model: tf.keras.Model, source: tf.keras.Model) -> Transfer:
-    """Copy the weights that two networks have in common, by name.
-
-    Args:
-        model: The network that takes the weights.
-        source: The network that has them.
-
-    Returns:
-        The names of the weights that were not copied.
-
-    Raises:
-        BnnError: A weight has another shape in the two networks. No weight is copied then.
-
-    >>> def network(units, bias):
-    ...     layer = tf.keras.layers.Dense(units, use_bias=bias, name="dense")
-    ...     return tf.keras.Sequential([tf.keras.Input((3,)), layer])
-    >>> take_weights(network(2, bias=True), network(2, bias=False))
-    Transfer(fresh=('dense/bias:0',), dropped=())
-    """
-    mine = {weight.name: weight for weight in model.weights}
-    theirs = {weight.name: value for weight, value in zip(source.weights, source.get_weights(), strict=True)}
-    common = [name for name in mine if name in theirs]
-    for name in common:
-        if mine[name].shape != theirs[name].shape:
-            raise BnnError(
-                f"the weight {name!r} has shape {theirs[name].shape} in the network it is taken from, but "
-                f"{tuple(mine[name].shape)} in the new one; choose networks whose weights of one name have one shape"
-            )
-    tf.keras.backend.batch_set_value([(mine[name], theirs[name]) for name in common])
-    return Transfer(
-        tuple(name for name in mine if name not in theirs), tuple(name for name in theirs if name not in mine)
-    )
 
 
 def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -21,7 +21,7 @@ LAYERS = [
     {"networks"},
     {"schemes"},
     {"layers"},
-    {"quantizers", "constraints", "optimizers", "losses", "schedules", "counts", "data"},
+    {"quantizers", "constraints", "optimizers", "losses", "schedules", "counts", "transfer", "data"},
     {"runs"},
     {"experiment", "experiments"},
     {"plugins"},

@@ -38,7 +38,7 @@ class Pretrained(Options):
     """Options of Larq Zoo's networks."""
 
     weights: Literal["none", "imagenet"] = "none"
-    """`imagenet`: pre-trained weights"""
+    """`imagenet`: pre-trained weights; with other classes than 1,000, the last layer is new"""
 
 
 class Wide(Options):

@@ -38,7 +38,7 @@ from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, Stage, check_experiment
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
-from bnn_keras.models import Transfer, load_teacher, take_weights
+from bnn_keras.models import load_teacher
 from bnn_keras.optimizers import set_hyperparameter
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
@@ -47,6 +47,7 @@ from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment, require_same_images
 from bnn_keras.training.progress import ShowProgress
 from bnn_keras.training.repairing import require_intact
+from bnn_keras.transfer import Transfer, take_weights
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
