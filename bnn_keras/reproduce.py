@@ -157,11 +157,21 @@ def _add_run(
     run = Run(directory / default_directory(experiment).name)
     console.print(f"{experiment.name}, seed {experiment.seed} → {run.directory}", highlight=False, soft_wrap=True)
     try:
+        _require_recipe(run)
         train(experiment, run.directory, console=console, **options)
     except BnnError as error:
         console.print(f"failed: {error}", style="red", highlight=False, soft_wrap=True)
         return dataclasses.replace(row, failures=(*row.failures, f"seed {experiment.seed}: {error}"))
     return dataclasses.replace(row, finished=(*row.finished, run))
+
+
+def _require_recipe(run: Run) -> None:
+    """Verify that a run was not started from the weights of another run, which the recipe does not have."""
+    if run.begun and run.start:
+        raise BnnError(
+            f"{str(run.directory)!r} was started from {run.start['path']!r}, which is not its recipe; rename the "
+            "folder, or choose another folder of runs"
+        )
 
 
 def _expand_papers(names: Iterable[str]) -> list[str]:

@@ -3,7 +3,7 @@
 Evaluation, export and reports read a training from its run directory only:
 
     experiment.toml      the resolved experiment
-    environment.json     versions, devices, git commit, command line, seed, dataset
+    environment.json     versions, devices, git commit, command line, seed, dataset, first weights
     metrics.jsonl        one line per epoch
     checkpoints/         the state that a training resumes from
     tensorboard/         logs for TensorBoard
@@ -166,7 +166,7 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, devices, command line and dataset of the training (environment.json).
+        """Versions, devices, command line, dataset and first weights of the training (environment.json).
 
         Raises:
             BnnError: The file cannot be read, or does not name the classes of the dataset.
@@ -177,6 +177,20 @@ class Run:
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise BnnError(self._cannot_read(ENVIRONMENT, "it does not name the classes of the dataset"))
         return environment
+
+    @property
+    def start(self) -> dict[str, Any] | None:
+        """What the training started from: `path`, `sha256`, …; None for random weights.
+
+        Raises:
+            BnnError: environment.json cannot be read, or has no such text.
+        """
+        start = self.environment.get("start_from")
+        if start is None:
+            return None
+        if not isinstance(start, dict) or not all(isinstance(start.get(key), str) for key in ("path", "sha256")):
+            raise BnnError(self._cannot_read(ENVIRONMENT, "it does not name the weights that the run started from"))
+        return start
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -1,9 +1,12 @@
-"""Show text of unknown origin, such as file names, without its control characters. Needs no TensorFlow."""
+"""Show text of unknown origin, such as file names, without its control characters, and long lists shortened.
+
+Needs no TensorFlow.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # C0 and C1 controls except the line break, line and paragraph separators, changes of the writing direction, and lone
 # surrogates, which stand for bytes of file names that are not UTF-8.
@@ -17,6 +20,18 @@ def printable(text: str) -> str:
     red\x1b[2J.png
     """
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def some(names: Sequence[str], number: int = 5) -> str:
+    """Return the first names of a list, and how many more there are.
+
+    >>> some(["cat", "dog", "wolf"], 2)
+    'cat, dog and 1 more'
+    >>> some([])
+    'none'
+    """
+    more = f" and {len(names) - number} more" if len(names) > number else ""
+    return ", ".join(names[:number]) + more or "none"
 
 
 def markdown_row(cells: Iterable[str | None]) -> str:

@@ -19,6 +19,7 @@ Examples:
   bnnk train lenet5
   bnnk train lenet5 --dataset fashion_mnist --manual-dir /usr/share/datasets/fashion-mnist
   bnnk train lenet5 --epochs 5 --set stages.0.optimizer.learning_rate=0.001 --run runs/slow
+  bnnk train lenet5 --from runs/float
 """
 
 
@@ -28,6 +29,13 @@ Examples:
 @click.option("--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), help="Images per step (default: the recipe's).")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, shuffle order and augmentation.")
 @options.data_location
+@click.option(
+    "--from",
+    "start_from",
+    metavar="RUN_OR_WEIGHTS",
+    help="Start from the weights of a run, or from its weights_best.h5. They may be of another scheme, other bits or "
+    "other classes; with other classes, the last layer is new.",
+)
 @click.option("--run", "directory", metavar="DIR", help="Run directory (default: runs/<experiment>-…).")
 @click.option(
     "--resume/--fresh",
@@ -41,6 +49,7 @@ Examples:
 @options.as_json
 def train(
     directory: str | None,
+    start_from: str | None,
     data_dir: str | None,
     manual_dir: str | None,
     strategy: str,
@@ -52,18 +61,22 @@ def train(
 ) -> None:
     """Train NETWORK, or resume its training.
 
-    The recipe is the experiment that matches NETWORK and the options best. --set overrides its keys.
+    The recipe is the experiment that matches NETWORK and the options best. --set overrides its keys. With
+    --from, images are normalized and rotated as in the run that the weights are of.
     """
-    from bnn_keras.runs import default_directory
+    from bnn_keras.sources import resolve_start
 
-    experiment = options.resolve_recipe(location=DataLocation(data_dir, manual_dir), **recipe)
-    directory = directory or str(default_directory(experiment))
-    print_line(f"{experiment.name} → {directory}", err=True)
+    recipe["dataset"] = options.resolve_dataset(recipe["dataset"], DataLocation(data_dir, manual_dir))
+    resolution, run = resolve_start(start_from=start_from, directory=directory, fresh=not resume, **recipe)
+    options.print_note(resolution)
+    experiment = resolution.experiment
+    print_line(f"{experiment.name} → {run}", err=True)
     with quiet_tensorflow():
         from bnn_keras.training import train as train_
     result = train_(
         experiment,
-        directory,
+        run,
+        start_from=start_from,
         data_dir=data_dir,
         manual_dir=manual_dir,
         strategy=strategy,
@@ -88,7 +101,7 @@ def train(
                 "time",
                 f"{result['seconds']:.0f} s for {result['epochs']} epochs, {result['images_per_second']:,.0f} images/s",
             ],
-            ["run", directory],
+            ["run", str(run)],
         ],
     )
 

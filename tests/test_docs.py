@@ -85,7 +85,7 @@ def test_readme_commands_run(tmp_path, data_dir):
     output = run_python_in(SHELL, tmp_path, data_dir, stdin="".join(commands))
     assert "top-1" in output
     assert "my.toml: ok" in output
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"quick", "mine", "irnet", "bop"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"quick", "mine", "irnet", "bop", "float", "binary"}
 
 
 # Every block of Python of every document, named such as "docs/deploying.md-2".

@@ -22,6 +22,7 @@ LAYERS = [
     {"schemes"},
     {"layers"},
     {"quantizers", "constraints", "optimizers", "losses", "schedules", "counts", "transfer", "data"},
+    {"sources"},
     {"runs"},
     {"experiment", "experiments"},
     {"plugins"},
@@ -33,7 +34,7 @@ LAYERS = [
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-WITHOUT_TENSORFLOW = RANK["runs"]
+WITHOUT_TENSORFLOW = RANK["sources"]
 
 FILES = [
     path

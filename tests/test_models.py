@@ -1,4 +1,4 @@
-"""Networks with weights: files that HDF5 cannot read are one error."""
+"""Networks with weights: files that HDF5 cannot read are one error; the start of a training from another run."""
 
 import re
 import shutil

@@ -1,6 +1,7 @@
 """`reproduce`: which runs are trained, and the table of measured and published accuracies."""
 
 import csv
+import json
 import re
 import shlex
 import shutil
@@ -116,6 +117,18 @@ def test_failed_run_does_not_stop_the_others(folder, rows, tmp_path, monkeypatch
     assert re.match("seed 1: dataset 'mnist' is not prepared", absent.failures[0])
     assert first.top1 == rows[0].top1[:1]
     assert not list((tmp_path / "runs").glob("absent*"))
+
+
+def test_run_from_the_weights_of_another_one_is_no_reproduction(folder, tmp_path):
+    run = Run(shutil.copytree(folder / "runs" / NAMES[0], tmp_path / "runs" / NAMES[0]))
+    start = {"start_from": {"path": "/runs/float/weights.h5", "sha256": ""}}
+    (run / "environment.json").write_text(json.dumps({**run.environment, **start}))
+    (row,) = reproduce([f"{folder}/first.toml"], directory=tmp_path / "runs")
+    assert row.failures == (
+        f"seed 1: '{run.directory}' was started from '/runs/float/weights.h5', which is not its recipe; rename the "
+        "folder, or choose another folder of runs",
+    )
+    assert not row.finished
 
 
 def test_paper_stands_for_its_experiments(monkeypatch, tmp_path):

@@ -7,8 +7,7 @@ from typing import Any
 
 from bnn_keras.data.datasets import Dataset
 from bnn_keras.errors import BnnError
-
-_NAMED = 5  # classes in a message
+from bnn_keras.text import some
 
 
 def record_of(dataset: Dataset) -> dict[str, Any]:
@@ -94,16 +93,11 @@ def label_differences(expected: Sequence[str], found: Sequence[str]) -> str:
     lacking = [name for name in expected if name not in set(found)]
     other = [name for name in found if name not in set(expected)]
     if lacking or other:
-        return f"class {_names(other)} instead of {_names(lacking)}"
+        return f"class {some(other)} instead of {some(lacking)}"
     pairs = zip(range(len(expected)), found, expected, strict=False)
     return next(
         (f"class {number} {name!r} instead of {wanted!r}" for number, name, wanted in pairs if name != wanted), ""
     )
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more or "none"
 
 
 def _location(dataset: Dataset) -> str:

@@ -11,7 +11,7 @@ from bnn_keras.experiment.files import (
     load_experiment,
     parse,
 )
-from bnn_keras.experiment.find import Resolution, find_experiment, resolve, resolve_for_weights
+from bnn_keras.experiment.find import Resolution, find_experiment, resolve, resolve_for_weights, resolve_with_images_of
 from bnn_keras.experiment.schema import DataConfig, Experiment, OptimizerConfig, SchemeConfig, Stage
 from bnn_keras.schedule_config import ScheduleConfig
 
@@ -32,4 +32,5 @@ __all__ = [
     "parse",
     "resolve",
     "resolve_for_weights",
+    "resolve_with_images_of",
 ]

@@ -323,12 +323,50 @@ def resolve_for_weights(network: str, *, overrides: Iterable[str] = (), **choice
     channels differs.
     """
     resolution = resolve(network, overrides=overrides, **choices)
-    recipe = resolve(network, **{**choices, "dataset": None}).experiment.data
-    channels = (1, resolution.experiment.input_shape[-1])
-    if resolution.note and len(recipe.mean) in channels and len(recipe.std) in channels:
-        kept = [f"data.mean={recipe.mean}", f"data.std={recipe.std}"]
-        return resolve(network, overrides=[*kept, *overrides], **choices)
+    recipe = resolve(network, **{**choices, "dataset": None}).experiment
+    kept = _normalization_of(recipe, resolution.experiment)
+    if resolution.note and kept:
+        return resolve(network, overrides=[*_as_overrides(kept), *overrides], **choices)
     return resolution
+
+
+def resolve_with_images_of(
+    other: Experiment, network: str, *, overrides: Iterable[str] = (), **choices: Any
+) -> Resolution:
+    """Return the experiment that `resolve` selects, for weights that another experiment has trained.
+
+    Its images are rotated and normalized as those of the other experiment, which the weights need, unless the number of
+    channels differs or `overrides` has other values. The note says so.
+
+    >>> other = resolve("lenet5", overrides=["data.mean=[0.5]"]).experiment
+    >>> resolution = resolve_with_images_of(other, "lenet5", dataset="fashion_mnist")
+    >>> resolution.experiment.data.mean
+    [0.5]
+    """
+    overrides = list(overrides)
+    resolution = resolve(network, overrides=overrides, **choices)
+    needed = {"network.rotated": other.network.rotated, **_normalization_of(other, resolution.experiment)}
+    before = resolution.experiment.flat()
+    set_by_user = {key for key, _ in map(parse_override, overrides)}
+    changed = {key: value for key, value in needed.items() if before[key] != value and key not in set_by_user}
+    if not changed:
+        return resolution
+    resolution = resolve(network, overrides=[*_as_overrides(changed), *overrides], **choices)
+    values = ", ".join(f"{key} = {value!r}" for key, value in changed.items())
+    note = f"{values}, as in the run that it starts from"
+    return dataclasses.replace(resolution, note=f"{resolution.note}; {note}" if resolution.note else note)
+
+
+def _normalization_of(experiment: Experiment, other: Experiment) -> dict[str, list[float]]:
+    """Return mean and deviation of an experiment by their keys; nothing if images of the other have other channels."""
+    data, channels = experiment.data, (1, other.input_shape[-1])
+    fits = len(data.mean) in channels and len(data.std) in channels
+    return {"data.mean": data.mean, "data.std": data.std} if fits else {}
+
+
+def _as_overrides(values: Mapping[str, Any]) -> list[str]:
+    """Return values by dotted key as the overrides that set them."""
+    return [f"{key}={str(value).lower()}" for key, value in values.items()]
 
 
 def _apply(

@@ -38,9 +38,11 @@ from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, Stage, check_experiment
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
-from bnn_keras.models import load_teacher
+from bnn_keras.models import Start, load_teacher
 from bnn_keras.optimizers import set_hyperparameter
 from bnn_keras.runs import Run
+from bnn_keras.sources import Source, default_directory, require_same_start
+from bnn_keras.text import some
 from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps, save_weights
 from bnn_keras.training.distribution import Replicas, build_replicas
@@ -56,6 +58,7 @@ def train(
     experiment: Experiment,
     directory: str | Path | None = None,
     *,
+    start_from: str | Path | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
     strategy: str = "auto",
@@ -71,7 +74,10 @@ def train(
 
     Args:
         experiment: The experiment to train.
-        directory: Path of the run directory; `runs.default_directory(experiment)` if None.
+        directory: Path of the run directory; `sources.default_directory(experiment, start_from)` if None.
+        start_from: A run, trained or imported, or one of its files of weights, to start from; random weights if None.
+            The weights are taken by name (`models.Start.give`), and the last layer only if the classes are the same. A
+            run that was started from other weights resumes without them.
         data_dir: Folder of prepared datasets, TFDS's default folder if None; for "image_folder", the folder of images.
         manual_dir: Folder with the files that TFDS would download; None to download them.
         strategy: Distribution strategy, see `distribution.build_replicas`. The batch size is that of all replicas
@@ -90,8 +96,9 @@ def train(
     Raises:
         BnnError: `experiment` is not an Experiment; the directory holds a run of another experiment or other files, is
             in use by another process, or cannot be written; the dataset is not available or has a damaged image; a
-            batch size is not divisible by the number of replicas; or a loss or a weight is not finite. The files of an
-            existing run are kept.
+            batch size is not divisible by the number of replicas; a loss or a weight is not finite; the weights of
+            `start_from` are missing, damaged, of another network, or not those that the existing run was started from.
+            The files of an existing run are kept.
 
     >>> import tempfile
     >>> from bnn_keras import resolve, train
@@ -105,10 +112,13 @@ def train(
     check_experiment(experiment)
     if precision not in PRECISIONS:
         raise BnnError(unknown("precision", precision, PRECISIONS))
-    home = Run(directory or runs.default_directory(experiment))
+    home = Run(directory or default_directory(experiment, start_from))
+    source = None if start_from is None else Source.at(start_from)
+    if source:
+        source.require_other_than(home)
     replicas = build_replicas(strategy)
     replicas.check_batch_sizes(experiment)
-    result = None if fresh else _finished(home, experiment)
+    result = None if fresh else _finished(home, experiment, source)
     if result:
         return result
     with _writable_run(home, replicas) as run, _precision_policy(precision):
@@ -117,12 +127,17 @@ def train(
         if not fresh:
             require_intact(home, checkpoint)
             _require_same_experiment(home, experiment)
+            require_same_start(home, source)
+            source = source or _recorded_source(home)
+        trained = checkpoint is not None and checkpoint.state.epoch > 0
+        # Before the networks are built: loading sets the random seed of another experiment.
+        start = Start.load(source) if source and not trained else None
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
         training = _Training(
             run, experiment, hold_out(dataset, experiment), replicas, _console(console, replicas), plain
         )
         networks = [training.build_network(stage) for stage in experiment.stages]
-        trained = checkpoint is not None and checkpoint.state.epoch > 0
+        started = {"start_from": training.start(networks[0], start)} if start else {}
         if trained:
             _require_precision(home, precision)
             require_same_images(home, dataset)
@@ -132,7 +147,7 @@ def train(
         if not (run.begun and trained):  # a run without epochs records anew what it is trained on
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
-            files.write_json(run / runs.ENVIRONMENT, {**environment, **options})
+            files.write_json(run / runs.ENVIRONMENT, {**environment, **options, **started})
             run.copy_plugins(experiment)
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow(), decoding(dataset.info.name):
@@ -209,7 +224,12 @@ def _console(console: Console | None, replicas: Replicas) -> Console:
     return (console or Console(stderr=True)) if replicas.chief else Console(quiet=True)
 
 
-def _finished(run: Run, experiment: Experiment) -> dict[str, Any] | None:
+def _recorded_source(run: Run) -> Source | None:
+    """Return the weights that a run was started from, or None."""
+    return Source.at(run.start["path"]) if run.begun and run.start else None
+
+
+def _finished(run: Run, experiment: Experiment, source: Source | None) -> dict[str, Any] | None:
     """Return the result of a finished run, or None if it is not finished, or a file is damaged. Only reads files."""
     if not (run / runs.RESULT).exists():
         return None
@@ -219,6 +239,7 @@ def _finished(run: Run, experiment: Experiment) -> dict[str, Any] | None:
     except BnnError:
         return None
     _require_same_experiment(run, experiment)
+    require_same_start(run, source)
     return run.result
 
 
@@ -264,6 +285,27 @@ class _Training:
                 student.scheme = model.scheme
                 return student
         return model
+
+    def start(self, model: tf.keras.Model, start: Start) -> dict[str, Any]:
+        """Give the weights of another run to the network of the first stage, and print which.
+
+        Returns:
+            Where the weights are from, and which ones were not taken, for environment.json.
+        """
+        with self.replicas.strategy.scope():
+            transfer = start.give(model, self.experiment, self.dataset.labels)
+        other, taken = start.experiment, len(model.weights) - len(transfer.fresh)
+        trained = f"{other.name}, {other.scheme.name} {other.scheme.bits}"
+        lines = [
+            f"starting from {start.source.path} ({trained}): {taken} of {len(model.weights)} weights are taken by name",
+            f"new, with initial values: {some(transfer.fresh)}; dropped: {some(transfer.dropped)}",
+        ]
+        normalized, needed = ((data.mean, data.std) for data in (self.experiment.data, other.data))
+        if normalized != needed:
+            lines.append(f"mean and deviation of images are {normalized}, but {needed} in the run of the weights")
+        for line in lines:
+            self.console.print(line, highlight=False, soft_wrap=True)
+        return {**start.source.to_document(), **dataclasses.asdict(transfer)}
 
     def train_stages(
         self, networks: Sequence[tf.keras.Model], checkpoint: checkpoints.Checkpoint | None

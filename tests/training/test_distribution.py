@@ -15,7 +15,7 @@ import pytest
 from helpers import ROOT, read_weights
 from trainings import build_tiny_model, small_experiment
 
-from bnn_keras import train
+from bnn_keras import models, train
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.runs import Run
@@ -33,8 +33,9 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 # Without batch norm, whose statistics differ between replicas, the weights of all strategies are equal.
 WITHOUT_BATCH_NORM = """
 import trainings
+from bnn_keras import models
 from bnn_keras.training import trainer
-trainer.build_model = functools.partial(trainings.build_tiny_model, batch_norm=False)
+trainer.build_model = models.build_model = functools.partial(trainings.build_tiny_model, batch_norm=False)
 """
 STOP_AFTER_FIRST_EPOCH = """
 from bnn_keras.training import callbacks
@@ -48,8 +49,8 @@ callbacks.SaveRun.on_epoch_end = save_and_exit
 TRAIN = """
 import trainings
 options = json.loads(sys.argv[1])
-strategy, directory = options.pop("strategy"), options.pop("directory")
-print(json.dumps(bnn_keras.train(trainings.small_experiment(**options), directory, strategy=strategy, plain=True)))
+how = {name: options.pop(name) for name in ("strategy", "directory", "start_from") if name in options}
+print(json.dumps(bnn_keras.train(trainings.small_experiment(**options), **how, plain=True)))
 """
 # Two evaluation batches, one for each replica: oneDNN's convolution returns the wrong shape for an empty batch.
 EXAMPLES = 142
@@ -117,11 +118,13 @@ def largest_difference(directory, other):
     return max(float(np.abs(weights[name].astype(float) - others[name]).max(initial=0)) for name in weights)
 
 
-def train_on_one_device(optimizer, directory):
+def train_on_one_device(optimizer, directory, **arguments):
     """Train a network without batch norm in this process; return the result."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "build_model", functools.partial(build_tiny_model, batch_norm=False))
-        return train(small_experiment(**options_of(optimizer)), directory, strategy="single", plain=True)
+        for module in (trainer, models):
+            patch.setattr(module, "build_model", functools.partial(build_tiny_model, batch_norm=False))
+        experiment = small_experiment(**options_of(optimizer))
+        return train(experiment, directory, strategy="single", plain=True, **arguments)
 
 
 def assert_same_training(result, directory, strategy, expected, single):
@@ -156,6 +159,20 @@ def test_two_processes_equal_one_device(tmp_path, optimizer):
     chief, other = train_in_two_processes(WITHOUT_BATCH_NORM, {**options_of(optimizer), "directory": directory})
     assert chief == other
     assert_same_training(chief, directory, "multiworker", expected, tmp_path / "single")
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_another_run(tmp_path):
+    """With Bop: the latent weights of the first run become signs in both processes."""
+    train_on_one_device("sgd", tmp_path / "first")
+    start = {"start_from": tmp_path / "first"}
+    expected = train_on_one_device("bop", tmp_path / "single", **start)
+    directory = tmp_path / "processes"
+    options = {**options_of("bop"), "directory": directory, **start}
+    (result, other) = train_in_two_processes(WITHOUT_BATCH_NORM, options)
+    assert result == other
+    assert_same_training(result, directory, "multiworker", expected, tmp_path / "single")
+    assert Run(directory).start == Run(tmp_path / "single").start
 
 
 @pytest.mark.slow
