@@ -20,20 +20,23 @@ from bnn_keras.errors import BnnError
 
 if TYPE_CHECKING:  # The names of _PUBLIC and _SUBPACKAGES for editors and type checkers.
     from bnn_keras import constraints, interop, layers, optimizers, quantizers, schemes
+    from bnn_keras.binarizing import binarize
     from bnn_keras.build import build_model
     from bnn_keras.evaluation import evaluate, predict
     from bnn_keras.experiment import Experiment, load_experiment, resolve
     from bnn_keras.export import export_run
     from bnn_keras.models import load_run
     from bnn_keras.plugins import load_plugin
-    from bnn_keras.training import import_checkpoint, repair, train
+    from bnn_keras.training import Anneal, import_checkpoint, repair, train
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Anneal",
     "BnnError",
     "Experiment",
     "__version__",
+    "binarize",
     "build_model",
     "constraints",
     "evaluate",
@@ -59,7 +62,9 @@ _PUBLIC = {
     "load_experiment": "bnn_keras.experiment",
     "resolve": "bnn_keras.experiment",
     "build_model": "bnn_keras.build",
+    "binarize": "bnn_keras.binarizing",
     "train": "bnn_keras.training",
+    "Anneal": "bnn_keras.training",
     "import_checkpoint": "bnn_keras.training",
     "repair": "bnn_keras.training",
     "evaluate": "bnn_keras.evaluation",

@@ -18,6 +18,7 @@ from bnn_keras.experiment import (
     Experiment,
     OptimizerConfig,
     ScheduleConfig,
+    SchemeConfig,
     Stage,
     check_experiment,
 )
@@ -78,7 +79,18 @@ def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
         >>> build_scheme(resolve("lenet5", bits="1/32").experiment).bits
         '1/32'
     """
-    chosen = experiment.scheme_of(stage or experiment.stages[-1])
+    scheme = scheme_of(experiment.scheme_of(stage or experiment.stages[-1]))
+    return scheme.without_latents() if experiment.latent_free else scheme
+
+
+def scheme_of(chosen: SchemeConfig) -> Scheme:
+    """Return a scheme with latent weights from its table of an experiment.
+
+    Example:
+        >>> from bnn_keras.experiment import SchemeConfig
+        >>> scheme_of(SchemeConfig.model_validate({"name": "irnet", "bits": "1/32"})).bits
+        '1/32'
+    """
     row = catalog.SCHEMES[chosen.name]
     options = {key: value for key, value in chosen.choices.items() if key not in row.anneals}
     scheme: Scheme = _build("scheme", chosen.name, Scheme, **options).with_bits(chosen.bits)
@@ -88,7 +100,7 @@ def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
             f"scheme {row.name!r} anneals {_listed(row.anneals)} in its row, but {_listed(annealed)} in its "
             "Scheme(…, annealed=Annealed(…)); give both the same names"
         )
-    return scheme.without_latents() if experiment.latent_free else scheme
+    return scheme
 
 
 def build_network(
@@ -230,10 +242,24 @@ def build_annealing(experiment: Experiment, stage: Stage) -> dict[str, schedules
         >>> annealing["t"](0), annealing["k"](0)
         (0.001, 1000.0)
     """
-    scheme = experiment.scheme_of(stage)
+    return annealing_of(experiment.scheme_of(stage), experiment.epochs)
+
+
+def annealing_of(scheme: SchemeConfig, epochs: int) -> dict[str, schedules.Schedule]:
+    """Return the annealed parameters of a scheme as functions of the epoch.
+
+    Args:
+        scheme: The table of the scheme in an experiment.
+        epochs: The number of epochs.
+
+    Example:
+        >>> from bnn_keras.experiment import SchemeConfig
+        >>> annealing_of(SchemeConfig.model_validate({"name": "irnet", "bits": "1/1"}), epochs=2)["t"](1)
+        1.0
+    """
     row = catalog.SCHEMES[scheme.name]
     values = {name: getattr(scheme, name) for name in row.anneals}
-    annealing = {name: build_schedule(value, experiment.epochs) for name, value in values.items() if value is not None}
+    annealing = {name: build_schedule(value, epochs) for name, value in values.items() if value is not None}
     derived = {
         name: _function(rule)(annealing[source])
         for name, (source, rule) in row.derived.items()

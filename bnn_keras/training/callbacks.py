@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import files, runs
-from bnn_keras.build import percent
+from bnn_keras import catalog, files, runs
+from bnn_keras.build import annealing_of, percent
 from bnn_keras.counts import binary_variables
 from bnn_keras.errors import BnnError
+from bnn_keras.experiment import SchemeConfig
 from bnn_keras.runs import Run
 from bnn_keras.schedules import Schedule
 from bnn_keras.training import checkpoints
@@ -32,14 +33,14 @@ class ApplySchedules(tf.keras.callbacks.Callback):
         schedules: Functions of the number of epochs since `begin`, fractions included, by the name of their value.
         assign: Called with (name, value) when a value changes. It sets an optimizer hyper-parameter, or an annealed
             value of the model.
-        steps: Steps per epoch.
+        steps: Steps per epoch; infinite to ignore steps.
         begin: Epoch at which the schedules start.
     """
 
     _supports_tf_logs = True  # lets Keras leave the logs of each step on the device
 
     def __init__(
-        self, schedules: Mapping[str, Schedule], assign: Callable[[str, float], None], steps: int, begin: int = 0
+        self, schedules: Mapping[str, Schedule], assign: Callable[[str, float], None], steps: float, begin: int = 0
     ):
         super().__init__()
         self.schedules = schedules
@@ -64,6 +65,55 @@ class ApplySchedules(tf.keras.callbacks.Callback):
         """Add the values to the epoch's logs."""
         if logs is not None:
             logs.update(self.values)
+
+
+class Anneal(ApplySchedules):
+    """Change the annealed values of a model's scheme during `fit`, such as t and k of IR-Net.
+
+    Use it to train a model of `binarize`, or of `build_model`, with Keras's own `fit`. It does nothing for schemes
+    without annealed values.
+
+    Args:
+        schedules: Functions of the epoch by the name of their value. Default: those of the scheme's paper, over the
+            epochs of `fit`.
+
+    Raises:
+        BnnError: When the training starts: the model has no attribute `scheme`, or the default schedules of its scheme
+            are unknown.
+
+    Example:
+        >>> import bnn_keras
+        >>> inputs = tf.keras.Input((4,))
+        >>> outputs = tf.keras.layers.Dense(1)(tf.keras.layers.Dense(3)(inputs))
+        >>> model = bnn_keras.binarize(tf.keras.Model(inputs, outputs), "irnet", skip=["last"], verbose=False)
+        >>> model.compile(loss="mse")
+        >>> data = np.random.default_rng(0).normal(size=(8, 4)), np.zeros(8)
+        >>> history = model.fit(*data, epochs=2, verbose=0, callbacks=[bnn_keras.Anneal()])
+        >>> [round(t, 4) for t in history.history["t"]]
+        [0.1, 1.0]
+    """
+
+    def __init__(self, schedules: Mapping[str, Schedule] | None = None):
+        super().__init__(schedules or {}, self._assign, steps=1)
+        self.given = schedules is not None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Choose the schedules for the number of epochs."""
+        scheme = getattr(self.model, "scheme", None)
+        if scheme is None:
+            raise BnnError(
+                f"model {self.model.name!r} has no attribute `scheme` whose values could be annealed; take a model of "
+                "bnn_keras.binarize or bnn_keras.build_model"
+            )
+        if not self.given and scheme.annealed:
+            if scheme.name not in catalog.SCHEMES:
+                raise BnnError(f"scheme {scheme.name!r} is not in the catalog; give Anneal the schedules of its values")
+            chosen = SchemeConfig.model_validate({"name": scheme.name, "bits": scheme.bits})
+            self.schedules = annealing_of(chosen, self.params["epochs"])
+        self.steps = self.params["steps"] or math.inf  # unknown in the first epoch of some datasets
+
+    def _assign(self, name: str, value: float) -> None:
+        self.model.scheme.annealed.assign(**{name: value})
 
 
 class MeasureEpoch(tf.keras.callbacks.Callback):
