@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # The names of _PUBLIC and _SUBPACKAGES for editors and type 
     from bnn_keras.build import build_model
     from bnn_keras.evaluation import evaluate, predict
     from bnn_keras.experiment import Experiment, load_experiment, resolve
-    from bnn_keras.export import export_run
+    from bnn_keras.export import export_model, export_run
     from bnn_keras.models import load_run
     from bnn_keras.plugins import load_plugin
     from bnn_keras.training import Anneal, import_checkpoint, repair, train
@@ -40,6 +40,7 @@ __all__ = [
     "build_model",
     "constraints",
     "evaluate",
+    "export_model",
     "export_run",
     "import_checkpoint",
     "interop",
@@ -72,6 +73,7 @@ _PUBLIC = {
     "load_run": "bnn_keras.models",
     "load_plugin": "bnn_keras.plugins",
     "export_run": "bnn_keras.export",
+    "export_model": "bnn_keras.export",
 }
 _SUBPACKAGES = ("constraints", "interop", "layers", "optimizers", "quantizers", "schemes")
 

@@ -30,6 +30,7 @@ from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import open_export
+from bnn_keras.export.description import Description
 from bnn_keras.export.predictors import Predictor, with_keras
 from bnn_keras.export.sidecar import sidecar_path
 from bnn_keras.export.threads import limit_threads
@@ -45,16 +46,24 @@ class Classifier:
     """A trained network, from a run directory or an exported file.
 
     Attributes:
-        experiment: The experiment that it was trained with.
-        labels: The names of the classes.
+        description: What it is: its name, the shape of its inputs, its labels, and its experiment if it has one.
         logits: A function from normalised images (batch, height, width, channels) to logits (batch, classes).
         weights: "best" or "last" for a run, the name of the format for a file.
     """
 
-    experiment: Experiment
-    labels: list[str]
+    description: Description
     logits: Predictor
     weights: str
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The experiment that it was trained with, if it has one."""
+        return self.description.experiment
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes."""
+        return self.description.labels
 
 
 def open_classifier(
@@ -78,7 +87,8 @@ def open_classifier(
             is not trusted.
     """
     classifier = _open(source, best, batch_size, threads, trust)
-    labels, classes = len(classifier.labels), classifier.experiment.data.row.classes
+    labels, experiment = len(classifier.labels), classifier.experiment
+    classes = experiment.data.row.classes if experiment else labels
     if labels != classes:
         raise BnnError(
             f"{str(source)!r} has names for {labels} classes; expected {classes}, one for each output of the network; "
@@ -98,11 +108,11 @@ def _open(source: str | Path, best: bool, batch_size: int | None, threads: int |
         experiment, model = load_run(source, best)
         labels = Run.read(source).environment["dataset"]["labels"]
         logits = with_keras(lambda images: model(images, training=False))
-        return Classifier(experiment, labels, logits, "best" if best else "last")
+        return Classifier(Description.of_experiment(experiment, labels), logits, "best" if best else "last")
     if best:
         raise BnnError(f"{str(source)!r} is an exported file, which has one set of weights; leave --best out")
     exported = open_export(source, batch_size, threads, trust)
-    return Classifier(exported.experiment, exported.labels, exported.logits, exported.format)
+    return Classifier(exported.description, exported.logits, exported.format)
 
 
 def evaluate(
@@ -158,6 +168,11 @@ def evaluate(
         plots.picture_format(confusion)
     classifier = open_classifier(source, best, batch_size, threads, trust)
     experiment, location = classifier.experiment, DataLocation(data_dir, manual_dir)
+    if experiment is None:
+        raise BnnError(
+            f"{str(source)!r} is the export of a model without an experiment, which would define the preprocessing of "
+            "images; expected a run or the export of one: evaluate the model with Keras, or predict prepared arrays"
+        )
     images = open_test_data(experiment, dataset, location) if dataset else open_data(experiment, location)
     check_labels(images, classifier.labels, str(source))
     mean_loss, metrics = tf.keras.metrics.Mean(), build_metrics(len(classifier.labels))
@@ -316,11 +331,17 @@ def predict(
     names: list[str] = []
     logits: list[np.ndarray] = []
     failed: dict[str, str] = {}
-    for batch_names, batch in image_batches(
-        inputs, classifier.experiment, batch_size or prediction_batch(classifier.experiment), failed
-    ):
+    shape = classifier.description.input_shape
+    size = batch_size or prediction_batch(shape)
+    for batch_names, batch in image_batches(inputs, classifier.experiment, size, failed, shape):
         names += batch_names
         logits.append(classifier.logits(batch))
+        outputs = logits[-1].shape[-1]
+        if outputs != len(classifier.labels):
+            raise BnnError(
+                f"{str(source)!r} has {outputs} outputs and {len(classifier.labels)} labels; restore the file and its "
+                "sidecar, or export again"
+            )
     if not names:
         raise BnnError(_nothing_read(failed))
     for message in failed.values():

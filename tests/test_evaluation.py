@@ -15,6 +15,7 @@ from bnn_keras.data import describe, user_images
 from bnn_keras.data.mnist_5k import FILE
 from bnn_keras.errors import BnnError
 from bnn_keras.evaluation import Classifier, write_logits
+from bnn_keras.export.description import Description
 from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 
@@ -236,9 +237,8 @@ def photographs(tmp_path, monkeypatch):
             (tmp_path / split / name).mkdir(parents=True)
             png(tmp_path / split / name / "1.png", np.zeros((40, 40, 3), np.uint8))
     row = describe("image_folder", DataLocation(str(tmp_path)))
-    classifier = Classifier(
-        resolve("resnet18", dataset=row).experiment, ["cat", "dog"], lambda images: np.zeros((len(images), 2)), "last"
-    )
+    description = Description.of_experiment(resolve("resnet18", dataset=row).experiment, ["cat", "dog"])
+    classifier = Classifier(description, lambda images: np.zeros((len(images), 2)), "last")
     monkeypatch.setattr(evaluation, "open_classifier", lambda *_: classifier)
     return tmp_path
 
@@ -257,7 +257,9 @@ def test_folder_with_other_classes_is_one_clear_error(photographs, old, new, dif
 
 
 def test_folder_with_classes_in_another_order_is_one_clear_error(photographs, monkeypatch):
-    classifier = dataclasses.replace(evaluation.open_classifier(), labels=["dog", "cat"])
+    classifier = evaluation.open_classifier()
+    description = dataclasses.replace(classifier.description, labels=["dog", "cat"])
+    classifier = dataclasses.replace(classifier, description=description)
     monkeypatch.setattr(evaluation, "open_classifier", lambda *_: classifier)
     with pytest.raises(BnnError, match=r"has other classes than 'run': class 0 'cat' instead of 'dog'; choose"):
         evaluate("run", data_dir=str(photographs))

@@ -145,13 +145,13 @@ def _entrant_of_file(source: str, trust: bool) -> Entrant:
     return Entrant(
         source=source,
         weights="file",
-        network=exported.experiment.network.name,
+        network=exported.description.name,
         engine=exported.format,
         runtime=exported.format,
         file=source,
         floats=sidecar.get("floats", "float32"),
         bytes=sidecar.get("bytes", path.stat().st_size),
-        shape=exported.experiment.input_shape,
+        shape=exported.description.input_shape,
         binary_layers=sidecar.get("binary_layers"),
         packed_layers=sidecar.get("packed_layers"),
     )
@@ -176,13 +176,13 @@ def _write_entrants(
             Entrant(
                 source=name,
                 weights="random" if best is None else "best" if best else "last",
-                network=source.experiment.network.name,
+                network=source.description.name,
                 engine=name_of_engine,
                 runtime=engine.runtime,
                 file=str(file),
                 floats=source.floats,
                 bytes=size,
-                shape=source.experiment.input_shape,
+                shape=source.description.input_shape,
                 binary_layers=len(source.kernels),
                 packed_layers=len(source.kernels) - len(float_layers),
             )

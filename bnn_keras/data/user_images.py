@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 import tokenize
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,20 +32,25 @@ _MAX_BATCH = 128
 T = TypeVar("T")
 
 
-def prediction_batch(experiment: Experiment) -> int:
+def prediction_batch(input_shape: Sequence[int]) -> int:
     """Return the number of images to predict at once: fewer if they are large, to limit memory.
 
+    Args:
+        input_shape: Height, width and channels of an image; or another shape, whose last axis is that of channels.
+
     Example:
-        >>> import bnn_keras
-        >>> [prediction_batch(bnn_keras.resolve(network).experiment) for network in ("lenet5", "birealnet18")]
+        >>> [prediction_batch(shape) for shape in ((28, 28, 1), (224, 224, 3))]
         [128, 8]
     """
-    height, width, _ = experiment.input_shape
-    return max(1, min(_MAX_BATCH, _BATCH_PIXELS // (height * width)))
+    return max(1, min(_MAX_BATCH, _BATCH_PIXELS // math.prod(input_shape[:-1])))
 
 
 def image_batches(
-    sources: Iterable[Any], experiment: Experiment, batch_size: int, failed: dict[str, str] | None = None
+    sources: Iterable[Any],
+    experiment: Experiment | None,
+    batch_size: int,
+    failed: dict[str, str] | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Read images batch by batch and preprocess them for an experiment's network.
 
@@ -59,17 +65,19 @@ def image_batches(
             array has images (N, height, width, channels) or one image (height, width, channels), where grey images need
             no axis of channels. Folders are read in the order of their files' names, without hidden files and folders
             and without links to folders.
-        experiment: Sets image shape and preprocessing.
+        experiment: Sets image shape and preprocessing. None for a network without an experiment, whose preprocessing is
+            unknown: it takes float arrays and `.npy` files of floats only.
         batch_size: Images per batch; the last batch may have fewer.
         failed: Receives the error message of each source or file that cannot be read, by its name; the others are read.
             By default the first one raises its error.
+        input_shape: Shape of an input. Default: that of the experiment.
 
     Yields:
         Names of the images, and the images as float32, (N, height, width, channels).
 
     Raises:
-        BnnError: Images cannot be read, an array does not have the network's image shape, or a float array has NaN or
-            infinite values.
+        BnnError: Images cannot be read, an array does not have the network's image shape, a float array has NaN or
+            infinite values, or images need a preprocessing that is unknown.
 
     Example:
         >>> import bnn_keras
@@ -81,17 +89,17 @@ def image_batches(
         ['images[0][0]', 'images[0][1]'] (2, 28, 28, 1)
         ['images[0][2]'] (1, 28, 28, 1)
     """
-    images = _Reader(experiment, failed).images(sources)
+    images = _Reader(experiment, failed, input_shape).images(sources)
     while batch := list(itertools.islice(images, batch_size)):
         yield [name for name, _ in batch], _inputs([pixels for _, pixels in batch], experiment)
 
 
-def _inputs(images: list[np.ndarray], experiment: Experiment) -> np.ndarray:
+def _inputs(images: list[np.ndarray], experiment: Experiment | None) -> np.ndarray:
     """Return images as one array of network inputs: pixels are normalised, floats are unchanged."""
     parts = []
     for are_pixels, group in itertools.groupby(images, lambda image: image.dtype == np.uint8):
         values = np.stack(list(group))
-        parts.append(normalise(experiment)(values).numpy() if are_pixels else values.astype(np.float32))
+        parts.append(normalise(experiment)(values).numpy() if experiment and are_pixels else values.astype(np.float32))
     return np.concatenate(parts)
 
 
@@ -99,12 +107,16 @@ class _Reader:
     """Reads sources image by image.
 
     Args:
-        experiment: Sets image shape and preprocessing.
+        experiment: Sets image shape and preprocessing; None if the preprocessing is unknown.
         failed: Receives the error messages of what cannot be read; None to raise the first error.
+        input_shape: Shape of an input. Default: that of the experiment.
     """
 
-    def __init__(self, experiment: Experiment, failed: dict[str, str] | None) -> None:
+    def __init__(
+        self, experiment: Experiment | None, failed: dict[str, str] | None, input_shape: tuple[int, ...] | None
+    ) -> None:
         self._experiment, self._failed = experiment, failed
+        self._shape = input_shape or (experiment.input_shape if experiment else ())
         self._files, self._other_sizes = 0, 0
         self._first_other = ""
 
@@ -129,8 +141,9 @@ class _Reader:
 
     def _read_file(self, name: str, file: Path) -> Iterable[tuple[str, np.ndarray]]:
         if file.suffix == ".npy":
-            array = _check_array(name, _map_array(file), self._experiment.input_shape)
-            return _named(file.name, array)
+            return _named(file.name, self._checked(name, _map_array(file)))
+        if self._experiment is None:
+            raise BnnError(_unprepared(name, "an image file"))
         height, width, channels = self._experiment.input_shape
         image = _read_image(file, channels)
         self._files += 1
@@ -140,16 +153,29 @@ class _Reader:
         return [(name, np.asarray(resize_and_crop(image, self._experiment)))]
 
     def _read_array(self, name: str, array: Any) -> Iterable[tuple[str, np.ndarray]]:
-        return _named(name, _check_array(name, np.asarray(array), self._experiment.input_shape))
+        return _named(name, self._checked(name, np.asarray(array)))
+
+    def _checked(self, name: str, array: np.ndarray) -> np.ndarray:
+        array = _check_array(name, array, self._shape)
+        if self._experiment is None and array.dtype == np.uint8:
+            raise BnnError(_unprepared(name, "an array of uint8 pixels"))
+        return array
 
     def _warn(self) -> None:
-        height, width, _ = self._experiment.input_shape
         if self._other_sizes:
+            height, width, _ = self._shape
             warnings.warn(
                 f"{self._other_sizes} of {self._files} images are not {height} × {width} pixels, so they are resized "
                 f"and their centre is cropped; the first is {self._first_other}",
                 stacklevel=1,
             )
+
+
+def _unprepared(name: str, what: str) -> str:
+    return (
+        f"{name!r} is {what}, and the network has no experiment, which would define the preprocessing of images; give "
+        "an array, or a .npy file, of floats that are prepared as for its training"
+    )
 
 
 def _named(name: str, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -166,7 +192,7 @@ def _map_array(path: Path) -> np.ndarray:
 
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array as images (N, height, width, channels).
+    """Return an array as inputs (N, …), usually images (N, height, width, channels).
 
     Raises:
         BnnError: It has another shape or type, or NaN or infinite values.
@@ -176,7 +202,7 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.nda
         array = array[..., None]
     if array.shape == shape:
         array = array[None]
-    if array.ndim != 4 or array.shape[1:] != shape or not len(array):
+    if array.shape[1:] != shape or not array.shape or not len(array):
         expected = ("N", *shape)
         raise BnnError(f"{name!r} has shape {received}; expected ({', '.join(map(str, expected))}); reshape it")
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):

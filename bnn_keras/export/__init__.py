@@ -1,4 +1,4 @@
-"""Export runs to files for devices, verify the files, and open them for inference.
+"""Export runs and models to files for devices, verify the files, and open them for inference.
 
 Names are imported on first use, so that the process of `worker`, a module of this package, starts without TensorFlow.
 """
@@ -8,7 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_PUBLIC = {"export_run": "exporting", "Exported": "opening", "open_export": "opening"}
+_PUBLIC = {
+    "export_model": "exporting",
+    "export_run": "exporting",
+    "Exported": "opening",
+    "open_export": "opening",
+}
 
 __all__ = [*_PUBLIC]
 

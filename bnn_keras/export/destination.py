@@ -14,13 +14,13 @@ from bnn_keras.runs import Run
 _OF_A_RUN = {path.name for name in map(Path, runs.CONTENTS) for path in (name, files.temporary_name(name))}
 
 
-def check_destination(row: catalog.FormatRow, path: Path, run: Run) -> None:
-    """Verify that a run may be exported to a path. Only an empty folder or an earlier export may be replaced.
+def check_destination(row: catalog.FormatRow, path: Path, run: Run | None = None) -> None:
+    """Verify that a network may be exported to a path. Only an empty folder or an earlier export may be replaced.
 
     Args:
         row: The format.
         path: The file or folder to write.
-        run: The run to export.
+        run: The run to export; None for a model without a run.
 
     Raises:
         BnnError: The suffix is that of another format, or writing would replace something else, such as files of a run.
@@ -28,7 +28,9 @@ def check_destination(row: catalog.FormatRow, path: Path, run: Run) -> None:
     _check_name(row, path)
     written = [path, *(path.with_suffix(suffix) for suffix in row.companions), sidecar_path(path)]
     for file in written:
-        _refuse_files_of_runs(file, run)
+        if run:
+            _refuse_folders_of_run(file, run)
+        _refuse_files_of_runs(file)
     existing = [file for file in written if os.path.lexists(file)]
     for file in existing:
         if file.is_dir() != (row.folder and file == path):
@@ -53,12 +55,21 @@ def _check_name(row: catalog.FormatRow, path: Path) -> None:
         )
 
 
-def _refuse_files_of_runs(path: Path, exported: Run) -> None:
-    """Refuse a run directory, what a run writes in it, and the folders that the exported run is in."""
-    directory = Path(os.path.realpath(exported.directory))
-    for location in (Path(os.path.realpath(path.parent), path.name), Path(os.path.realpath(path))):
-        if location in (directory, *directory.parents):
-            raise BnnError(f"{str(path)!r} contains the run {str(exported.directory)!r}; choose another name")
+def _locations(path: Path) -> tuple[Path, Path]:
+    """Return where a path is, and where it leads if it is a link."""
+    return Path(os.path.realpath(path.parent), path.name), Path(os.path.realpath(path))
+
+
+def _refuse_folders_of_run(path: Path, run: Run) -> None:
+    """Refuse the directory of a run, and the folders that it is in."""
+    directory = Path(os.path.realpath(run.directory))
+    if not {directory, *directory.parents}.isdisjoint(_locations(path)):
+        raise BnnError(f"{str(path)!r} contains the run {str(run.directory)!r}; choose another name")
+
+
+def _refuse_files_of_runs(path: Path) -> None:
+    """Refuse run directories, and what a run writes in its directory."""
+    for location in _locations(path):
         for folder in (location, *location.parents):
             inside = location.relative_to(folder).parts
             if Run(folder).begun and (not inside or inside[0] in _OF_A_RUN):

@@ -1,4 +1,4 @@
-"""Export a run to a file, verify the file against the network, and describe it in a sidecar."""
+"""Export a run or a model to a file, verify the file against the network, and describe it in a sidecar."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from bnn_keras import catalog, files
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError
+from bnn_keras.experiment import Experiment
 from bnn_keras.export import verify, worker
 from bnn_keras.export.destination import check_destination
 from bnn_keras.export.formats import format_module, installed, load_predictor
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
+from bnn_keras.export.logits import ends_in_softmax, without_softmax
 from bnn_keras.export.predictors import with_keras
 from bnn_keras.export.sidecar import sidecar_path, write_sidecar
-from bnn_keras.location import DEFAULT_LOCATION, DataLocation
+from bnn_keras.graphs import flat_copy
+from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
@@ -29,16 +35,12 @@ from bnn_keras.runs import Run
 class ExportOptions:
     """Options of an export; `export_run` documents them."""
 
-    best: bool = False
     floats: str | None = None
     softmax: bool = False
     batch_size: int | None = None
     allow_float: bool = False
-    verify_on: str | None = None
-    verify_images: int = 1000
     min_agreement: float | None = None
     tolerance: float | None = None
-    location: DataLocation = DEFAULT_LOCATION
 
 
 def export_run(
@@ -104,42 +106,174 @@ def export_run(
         bnn_keras.errors.BnnError: unknown format 'onxx'; did you mean 'onnx'? ...
     """
     options = ExportOptions(
-        best=best,
         floats=floats,
         softmax=softmax,
         batch_size=batch_size,
         allow_float=allow_float,
-        verify_on=verify_on,
-        verify_images=verify_images,
         min_agreement=min_agreement,
         tolerance=tolerance,
-        location=DataLocation(data_dir, manual_dir),
     )
-    return _export(directory, catalog.find("format", to), Path(file), options)
-
-
-def _export(directory: str | Path, row: catalog.FormatRow, path: Path, options: ExportOptions) -> dict[str, Any]:
-    run = Run.read(directory)
+    row, path, run = catalog.find("format", to), Path(file), Run.read(directory)
     _check_options(row, options)
     check = functools.partial(check_destination, row, path, run)
     check()
-    job = _job(run, row, options)
-    sample = verify.load_sample(job.experiment, options.verify_on, options.verify_images, options.location)
+    location = DataLocation(data_dir, manual_dir)
+    experiment, model = load_run(directory, best)
+    labels = run.environment["dataset"]["labels"]
+    job = _job(model, experiment, labels, row, options, lambda: verify.calibration(experiment, location))
+    sample = verify.load_sample(experiment, verify_on, verify_images, location)
+    origin = {"weights": "best" if best else "last", "experiment": experiment.to_toml()}
+    return _export(row, path, job, model, sample, options, check, origin)
+
+
+def export_model(
+    model: tf.keras.Model,
+    to: str,
+    file: str | Path,
+    *,
+    verify_on: Any,
+    labels: Sequence[str] | None = None,
+    floats: str | None = None,
+    softmax: bool | None = None,
+    batch_size: int | None = None,
+    allow_float: bool = False,
+    min_agreement: float | None = None,
+    tolerance: float | None = None,
+) -> dict[str, Any]:
+    """Export a Keras model with binary layers to a file, with a sidecar `FILE.json` beside it.
+
+    This is `export_run` for a model without a run: one of `binarize`, of `build_model`, or any other with layers of
+    this package or of Larq. The file is verified against the model before it gets its name. Models in mixed precision
+    are exported in float32.
+
+    Packed files hold the layers of the model, and therefore accept a fixed set of them
+    (`bnn_keras.export.architecture`).
+
+    Args:
+        model: A functional or sequential classifier with one input of a fixed shape, and one output (batch, classes):
+            logits, or the probabilities of a softmax in the last layer.
+        to: The format, a name in `catalog.FORMATS`.
+        file: The file or folder to write. It may replace an empty folder or an earlier export, and nothing else.
+        verify_on: Inputs to verify the file on, (N, …), prepared as for the training. The first 64 also calibrate int8.
+        labels: Class names, in the order of the outputs. Default: "0", "1", ….
+        floats: As for `export_run`, and so are the other arguments.
+        softmax: Export a model that returns probabilities instead of logits. Default: as the model does. Packed files
+            always return logits.
+        batch_size: Images per batch, for formats with a fixed batch size. Defaults to 1.
+        allow_float: Accept binary layers that are float in the file.
+        min_agreement: Minimum top-1 agreement with the model, in percent. Defaults to `verify.AGREEMENT`.
+        tolerance: Maximum median error of the logits. Defaults to `verify.TOLERANCE`.
+
+    Returns:
+        The sidecar.
+
+    Raises:
+        BnnError: The model is of another kind, or has a layer that cannot be exported; or as `export_run`.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from bnn_keras import binarize
+        >>> inputs = tf.keras.Input((16,))
+        >>> outputs = tf.keras.layers.Dense(3)(tf.keras.layers.Dense(8)(inputs))
+        >>> model = binarize(tf.keras.Model(inputs, outputs), "xnor", skip=["last"], verbose=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, images = f"{folder}/model.safetensors", np.random.default_rng(0).normal(size=(20, 16))
+        ...     sidecar = export_model(model, "packed", path, verify_on=images, labels=["a", "b", "c"])
+        >>> sidecar["agreement"], sidecar["packed_layers"]
+        (100.0, 1)
+    """
+    row, path = catalog.find("format", to), Path(file)
+    network = flat_copy(model, dtype="float32")
+    _check_classifier(network)
+    options = ExportOptions(
+        floats=floats,
+        softmax=row.softmax and ends_in_softmax(network) if softmax is None else softmax,
+        batch_size=batch_size,
+        allow_float=allow_float,
+        min_agreement=min_agreement,
+        tolerance=tolerance,
+    )
+    _check_options(row, options)
+    check = functools.partial(check_destination, row, path)
+    check()
+    sample = verify.sample_of_array(verify_on, network.input_shape[1:])
+    names = _labels(labels, network.output_shape[-1])
+    job = _job(without_softmax(network), None, names, row, options, lambda: verify.calibration_of(sample))
+    return _export(row, path, job, model, sample, options, check, {})
+
+
+def _check_classifier(network: tf.keras.Model) -> None:
+    """Check that a network has one input of a fixed shape, and one output with classes.
+
+    Raises:
+        BnnError: It has others.
+    """
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
+        raise BnnError(
+            f"model {network.name!r} has {len(network.inputs)} inputs and {len(network.outputs)} outputs; expected one "
+            "of each: export a model of one input and one output"
+        )
+    (x,), (y,) = network.inputs, network.outputs
+    if not x.shape[1:].is_fully_defined() or len(x.shape) < 2:
+        raise BnnError(f"model {network.name!r} has inputs {x.shape}; expected a fixed shape, as (None, 28, 28, 1)")
+    if len(y.shape) != 2 or (y.shape[-1] or 0) < 2:
+        raise BnnError(
+            f"model {network.name!r} has outputs {y.shape}; expected (batch, classes) with two classes or more"
+        )
+
+
+def _labels(labels: Sequence[str] | None, classes: int) -> list[str]:
+    names = list(map(str, range(classes) if labels is None else labels))
+    if len(names) != classes:
+        raise BnnError(f"got {len(names)} labels for {classes} outputs of the model; give one for each")
+    return names
+
+
+def _export(
+    row: catalog.FormatRow,
+    path: Path,
+    job: ExportJob,
+    model: tf.keras.Model,
+    sample: verify.Sample,
+    options: ExportOptions,
+    check: Callable[[], None],
+    origin: dict[str, Any],
+) -> dict[str, Any]:
+    """Write, verify and describe the file of a job.
+
+    Args:
+        row: The format.
+        path: The file.
+        job: The network to convert.
+        model: The network to verify the file against.
+        sample: What to verify on.
+        options: The options of the export.
+        check: Verifies that the file may be written.
+        origin: Further fields of the sidecar: where the network comes from.
+    """
     limits = verify.Limits.for_sample(sample, options.min_agreement, options.tolerance)
-    network = with_keras(lambda images: job.model(images, training=False))
+    network = with_keras(lambda images: tf.cast(model(images, training=False), tf.float32))
+    probabilities = ends_in_softmax(model)
+    if probabilities:
+        network = verify.logits_of_probabilities(network)
+    elif job.softmax:
+        network = verify.log_softmax(network)
     with contextlib.closing(job), _staged(path, check) as staged:
         float_layers = _convert(row, job, staged)
         _check_float_layers(row, float_layers, options.allow_float)
         exported = load_predictor(row, staged, job.floats, job.softmax)
-        measured = verify.compare(verify.log_softmax(network) if job.softmax else network, exported, sample.batches)
+        exported = verify.log_softmax(exported) if probabilities else exported
+        measured = verify.compare(network, exported, sample.batches)
         verify.check(measured, sample, limits)
-        description = {
+        description = job.description
+        fields = {
             "format": row.name,
             "floats": job.floats,
             "outputs": "probabilities" if job.softmax else "logits",
             "batch_size": None if row.batch == "any" else job.batch_size,
-            "network": job.experiment.network.name,
-            "weights": "best" if options.best else "last",
+            "network": description.name,
+            "input_shape": list(description.input_shape),
             "bytes_minimum": count(job.model)["bytes_minimum"],
             "binary_layers": len(job.kernels),
             "packed_layers": len(job.kernels) - len(float_layers),
@@ -148,10 +282,10 @@ def _export(directory: str | Path, row: catalog.FormatRow, path: Path, options: 
             **measured,
             "min_agreement": None if sample.name == verify.RANDOM else limits.agreement,
             "tolerance": limits.tolerance,
-            "labels": list(job.labels),
-            "experiment": job.experiment.to_toml(),
+            "labels": description.labels,
+            **origin,
         }
-        return write_sidecar(staged, description)
+        return write_sidecar(staged, fields)
 
 
 def _check_options(row: catalog.FormatRow, options: ExportOptions) -> None:
@@ -168,17 +302,22 @@ def _check_options(row: catalog.FormatRow, options: ExportOptions) -> None:
         raise BnnError(f"format {row.name!r} has no fixed batch size, got {options.batch_size}; leave --batch-size out")
 
 
-def _job(run: Run, row: catalog.FormatRow, options: ExportOptions) -> ExportJob:
-    """Load the run's network; return its export job."""
-    experiment, model = load_run(run.directory, options.best)
+def _job(
+    model: tf.keras.Model,
+    experiment: Experiment | None,
+    labels: Sequence[str],
+    row: catalog.FormatRow,
+    options: ExportOptions,
+    calibration: Callable[[], np.ndarray],
+) -> ExportJob:
     return ExportJob(
         model,
         experiment,
-        run.environment["dataset"]["labels"],
+        labels,
         options.floats or row.floats[0],
         options.softmax,
         options.batch_size or 1,
-        calibration=lambda: verify.calibration(experiment, options.location),
+        calibration=calibration,
     )
 
 

@@ -15,8 +15,8 @@ from typing import Protocol, cast
 
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment
 from bnn_keras.export import verify
+from bnn_keras.export.description import Description
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.predictors import Predictor
 
@@ -61,8 +61,8 @@ class Format(Protocol):
 class SelfContainedFormat(Format, Protocol):
     """What the module of a format with `self_contained` implements."""
 
-    def open_file(self, file: Path, threads: int | None = None) -> tuple[Experiment, list[str], Predictor]:
-        """Return the experiment, the labels and a predictor of a file.
+    def open_file(self, file: Path, threads: int | None = None) -> tuple[Description, Predictor]:
+        """Return the description and a predictor of a file.
 
         Raises:
             BnnError: The file cannot be read.

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnn_keras.export.kernels import Kernel, has_binary_inputs, is_binary, split_kernel
+from bnn_keras.graphs import take_layer_weights
 from bnn_keras.layers import ScaledConv2D
 from bnn_keras.quantizers import Dropout, inference_form
 
@@ -24,6 +25,8 @@ class FrozenConv2D(larq.layers.QuantConv2D):
         scaled: Compute α · conv(x, ±1) as `ScaledConv2D` does, with α in a weight `scale`.
         **kwargs: Arguments of `larq.layers.QuantConv2D`.
     """
+
+    frozen = True
 
     def __init__(self, *args: Any, scaled: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -57,6 +60,7 @@ class FrozenDense(larq.layers.QuantDense):
     """
 
     kernel: Any
+    frozen = True
 
     def __init__(self, *args: Any, as_convolution: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -156,7 +160,7 @@ def freeze(
             _set_kernel(new, kernels[old.name], old.bias if old.use_bias else None)
             _set_quantizer(new.input_quantizer, old.input_quantizer)
         elif new.weights:
-            new.set_weights([weight.numpy() for weight in old.weights][: len(new.weights)])
+            take_layer_weights(new, old)
     copy.trainable = False
     return copy
 
@@ -165,7 +169,8 @@ def _frozen_layer(layer: tf.keras.layers.Layer, kernel: Kernel, as_convolution: 
     unused = dict.fromkeys(("kernel_quantizer", "kernel_constraint", "kernel_regularizer", "bias_constraint"))
     config = {**layer.get_config(), **_plain_inputs(layer), **unused}
     if kernel.signs.ndim == 4:
-        scaled = isinstance(layer, ScaledConv2D) and not isinstance(layer.kernel_quantizer, larq.quantizers.NoOp)
+        quantized = isinstance(layer, ScaledConv2D) and not isinstance(layer.kernel_quantizer, larq.quantizers.NoOp)
+        scaled = getattr(layer, "scaled", quantized)
         return FrozenConv2D.from_config(config | {"scaled": scaled})
     return FrozenDense.from_config(config | {"as_convolution": as_convolution and has_binary_inputs(layer)})
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from bnn_keras import files
 from bnn_keras.experiment import Experiment
+from bnn_keras.export.description import Description
 from bnn_keras.export.freeze import binary_kernels, freeze
 from bnn_keras.export.kernels import Kernel
 from bnn_keras.export.saved_graph import save_graph
@@ -26,7 +27,7 @@ class ExportJob:
 
     Attributes:
         model: The trained network.
-        experiment: Its experiment.
+        experiment: Its experiment; None for a model of the user.
         labels: Class names, in the order of the logits.
         floats: Type of all numbers that are not binary weights.
         softmax: Whether the exported model returns probabilities instead of logits.
@@ -35,12 +36,19 @@ class ExportJob:
     """
 
     model: tf.keras.Model
-    experiment: Experiment
+    experiment: Experiment | None
     labels: Sequence[str]
     floats: str = "float32"
     softmax: bool = False
     batch_size: int = 1
     calibration: Callable[[], np.ndarray] = lambda: np.empty(0, np.float32)
+
+    @property
+    def description(self) -> Description:
+        """What the network is, without its weights."""
+        if self.experiment:
+            return Description.of_experiment(self.experiment, list(self.labels))
+        return Description(self.model.name, self.model.input_shape[1:], list(self.labels))
 
     @functools.cached_property
     def kernels(self) -> dict[str, Kernel]:

@@ -36,8 +36,8 @@ def split_kernel(values: np.ndarray, name: str) -> Kernel:
 
 
 def is_binary(layer: tf.keras.layers.Layer) -> bool:
-    """Return whether a layer quantizes its kernel to one bit."""
-    return getattr(getattr(layer, "kernel_quantizer", None), "precision", None) == 1
+    """Return whether a layer has a kernel of one bit per weight: a quantized one, or that of a frozen layer."""
+    return getattr(layer, "frozen", False) or getattr(getattr(layer, "kernel_quantizer", None), "precision", None) == 1
 
 
 def has_binary_inputs(layer: tf.keras.layers.Layer) -> bool:

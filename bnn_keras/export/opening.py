@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, parse
+from bnn_keras.experiment import parse
+from bnn_keras.export.description import Description
 from bnn_keras.export.formats import format_of, load_predictor, self_contained_module
 from bnn_keras.export.predictors import Predictor
 from bnn_keras.export.sidecar import read_sidecar, sidecar_path
@@ -20,21 +22,20 @@ class Exported:
 
     Attributes:
         format: The file's format, a name in `catalog.FORMATS`.
-        experiment: The experiment that it was trained by.
-        labels: Class names, in the order of the logits.
+        description: What the network is: its name, the shape of its inputs, its labels, and its experiment if it has
+            one.
         logits: Predictor from normalised images to logits.
     """
 
     format: str
-    experiment: Experiment
-    labels: list[str]
+    description: Description
     logits: Predictor
 
 
 def open_export(
     file: str | Path, batch_size: int | None = None, threads: int | None = None, trust: bool = False
 ) -> Exported:
-    """Open a file that `export_run` wrote.
+    """Open a file that `export_run` or `export_model` wrote.
 
     Packed files are self-contained. All others need their sidecar, which holds labels, preprocessing and checksums; a
     damaged file is never passed to a library. A file and its sidecar may be renamed together, and with them the `.bin`
@@ -82,12 +83,23 @@ def open_export(
             "which can read and write your files; add --trust (trust=True in Python) if you trust the person who made "
             "it, or ask for a packed file"
         )
-    experiment = parse(sidecar["experiment"], str(sidecar_path(path)))
-    labels, classes = sidecar["labels"], experiment.data.row.classes
-    if len(labels) != classes:
-        raise BnnError(
-            f"{str(sidecar_path(path))!r} has {len(labels)} labels for {classes} classes; restore it, or export again"
-        )
+    description = _description(sidecar, sidecar_path(path))
     softmax = sidecar["outputs"] == "probabilities"
     logits = load_predictor(row, path, sidecar["floats"], softmax, batch_size, threads)
-    return Exported(row.name, experiment, labels, logits)
+    return Exported(row.name, description, logits)
+
+
+def _description(sidecar: dict[str, Any], path: Path) -> Description:
+    """Return the description of a network from its sidecar.
+
+    Raises:
+        BnnError: The experiment is not valid, or has another number of classes than there are labels.
+    """
+    labels = sidecar["labels"]
+    if sidecar.get("experiment") is None:
+        return Description(sidecar["network"], tuple(sidecar["input_shape"]), labels)
+    experiment = parse(sidecar["experiment"], str(path))
+    classes = experiment.data.row.classes
+    if len(labels) != classes:
+        raise BnnError(f"{str(path)!r} has {len(labels)} labels for {classes} classes; restore it, or export again")
+    return Description.of_experiment(experiment, labels)

@@ -15,17 +15,19 @@ import tensorflow as tf
 
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
+from bnn_keras.export.architecture import build, describe
+from bnn_keras.export.description import Description
 from bnn_keras.export.freeze import freeze
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import is_binary
 from bnn_keras.export.packed_reader import (
     FORMAT,
+    MAX_ARCHITECTURE,
     MAX_BYTES,
     MAX_EXPERIMENT,
     MAX_HEADER,
     MAX_NUMBERS,
     TYPES,
-    VERSION,
     Content,
     digest,
     read_packed,
@@ -52,7 +54,8 @@ def convert(job: ExportJob, file: Path) -> dict[str, str]:
     """
     frozen = freeze(job.model, job.kernels)
     tensors = {name: tensor.numpy() for name, tensor in _tensors(frozen, job.kernels).items()}
-    content = Content(job.experiment.to_toml(), list(job.labels), job.kernels, tensors)
+    experiment = job.experiment.to_toml() if job.experiment else ""
+    content = Content(experiment, list(job.labels), job.kernels, tensors, "" if experiment else describe(frozen))
     file.write_bytes(pack(content, job.floats))
     return {}
 
@@ -90,8 +93,11 @@ def pack(content: Content, floats: str = "float32") -> bytes:
     stream = _compressed(np.concatenate([np.empty(0, TYPES[floats]), *numbers]))
     metadata = {
         "format": FORMAT,
-        "version": VERSION,
-        "experiment": content.experiment,
+        **(
+            {"version": "2", "architecture": content.architecture}
+            if content.architecture
+            else {"version": "1", "experiment": content.experiment}
+        ),
         "labels": _json(content.labels),
         "layout": _json(layout),
     }
@@ -109,6 +115,7 @@ def pack(content: Content, floats: str = "float32") -> bytes:
         (len(data), MAX_BYTES, "bytes"),
         (len(header), MAX_HEADER, "bytes of header (names and labels)"),
         (len(content.experiment), MAX_EXPERIMENT, "characters of experiment"),
+        (len(content.architecture), MAX_ARCHITECTURE, "characters of architecture"),
         (count, MAX_NUMBERS, "numbers that are not binary weights"),
     ):
         if value > limit:
@@ -125,28 +132,31 @@ def load(file: Path, floats: str = "float32", batch_size: int | None = None, thr
     return open_file(file, threads)[-1]
 
 
-def open_file(file: Path, threads: int | None = None) -> tuple[Experiment, list[str], Predictor]:
-    """Return the experiment, the labels and a predictor of a packed file.
+def open_file(file: Path, threads: int | None = None) -> tuple[Description, Predictor]:
+    """Return the description and a predictor of a packed file.
 
     Raises:
         BnnError: As `load_packed`.
     """
     limit_threads(threads)
     experiment, labels, network = load_packed(file)
-    return experiment, labels, with_keras(lambda images: network(images, training=False))
+    description = Description(
+        experiment.network.name if experiment else network.name, network.input_shape[1:], labels, experiment
+    )
+    return description, with_keras(lambda images: network(images, training=False))
 
 
-def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model]:
+def load_packed(file: str | Path) -> tuple[Experiment | None, list[str], tf.keras.Model]:
     """Load a packed file as a Keras model. Its outputs are equal to the trained network's bit for bit.
 
     Args:
         file: The packed file.
 
     Returns:
-        The experiment, the labels, and the frozen network.
+        The experiment (None for a model of `export_model`), the labels, and the frozen network.
 
     Raises:
-        BnnError: The file is damaged or not a packed file, or its weights do not match its experiment.
+        BnnError: The file is damaged or not a packed file, or its weights do not match its experiment or architecture.
 
     Example:
         >>> from bnn_keras.export.packed import load_packed
@@ -167,24 +177,25 @@ def load_packed(file: str | Path) -> tuple[Experiment, list[str], tf.keras.Model
         bnn_keras.errors.BnnError: cannot read 'nothing.safetensors' as a packed file (No such file or directory); ...
     """
     content = read(file)
-    experiment = parse(content.experiment, f"in {str(file)!r}")
+    experiment = None if content.architecture else parse(content.experiment, f"in {str(file)!r}")
+    described = "its experiment" if experiment else "its architecture"
     arrays = [*(kernel.signs for kernel in content.kernels.values()), *content.tensors.values()]
     try:
         with _no_larger_than(len(arrays), sum(array.size for array in arrays)):
-            model = build_empty(experiment)
+            model = build_empty(experiment) if experiment else build(content.architecture)
     except _TooLargeError as error:
-        raise _inconsistent(file, "its experiment describes a larger network than it holds") from error
-    except (OverflowError, TypeError) as error:  # TensorFlow raises them for sizes of more than 64 bits
-        raise _inconsistent(file, f"its experiment does not describe a network: {error}") from error
+        raise _inconsistent(file, f"{described} describes a larger network than it holds") from error
+    except (OverflowError, TypeError, ValueError) as error:  # TensorFlow raises them for sizes of more than 64 bits
+        raise _inconsistent(file, f"{described} does not describe a network: {error}") from error
     binary = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if is_binary(layer)}
     if _signature({name: kernel.signs.shape for name, kernel in content.kernels.items()}) != _signature(binary):
-        raise _inconsistent(file, "its binary layers differ from those of its experiment")
+        raise _inconsistent(file, f"its binary layers differ from those of {described}")
     frozen = freeze(model, dict(zip(binary, content.kernels.values(), strict=True)))
     tensors = _tensors(frozen, binary)
     if _signature({name: values.shape for name, values in content.tensors.items()}) != _signature(
         {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     ):
-        raise _inconsistent(file, "its tensors differ from those of its experiment")
+        raise _inconsistent(file, f"its tensors differ from those of {described}")
     if len(content.labels) != frozen.output_shape[-1]:
         raise _inconsistent(file, f"it has {len(content.labels)} labels for {frozen.output_shape[-1]} classes")
     for tensor, values in zip(tensors.values(), content.tensors.values(), strict=True):

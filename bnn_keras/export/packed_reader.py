@@ -21,15 +21,21 @@ from typing import Any
 
 import numpy as np
 
-FORMAT, VERSION = "bnn-keras packed", "1"
+FORMAT = "bnn-keras packed"
 TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
-KEYS = ("experiment", "format", "labels", "layout", "version")
+# What the checksum covers, by version. In version 2, the architecture of a network stands in place of its experiment.
+KEYS = {
+    "1": ("experiment", "format", "labels", "layout", "version"),
+    "2": ("architecture", "format", "labels", "layout", "version"),
+}
 MAX_BYTES = 64 << 20  # size of a file
 MAX_HEADER = 1 << 20  # size of its JSON header
 MAX_EXPERIMENT = 16 << 10  # characters; the memory of Python's TOML parser grows with their square
+MAX_ARCHITECTURE = 256 << 10  # characters
 MAX_NUMBERS = 32 << 20  # numbers that are not binary weights, with scales; in float16 they take MAX_BYTES
 # Reading takes at most 10 bytes of memory per byte of the file, 12 per number, and 128 per byte of the header.
 MAX_MEMORY = 10 * MAX_BYTES + 12 * MAX_NUMBERS + 128 * MAX_HEADER
+_LIMITS = {"experiment": MAX_EXPERIMENT, "architecture": MAX_ARCHITECTURE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +61,18 @@ class Content:
     """The content of a packed file.
 
     Attributes:
-        experiment: The experiment that trained the network, as TOML.
+        experiment: The experiment that trained the network, as TOML; empty if the file has an architecture.
         labels: Class names, in the order of the logits.
         kernels: Binary kernels by layer name.
         tensors: All other tensors as float32, by layer/name.
+        architecture: The layers of a network without an experiment, as JSON; else empty.
     """
 
     experiment: str
     labels: list[str]
     kernels: dict[str, Kernel]
     tensors: dict[str, np.ndarray]
+    architecture: str = ""
 
 
 def read_packed(file: str | Path) -> Content:
@@ -106,7 +114,7 @@ def digest(metadata: Mapping[str, str], bits: bytes | memoryview, floats: bytes 
     Each part is preceded by its length as 8 bytes, little-endian.
     """
     checksum = hashlib.sha256()
-    for part in (*(metadata[key].encode() for key in KEYS), bits, floats):
+    for part in (*(metadata[key].encode() for key in KEYS[metadata["version"]]), bits, floats):
         checksum.update(len(part).to_bytes(8, "little"))
         checksum.update(part)
     return checksum.hexdigest()
@@ -119,9 +127,10 @@ def _container(data: bytes) -> tuple[dict[str, str], memoryview, memoryview]:
         raise ValueError(f"its header should have {length} bytes, but the file has {len(data)}")
     header = json.loads(data[8 : 8 + length].decode())
     metadata = header.pop("__metadata__")
-    if metadata["format"] != FORMAT or metadata["version"] != VERSION:
+    if metadata["format"] != FORMAT or metadata["version"] not in KEYS:
         raise ValueError(
-            f"format {metadata['format']:.40}, version {metadata['version']:.40}; expected {FORMAT}, version {VERSION}"
+            f"format {metadata['format']:.40}, version {metadata['version']:.40}; expected {FORMAT}, version "
+            f"{' or '.join(KEYS)}"
         )
     blob = memoryview(data)[8 + length :]
     end = _size(header["bits"]["shape"][0], minimum=0)
@@ -141,8 +150,10 @@ def _content(metadata: dict[str, str], bits: memoryview, floats: memoryview) -> 
     labels = json.loads(metadata["labels"])
     if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
         raise ValueError("its labels are not a list of strings")
-    if len(metadata["experiment"]) > MAX_EXPERIMENT:
-        raise ValueError(f"its experiment has more than {MAX_EXPERIMENT} characters")
+    experiment, architecture = (metadata[key] if key in KEYS[metadata["version"]] else "" for key in _LIMITS)
+    for (key, limit), text in zip(_LIMITS.items(), (experiment, architecture), strict=True):
+        if len(text) > limit:
+            raise ValueError(f"its {key} has more than {limit} characters")
     dtype, binary, others = _layout(metadata["layout"])
     if sum(-(-math.prod(shape) // 8) for _, shape, _ in binary) != len(bits):
         raise ValueError("its layout has another number of binary weights than its data")
@@ -162,7 +173,7 @@ def _content(metadata: dict[str, str], bits: memoryview, floats: memoryview) -> 
     for name, shape in others:
         tensors[name] = values[offset : offset + math.prod(shape)].reshape(shape)
         offset += math.prod(shape)
-    return Content(metadata["experiment"], labels, kernels, tensors)
+    return Content(experiment, labels, kernels, tensors, architecture)
 
 
 def _layout(

@@ -21,6 +21,7 @@ from bnn_keras.export.formats import files_of, format_of
 
 SIDECAR_VERSION = 1
 MAX_SIDECAR = 4 << 20  # bytes of a sidecar
+MAX_RANK = 8  # dimensions of an input
 MAX_BYTES = 4 << 30  # bytes of all files of an exported model
 
 
@@ -34,12 +35,20 @@ class _Fields(pydantic.BaseModel):
     floats: str
     outputs: Literal["logits", "probabilities"]
     labels: list[str]
-    experiment: str
+    network: str | None = None
+    experiment: str | None = None
+    input_shape: list[int] | None = pydantic.Field(None, max_length=MAX_RANK)
     sha256: dict[str, str] = pydantic.Field(min_length=1)
     signature: str | None = None
     bytes: int | None = None
     binary_layers: int | None = None
     packed_layers: int | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _described(self) -> _Fields:
+        if self.experiment is None and not (self.network and self.input_shape and min(self.input_shape) > 0):
+            raise ValueError("it has no experiment; expected one, or `network` and `input_shape`")
+        return self
 
 
 def sidecar_path(file: Path) -> Path:

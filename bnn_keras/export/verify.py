@@ -104,6 +104,34 @@ def load_sample(
     return Sample(f"{dataset.info.name} {dataset.info.test}", _first(_images(dataset, experiment), count))
 
 
+def sample_of_array(inputs: Any, input_shape: tuple[int, ...]) -> Sample:
+    """Return prepared inputs of a network as a sample.
+
+    Args:
+        inputs: The inputs, (N, …) with N ≥ 1.
+        input_shape: The shape of an input.
+
+    Raises:
+        BnnError: They have another shape, are not numbers, or have NaN or infinite values.
+    """
+    array = np.asarray(inputs)
+    expected = ", ".join(map(str, ("N", *input_shape)))
+    if array.shape[1:] != input_shape or not array.shape or not len(array):
+        raise BnnError(f"verify_on has shape {array.shape}; expected ({expected}): prepared inputs of the model")
+    if array.dtype.kind not in "fiu":
+        raise BnnError(f"verify_on holds {array.dtype}; expected floats ({expected}): prepared inputs of the model")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise BnnError("verify_on has NaN or infinite values; expected finite inputs of the model: correct the array")
+    size = min(_MAX_BATCH, prediction_batch(input_shape))
+    return Sample("given inputs", [array[start : start + size] for start in range(0, len(array), size)])
+
+
+def calibration_of(sample: Sample) -> np.ndarray:
+    """Return inputs of a sample, whose batches can be read again, to calibrate quantization ranges with."""
+    return np.concatenate(list(_limited(sample.batches, _CALIBRATION_IMAGES)))
+
+
 def calibration(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> np.ndarray:
     """Return training images to calibrate quantization ranges with; random images if the dataset is not prepared."""
     dataset = available_data(experiment, location)
@@ -117,7 +145,7 @@ def _images(dataset: Dataset, experiment: Experiment) -> Iterator[np.ndarray]:
 
 
 def _batch(experiment: Experiment) -> int:
-    return min(_MAX_BATCH, prediction_batch(experiment))
+    return min(_MAX_BATCH, prediction_batch(experiment.input_shape))
 
 
 def _first(batches: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
@@ -195,5 +223,5 @@ def logits_of_probabilities(predict: Predictor) -> Predictor:
 
 
 def log_softmax(predict: Predictor) -> Predictor:
-    """Return a predictor of log-probabilities, the logits that `logits_of_probabilities` returns."""
-    return lambda images: tf.nn.log_softmax(predict(images)).numpy()
+    """Return a predictor of log-probabilities, those that `logits_of_probabilities` returns."""
+    return logits_of_probabilities(lambda images: tf.nn.softmax(predict(images)).numpy())

@@ -34,7 +34,18 @@ from bnn_keras.runs import Run
 from bnn_keras.training.callbacks import save_weights
 
 SIDECAR_KEYS = {
-    *("sidecar_version", "format", "floats", "outputs", "batch_size", "network", "weights", "bytes", "bytes_minimum"),
+    *(
+        "sidecar_version",
+        "format",
+        "floats",
+        "outputs",
+        "batch_size",
+        "network",
+        "weights",
+        "bytes",
+        "bytes_minimum",
+        "input_shape",
+    ),
     *("binary_layers", "packed_layers", "float_layers", "verified_on", "images", "agreement", "logit_error"),
     *("largest_logit_error", "min_agreement", "tolerance", "versions", "sha256", "digest", "labels"),
     "experiment",

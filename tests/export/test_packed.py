@@ -205,8 +205,8 @@ def test_a_damaged_or_foreign_file_is_one_error(lenet5, tmp_path):
         ("text", b"bnn-keras packed", "."),
         (
             "later",
-            with_checksum(data, version="2"),
-            "format bnn-keras packed, version 2; expected bnn-keras packed, version 1",
+            with_checksum(data, version="3"),
+            "format bnn-keras packed, version 3; expected bnn-keras packed, version 1 or 2",
         ),
     ]:
         file = tmp_path / name

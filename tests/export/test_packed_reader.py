@@ -96,7 +96,8 @@ def test_limits_are_those_of_the_document():
     limits = dict(re.findall(r"^\| (?:the|numbers) (\w+)[^|]*\| ([\d,]+(?: MiB)?)[^|]*\|$", text, re.MULTILINE))
     sizes = {name: value.replace(",", "") for name, value in limits.items()}
     sizes = {name: int(value.split()[0]) << (20 if "MiB" in value else 0) for name, value in sizes.items()}
-    names = {"file": "MAX_BYTES", "header": "MAX_HEADER", "experiment": "MAX_EXPERIMENT", "in": "MAX_NUMBERS"}
+    names = {"file": "MAX_BYTES", "header": "MAX_HEADER", "in": "MAX_NUMBERS"}
+    names |= {name: f"MAX_{name.upper()}" for name in ("experiment", "architecture")}
     assert sizes == {name: getattr(packed_reader, limit) for name, limit in names.items()}
 
 

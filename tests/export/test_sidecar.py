@@ -113,7 +113,7 @@ def test_renamed_and_moved_exports_open(tmp_path, to):
     assert read_sidecar(link)["format"] == to
 
 
-@pytest.mark.parametrize("key", ["sidecar_version", "format", "floats", "outputs", "labels", "experiment", "sha256"])
+@pytest.mark.parametrize("key", ["sidecar_version", "format", "floats", "outputs", "labels", "sha256"])
 def test_incomplete_sidecars_are_one_error(tmp_path, unread, key):
     file = write_export(tmp_path, "tflite")
     complete = json.loads(sidecar_path(file).read_text())
@@ -122,6 +122,26 @@ def test_incomplete_sidecars_are_one_error(tmp_path, unread, key):
     for value in (None, 1.5, [1], {"a": {}}, [[]]):
         sidecar_path(file).write_text(json.dumps({**complete, key: value}))
         assert f"as a sidecar ({key}" in error_of(file)
+
+
+def test_a_sidecar_without_experiment_describes_its_inputs(tmp_path, unread):
+    file = write_export(tmp_path, "tflite")
+    fields = json.loads(sidecar_path(file).read_text())
+    good = {"experiment": None, "network": "mine", "input_shape": [28, 28, 1]}
+    for changes, reason in [
+        ({"experiment": None}, "the whole file: Value error, it has no experiment; expected one, or `network` and"),
+        ({**good, "network": None}, "it has no experiment"),
+        ({**good, "network": 7}, "network: Input should be a valid string"),
+        ({**good, "input_shape": [28, 0]}, "it has no experiment"),
+        ({**good, "input_shape": []}, "it has no experiment"),
+        ({**good, "input_shape": [28, "1"]}, "input_shape.1: Input should be a valid integer"),
+        ({**good, "input_shape": [1] * 9}, "input_shape: List should have at most 8 items"),
+        ({"experiment": 1.5}, "experiment: Input should be a valid string"),
+    ]:
+        sidecar_path(file).write_text(json.dumps({**fields, **changes}))
+        assert reason in error_of(file)
+    change(file, **good)
+    assert read_sidecar(file)["network"] == "mine"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_export_of_another_machine_opens_with_trust(copy, other_machine, data_di
 def test_formats_without_code_need_no_trust(exported, other_machine):
     for name in ("model.safetensors", "model.onnx"):
         assert "signature" not in json.loads(sidecar_path(exported / name).read_text())
-        assert open_export(exported / name).labels
+        assert open_export(exported / name).description.labels
 
 
 def test_key_is_private_and_made_once(other_machine):

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from helpers import ROOT
 
-from bnn_keras.export.packed_reader import Content, Kernel, digest
+from bnn_keras.export.packed_reader import KEYS, Content, Kernel, digest
 
 
 def same_content(first, second):
@@ -60,7 +60,8 @@ def with_checksum(data, bits=None, floats=None, **metadata):
     header, old_bits, old_floats = split_file(data)
     bits, floats = old_bits if bits is None else bits, old_floats if floats is None else floats
     metadata = {**header["__metadata__"], **metadata}
-    metadata["sha256"] = digest(metadata, bits, floats)
+    if metadata["version"] in KEYS:
+        metadata["sha256"] = digest(metadata, bits, floats)
     offsets = {"bits": (0, len(bits)), "floats": (len(bits), len(bits) + len(floats))}
     tensors = {
         name: {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
