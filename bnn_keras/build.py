@@ -86,6 +86,9 @@ def build_scheme(experiment: Experiment, stage: Stage | None = None) -> Scheme:
 def scheme_of(chosen: SchemeConfig) -> Scheme:
     """Return a scheme with latent weights from its table of an experiment.
 
+    Raises:
+        BnnError: The builder of a plugin failed, or the scheme anneals other values than its row.
+
     Example:
         >>> from bnn_keras.experiment import SchemeConfig
         >>> scheme_of(SchemeConfig.model_validate({"name": "irnet", "bits": "1/32"})).bits

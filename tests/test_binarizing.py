@@ -261,10 +261,18 @@ def test_mixed_precision_is_kept():
     assert tf.keras.mixed_precision.global_policy() is before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "ResNet50", "DenseNet121", "EfficientNetB0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("MobileNetV2", "ResNet50")),
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("MobileNetV3Small", "DenseNet121", "EfficientNetB0")
+        ),
+    ],
+)
 def test_networks_of_keras_are_binarized_and_train(name):
-    base = getattr(tf.keras.applications, name)((32, 32, 3), weights=None, include_top=False)
+    base = getattr(tf.keras.applications, name)(input_shape=(32, 32, 3), weights=None, include_top=False)
     base.trainable = name != "ResNet50"
     x = images = tf.keras.Input((32, 32, 3))
     x = layers.GlobalAveragePooling2D()(base(layers.Rescaling(1 / 127.5, -1)(x)))
