@@ -9,13 +9,76 @@ the norm of all gradients together.
 
 from __future__ import annotations
 
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import larq
 import tensorflow as tf
 
-WeightDecayOf = Literal["everything", "kernels"]
+from bnn_keras.errors import BnnError
+
+WeightDecayOf = Literal["everything", "kernels"] | Sequence[str]
 GradsAndVars = list[tuple[tf.Tensor, tf.Variable]]
+
+_REPLICA = re.compile(r"/replica_\d+(?=:\d+$)")  # in the names of a mirrored variable's copies
+_SHOWN_NAMES = 6
+
+
+def is_decayed(variable: tf.Variable, weight_decay_of: WeightDecayOf) -> bool:
+    """Return whether weight decay applies to a variable.
+
+    Args:
+        variable: The variable.
+        weight_decay_of: "everything"; "kernels", the variables with two or more axes; or patterns of names with
+            `*`, `?` and `[…]`, of which one has to match the whole name.
+
+    Example:
+        >>> kernel, bias = tf.Variable([[1.0]], name="conv1/kernel"), tf.Variable([1.0], name="conv1/bias")
+        >>> [is_decayed(kernel, choice) for choice in ("everything", "kernels", ["*/bias:0"])]
+        [True, True, False]
+        >>> [is_decayed(bias, choice) for choice in ("everything", "kernels", ["*/bias:0"])]
+        [True, False, True]
+    """
+    if weight_decay_of == "everything":
+        return True
+    if weight_decay_of == "kernels":
+        return bool(variable.shape.rank >= 2)
+    name = _REPLICA.sub("", variable.name)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in weight_decay_of)
+
+
+def decayed_variables(
+    variables: Iterable[tf.Variable], weight_decay_of: WeightDecayOf, latent_free: bool = False
+) -> list[tf.Variable]:
+    """Return the variables that weight decay applies to, in their order.
+
+    Args:
+        variables: The trainable variables of a model.
+        weight_decay_of: See `is_decayed`.
+        latent_free: Whether Bop flips the binary ones among the variables. Weight decay never applies to those.
+
+    Raises:
+        BnnError: A pattern matches none of the variables.
+
+    Example:
+        >>> model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1, name="dense")])
+        >>> [variable.name for variable in decayed_variables(model.variables, ["*/kernel:0"])]
+        ['dense/kernel:0']
+    """
+    trained = [
+        variable for variable in variables if not (latent_free and larq.optimizers.Bop.is_binary_variable(variable))
+    ]
+    patterns = () if isinstance(weight_decay_of, str) else weight_decay_of
+    for pattern in patterns:
+        if not any(is_decayed(variable, [pattern]) for variable in trained):
+            names = ", ".join(repr(variable.name) for variable in trained[:_SHOWN_NAMES])
+            raise BnnError(
+                f"weight_decay_of has the pattern {pattern!r}, which matches no weight that weight decay can apply to; "
+                f"expected patterns of names such as {names}: correct it or remove it"
+            )
+    return [variable for variable in trained if is_decayed(variable, weight_decay_of)]
 
 
 class _WeightDecay(tf.keras.optimizers.legacy.Optimizer):
@@ -24,7 +87,7 @@ class _WeightDecay(tf.keras.optimizers.legacy.Optimizer):
     Args:
         *args: Positional arguments of the optimizer.
         weight_decay: λ.
-        weight_decay_of: "everything", or "kernels": the variables with two or more axes.
+        weight_decay_of: The variables that it applies to, see `is_decayed`.
         **kwargs: Keyword arguments of the optimizer.
     """
 
@@ -37,7 +100,7 @@ class _WeightDecay(tf.keras.optimizers.legacy.Optimizer):
 
     def decays(self, variable: tf.Variable) -> bool:
         """Return whether weight decay applies to a variable."""
-        return self.weight_decay > 0 and (self.weight_decay_of == "everything" or variable.shape.rank >= 2)
+        return self.weight_decay > 0 and is_decayed(variable, self.weight_decay_of)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the optimizer."""

@@ -107,7 +107,8 @@ COSINE = f"{{schedule = 'cosine', {ENDS}, warm_up = {{initial = 0, epochs = 5}}}
         ),
         (
             ["stages.0.optimizer.weight_decay_of=biases"],
-            "stages.0.optimizer.weight_decay_of: got 'biases'; expected 'everything' or 'kernels'",
+            "stages.0.optimizer.weight_decay_of: got 'biases'; expected 'everything', 'kernels', or a list of "
+            "patterns of names such as '*/kernel:0'",
         ),
         (["stages.0.label_smoothing=1"], "stages.0.label_smoothing: got 1; expected less than 1"),
         (["stages.0.trains=bias"], "stages.0.trains: got 'bias'; expected 'everything' or 'batch_norm'"),

@@ -11,11 +11,13 @@ import tensorflow as tf
 from bnn_keras import catalog
 from bnn_keras.build import build_optimizer, build_schedules
 from bnn_keras.constraints import AtLeast
+from bnn_keras.errors import BnnError
 from bnn_keras.experiment import OptimizerConfig
-from bnn_keras.optimizers import set_hyperparameter
+from bnn_keras.optimizers import decayed_variables, is_decayed, set_hyperparameter
 
 EPOCHS, STEPS_PER_EPOCH = 3, 2
 STEPS = EPOCHS * STEPS_PER_EPOCH
+NAMES = ["dense/kernel", "dense/bias", "conv/kernel"]
 SHAPES = [(3, 4), (4,), (2, 2, 3, 5)]
 
 CONSTANT = 0.01
@@ -25,6 +27,7 @@ WARMING = {**FALLING, "warm_up": {"initial": 0.0, "epochs": 1}}
 
 DECAY = {"weight_decay": 0.1}
 KERNELS = {**DECAY, "weight_decay_of": "kernels"}
+NAMED = {**DECAY, "weight_decay_of": ["*/bias:0", "conv/*"]}
 CLIPPED = {**DECAY, "clip_norm": 0.5}
 MOMENTUM = {"momentum": 0.9}
 NESTEROV = {**MOMENTUM, "nesterov": True}
@@ -36,13 +39,17 @@ CASES = [
     ("sgd", DROPPING, {**MOMENTUM, **DECAY}),
     ("sgd", FALLING, {**NESTEROV, **KERNELS}),
     ("sgd", WARMING, {**NESTEROV, **CLIPPED}),
+    ("sgd", CONSTANT, {**MOMENTUM, **NAMED}),
     ("adam", FALLING, DECAY),
     ("adam", DROPPING, {**KERNELS, "clip_norm": 0.5}),
+    ("adam", FALLING, NAMED),
     ("adam_torch", CONSTANT, {}),
     ("adam_torch", FALLING, DECAY),
+    ("adam_torch", FALLING, NAMED),
     ("adam_torch", WARMING, {**CLIPPED, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3}),
     ("adamw", CONSTANT, {}),
     ("adamw", FALLING, DECAY),
+    ("adamw", DROPPING, NAMED),
     ("adamw", WARMING, {**KERNELS, "clip_norm": 0.5}),
 ]
 IDS = [
@@ -68,9 +75,19 @@ def random_values(size=1.0):
     return weights, [[scale * random.normal(0, 1, shape) for shape in SHAPES] for scale in scales]
 
 
+def named_variables(weights):
+    return [tf.Variable(weight, name=name) for name, weight in zip(NAMES, weights, strict=False)]
+
+
+def decayed(config):
+    """Return for each of the `NAMES` whether weight decay applies to it."""
+    rules = {"everything": [True, True, True], "kernels": [True, False, True]}
+    return rules.get(config.weight_decay_of if isinstance(config.weight_decay_of, str) else None, [False, True, True])
+
+
 def steps(config, weights, gradients):
     """Return the weights after all steps. Schedules are applied between the steps, as in training."""
-    variables = [tf.Variable(weight) for weight in weights]
+    variables = named_variables(weights)
     optimizer = build_optimizer(config, EPOCHS)
     for step, values in enumerate(gradients):
         for name, schedule in build_schedules(config, EPOCHS).items():
@@ -95,7 +112,7 @@ def formula(config, weights, gradients):
         norm = np.sqrt(sum((value**2).sum() for value in values))
         factor = min(1, config.clip_norm / norm) if config.clip_norm else 1
         for index, (w, value) in enumerate(zip(weights, values, strict=True)):
-            decay = config.weight_decay if config.weight_decay_of == "everything" or w.ndim >= 2 else 0
+            decay = config.weight_decay if decayed(config)[index] else 0
             g = factor * value
             if config.name == "adamw":
                 w -= rate * decay * w
@@ -120,10 +137,10 @@ def with_torch(config, weights, gradients):
     """Return the weights after all steps, with PyTorch."""
     torch = pytest.importorskip("torch")
     parameters = [torch.nn.Parameter(torch.tensor(weight)) for weight in weights]
-    everything = config.weight_decay_of == "everything"
-    decayed = [parameter for parameter in parameters if everything or parameter.ndim >= 2]
-    undecayed = [parameter for parameter in parameters if not everything and parameter.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+    groups = [
+        {"params": [parameter], "weight_decay": config.weight_decay if is_decayed else 0.0}
+        for parameter, is_decayed in zip(parameters, decayed(config), strict=False)
+    ]
     if config.name == "sgd":
         options = {"momentum": as_float32(config.momentum), "nesterov": config.nesterov}
         optimizer = torch.optim.SGD(groups, **options)
@@ -183,7 +200,7 @@ def test_steps_equal_the_formula_for_gradients_as_small_as_epsilon(name, float64
 def test_float32_steps_in_a_tf_function_equal_the_formula(name, rate, options):
     config = optimizer_config(name, rate, **options)
     weights, gradients = random_values()
-    variables = [tf.Variable(weight.astype(np.float32)) for weight in weights]
+    variables = named_variables([weight.astype(np.float32) for weight in weights])
     optimizer = build_optimizer(config, EPOCHS)
 
     @tf.function
@@ -212,6 +229,42 @@ def test_velocity_does_not_contain_earlier_learning_rates():
     assert abs(variable.numpy() - values[0]) > 0.1
 
 
+# --- variables that weight decay applies to ---
+
+
+def test_patterns_have_to_match_whole_names_with_case():
+    kernel, bias, _ = named_variables([np.zeros(shape) for shape in SHAPES])
+    for pattern in ("dense/kernel:0", "*kernel:0", "d?nse/[jk]ernel:0"):
+        assert [is_decayed(variable, [pattern]) for variable in (kernel, bias)] == [True, False]
+    for pattern in ("kernel", "dense", "Dense/kernel:0", "*/kernel", ""):
+        assert not is_decayed(kernel, [pattern])
+
+
+def test_pattern_that_matches_no_weight():
+    variables = named_variables([np.zeros(shape) for shape in SHAPES])
+    with pytest.raises(BnnError) as caught:
+        decayed_variables(variables, ["*/kernel:0", "*/shift:0"])
+    assert str(caught.value) == (
+        "weight_decay_of has the pattern '*/shift:0', which matches no weight that weight decay can apply to; expected "
+        "patterns of names such as 'dense/kernel:0', 'dense/bias:0', 'conv/kernel:0': correct it or remove it"
+    )
+
+
+def test_copies_on_other_devices_have_the_name_of_the_variable():
+    copy = tf.Variable(0.0, name="dense/kernel/replica_1")
+    assert copy.name == "dense/kernel/replica_1:0"
+    assert is_decayed(copy, ["dense/kernel:0"])
+
+
+def test_binary_weights_are_decayed_unless_bop_flips_them():
+    layer = binary_layer(np.float32)
+    for choice in ("everything", "kernels", ["kernel:0", "bias:0"]):
+        assert layer.kernel.ref() in {variable.ref() for variable in decayed_variables(layer.variables, choice)}
+    assert [v.ref() for v in decayed_variables(layer.variables, "everything", latent_free=True)] == [layer.bias.ref()]
+    with pytest.raises(BnnError, match=r"pattern 'k\*', which matches no weight that weight decay can apply to"):
+        decayed_variables(layer.variables, ["k*"], latent_free=True)
+
+
 # --- Bop ---
 
 
@@ -222,13 +275,14 @@ def binary_layer(dtype=np.float64):
     return layer
 
 
-def test_steps_of_bop_equal_the_formula(float64):
+@pytest.mark.parametrize("decay", [DECAY, {**DECAY, "weight_decay_of": ["*"]}], ids=["everything", "named"])
+def test_steps_of_bop_equal_the_formula(decay, float64):
     """Bop updates the binary kernel, Adam with weight decay the bias. All three hyper-parameters are scheduled."""
     scheduled = {
         "gamma": {"schedule": "exponential", "initial": 0.2, "factor": 0.5, "period": 1, "staircase": True},
         "threshold": {"schedule": "linear", "initial": 0.05, "final": 0.0, "every": "step"},
     }
-    config = optimizer_config("bop", FALLING, **DECAY, **scheduled)
+    config = optimizer_config("bop", FALLING, **decay, **scheduled)
     functions = build_schedules(config, EPOCHS)
     assert set(functions) == {"learning_rate", "gamma", "threshold"}
     layer, optimizer, random = binary_layer(), build_optimizer(config, EPOCHS), np.random.default_rng(6)

@@ -110,6 +110,12 @@ def _choose(
         for stage in stages:
             kept = ("learning_rate", "weight_decay", "weight_decay_of")
             stage["optimizer"] = {key: stage["optimizer"][key] for key in kept if key in stage["optimizer"]}
+    if "network" in changes or "scheme" in changes:
+        values |= {
+            f"stages.{index}.optimizer.weight_decay_of": "kernels"
+            for index, stage in enumerate(stages)
+            if isinstance(stage["optimizer"].get("weight_decay_of"), list)  # names of the replaced network's weights
+        }
     for key, value in values.items():
         _override(document, key, value)
     return values

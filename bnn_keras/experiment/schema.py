@@ -272,12 +272,22 @@ class DataConfig(Table):
         return catalog.DatasetRow.other(self.source, (height or None, width or None, channels), self.classes)
 
 
+def _decayed(value: Any) -> Any:
+    """Return a choice of weights, "everything" or "kernels", or a list of patterns of names."""
+    if value in ("everything", "kernels") or (
+        isinstance(value, list) and value and all(isinstance(pattern, str) for pattern in value)
+    ):
+        return value
+    raise ValueError("expected 'everything', 'kernels', or a list of patterns of names such as '*/kernel:0'")
+
+
 class OptimizerConfig(Chosen):
     """An optimizer.
 
     `weight_decay` is coupled L2 as in PyTorch: the gradient becomes g + weight_decay · w before any other step; for
-    "adamw" it is decoupled: w ← w − learning_rate · weight_decay · w. It applies to `weight_decay_of`: "everything", or
-    only "kernels" (weights with two or more axes), but never to the binary weights that Bop flips.
+    "adamw" it is decoupled: w ← w − learning_rate · weight_decay · w. It applies to `weight_decay_of`: "everything",
+    "kernels" (weights with two or more axes), or a list of patterns of names, such as ["*/kernel:0"]; but never to the
+    binary weights that Bop flips.
     """
 
     kind = "optimizer"
@@ -285,7 +295,7 @@ class OptimizerConfig(Chosen):
     name: Annotated[str, _known("optimizer")]
     learning_rate: Scheduled
     weight_decay: NotNegative = 0.0
-    weight_decay_of: Literal["everything", "kernels"] = "everything"
+    weight_decay_of: Annotated[str | list[str], pydantic.BeforeValidator(_decayed)] = "everything"
 
 
 class DistillationConfig(Table):

@@ -39,7 +39,7 @@ from bnn_keras.experiment import Experiment, Stage, check_experiment
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
 from bnn_keras.models import Start, load_teacher
-from bnn_keras.optimizers import set_hyperparameter
+from bnn_keras.optimizers import decayed_variables, set_hyperparameter
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start
 from bnn_keras.text import some
@@ -274,9 +274,15 @@ class _Training:
     plain: bool
 
     def build_network(self, stage: Stage) -> tf.keras.Model:
-        """Build the network of a stage, with the distillation loss if the stage has a teacher."""
+        """Build the network of a stage, with the distillation loss if the stage has a teacher.
+
+        Raises:
+            BnnError: The network or the teacher cannot be built, or the weight decay names no weight of the network.
+        """
         with self.replicas.strategy.scope():
             model = build_model(self.experiment, stage)
+            decay = stage.optimizer.weight_decay_of
+            decayed_variables(model.trainable_variables, decay, self.experiment.latent_free)  # verifies the patterns
             distillation = stage.distillation
             if distillation:
                 teacher = load_teacher(distillation.teacher, self.experiment)

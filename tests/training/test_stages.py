@@ -209,6 +209,16 @@ def test_unknown_teacher(teacher, message, tmp_path, data_dir):
     assert not (tmp_path / "run").exists()
 
 
+def test_weight_decay_of_unknown_weights_is_an_error_before_the_training(tmp_path, data_dir):
+    """Also in the last stage."""
+    overrides = ['stages.4.optimizer.weight_decay_of=["conv?/kernel:0", "*/shift:0"]']
+    (tmp_path / "stepwise.toml").write_text(EXPERIMENT)
+    experiment = resolve(experiment=tmp_path / "stepwise.toml", overrides=overrides).experiment
+    with pytest.raises(BnnError, match=r"^weight_decay_of has the pattern '\*/shift:0', which matches no weight"):
+        train(experiment, tmp_path / "run", data_dir=data_dir)
+    assert not (tmp_path / "run").exists()
+
+
 def test_teacher_for_images_of_another_shape(tmp_path, trained, data_dir):
     overrides = [f"stages.0.distillation.teacher={json.dumps(str(trained))}", "data.name=fake", "data.examples=4"]
     experiment = resolve("resnet20", batch_size=4, epochs=1, overrides=overrides).experiment
