@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from bnn_keras.layers import TorchBatchNormalization
-from bnn_keras.networks.initializers import small_and_positive, torch_default
+from bnn_keras.networks.initializers import latent_or_real, torch_default
 from bnn_keras.networks.keras_names import KerasNames
 from bnn_keras.quantizers import RealActivation
 from bnn_keras.schemes import Scheme
@@ -27,14 +27,14 @@ class Variant:
     Attributes:
         batch_norm: Creates a batch norm.
         convolution: Returns the initializers of a real convolution for its fan-in.
-        binary: Returns the initializers of a binary convolution.
+        binary: Returns the initializers of a binary convolution for its fan-in, and whether its kernel is binary.
         dense: Returns the initializers of the last layer for its fan-in.
         names: Creates the function (kind of layer, Bi-Real-net's name) → name.
     """
 
     batch_norm: Callable[..., tf.keras.layers.Layer]
     convolution: Callable[[int], dict[str, Any]]
-    binary: Callable[[], dict[str, Any]]
+    binary: Callable[[int, bool], dict[str, Any]]
     dense: Callable[[int], dict[str, Any]]
     names: Callable[[], NameLayer]
 
@@ -43,14 +43,14 @@ VARIANTS = {
     "bireal": Variant(
         batch_norm=TorchBatchNormalization,
         convolution=lambda fan_in: torch_default(fan_in, bias=False),
-        binary=small_and_positive,
+        binary=latent_or_real,
         dense=torch_default,
         names=lambda: lambda kind, name: name,
     ),
     "rethinking": Variant(
         batch_norm=lambda name: layers.BatchNormalization(momentum=0.8, name=name),
         convolution=lambda fan_in: {"kernel_initializer": "glorot_normal"},
-        binary=lambda: {"kernel_initializer": "glorot_normal"},
+        binary=lambda fan_in, binary: {"kernel_initializer": "glorot_normal"},
         dense=lambda fan_in: {},
         names=KerasNames,
     ),
@@ -76,7 +76,8 @@ class _Parts:
         return layers.Conv2D(filters, size, stride, "same", use_bias=False, name=name, **initializers)(x)
 
     def binary(self, x: tf.Tensor, name: str, filters: int, size: int, stride: int = 1) -> tf.Tensor:
-        arguments = {"padding": "same", "use_bias": False, **self.variant.binary()}
+        initializers = self.variant.binary(size**2 * x.shape[-1], self.scheme.binary_weights)
+        arguments = {"padding": "same", "use_bias": False, **initializers}
         layer = self.scheme.conv2d(filters, size, strides=stride, name=self.name("quant_conv2d", name), **arguments)
         return layer(x)
 

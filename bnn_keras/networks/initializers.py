@@ -36,6 +36,18 @@ def small_and_positive() -> Initializers:
     return {"kernel_initializer": tf.keras.initializers.RandomUniform(0, 0.001)}
 
 
+def latent_or_real(fan_in: int, binary: bool) -> Initializers:
+    """Draw a kernel without bias as ReActNet does: `small_and_positive` if it is binary, else `torch_default`.
+
+    Args:
+        fan_in: Number of weights of one output.
+        binary: Whether the kernel is the latent kernel of a binary layer.
+
+    Source: ReActNet, resnet and mobilenet: step 2 has latent kernels, step 1 real ones in the same places.
+    """
+    return small_and_positive() if binary else torch_default(fan_in, bias=False)
+
+
 def he_normal(mode: str) -> Initializers:
     """Draw the kernel from a normal distribution with mean 0 and variance 2 / fan.
 

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from bnn_keras.layers import TorchBatchNormalization
-from bnn_keras.networks.initializers import small_and_positive, torch_default
+from bnn_keras.networks.initializers import latent_or_real, torch_default
 from bnn_keras.schemes import Scheme
 
 # Output channels of each block, and whether its 3×3 convolution halves the map.
@@ -52,8 +52,7 @@ def reactnet_a(
 
     def binary(x: tf.Tensor, name: str, size: int, stride: int = 1, signs: Any = "features") -> tf.Tensor:
         channels = x.shape[-1]
-        real = torch_default(size**2 * channels, bias=False)
-        initial = small_and_positive() if scheme.binary_weights else real
+        initial = latent_or_real(size**2 * channels, scheme.binary_weights)
         arguments = {"strides": stride, "padding": "same", "use_bias": False, **initial}
         return scheme.conv2d(channels, size, inputs=signs, name=name, **arguments)(x)
 

@@ -59,6 +59,36 @@ NETWORKS = [
         (11_689_512, 10_985_472, 1_814_073_344, 1_676_279_808, 0),
         {"layer2.1.binary_conv": positive(0.001), "conv1": uniform(147**-0.5)},
     ),
+    (
+        "birealnet18",
+        {"scheme": "reactnet"},
+        (11_704_424, 10_985_472, 1_814_073_344, 1_676_279_808, 0),
+        {"layer2.1.binary_conv": positive(0.001), "conv1": uniform(147**-0.5), "fc": uniform(512**-0.5)},
+    ),
+    (
+        "birealnet18",
+        {"scheme": "reactnet", "bits": "32/1"},
+        (11_704_424, 0, 1_814_073_344, 0, 0),
+        {"layer2.1.binary_conv": uniform((9 * 128) ** -0.5), "layer2.0.downsample.1": uniform(64**-0.5)},
+    ),
+    (
+        "reactnet_a",
+        {},
+        (29_343_592, 28_253_184, 4_828_758_016, 4_816_896_000, 0),
+        {"feature.2.binary_3x3": positive(0.001), "feature.0.conv1": uniform(27**-0.5)},
+    ),
+    (
+        "reactnet_a",
+        {"bits": "32/1"},
+        (29_343_592, 0, 4_828_758_016, 0, 0),
+        {"feature.2.binary_3x3": uniform((9 * 64) ** -0.5), "feature.3.binary_pw": uniform(128**-0.5)},
+    ),
+    (
+        "birealnet34",
+        {"scheme": "reactnet"},
+        (21_827_432, 21_086_208, 3_663_761_408, 3_525_967_872, 0),
+        {},
+    ),
     ("birealnet34", {}, (21_797_672, 21_086_208, 3_663_761_408, 3_525_967_872, 0), {}),
     ("birealnet50", {}, (25_730_088 - 1_024, 20_672_512, 4_166_254_592, 3_596_615_680, 0), {}),
     (
@@ -152,6 +182,18 @@ def test_sizes_and_constraints_of_lenet5():
     assert counts["bytes_minimum"] == 425_000 / 8 + 4 * (6_220 + statistics + scales)
     for variable in binary_variables(model):  # fresh latent weights fulfil their constraint
         assert np.allclose(variable.numpy().mean(-2), 0, atol=1e-7)
+
+
+def test_shifts_are_zero_and_slopes_a_quarter_in_fresh_networks():
+    """And batch norms scale by 1 and shift by 0, as in the reference."""
+    model = small_network("reactnet_a", build_scheme(resolve("reactnet_a").experiment))
+    initial = {"shift": 0, "before": 0, "slope": 0.25, "after": 0, "gamma": 1, "beta": 0}
+    found = {name: set() for name in initial}
+    for variable in model.trainable_variables:
+        kind = variable.name.split("/")[-1].removesuffix(":0")
+        if kind in found:
+            found[kind] |= set(variable.numpy())
+    assert found == {name: {value} for name, value in initial.items()}
 
 
 def test_layers_of_one_kind_have_different_initial_weights():
