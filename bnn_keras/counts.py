@@ -2,6 +2,10 @@
 
 `parameters` are the trainable weights, `binary_parameters` those with a 1-bit quantizer. Multiply-accumulates are those
 of convolutions and dense layers for one image; biases, batch norm and pooling do not count.
+
+`operations` are what papers call OPs, FLOPs + BOPs / 64. BOPs are the multiply-accumulates of 1-bit kernels with 1-bit
+inputs, of which a processor computes 64 at once; FLOPs are all others. Source: Liu et al. 2020, arXiv:2003.03488,
+section 5.1.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+_BINARY_MACS_PER_OPERATION = 64
 _PLAIN_SIGNS = (larq.quantizers.SteSign, larq.quantizers.ApproxSign, larq.quantizers.SwishSign, larq.quantizers.NoOp)
 
 
@@ -36,14 +41,15 @@ def count(model: tf.keras.Model) -> dict[str, Any]:
 
     Returns:
         `parameters`, `binary_parameters`; `macs` (all), `binary_macs` (1-bit kernel and 1-bit input),
-        `binary_weight_macs` (1-bit kernel, real input); `bytes_float32` of all variables; `bytes_minimum`: one bit for
-        each binary weight and four bytes for each other number, including the scales of binary kernels.
+        `binary_weight_macs` (1-bit kernel, real input), `operations`, rounded to whole ones; `bytes_float32` of all
+        variables; `bytes_minimum`: one bit for each binary weight and four bytes for each other number, including the
+        scales of binary kernels.
 
     Example:
         >>> from bnn_keras import build_model, resolve
         >>> counts = count(build_model(resolve("lenet5").experiment))
-        >>> counts["parameters"], counts["binary_parameters"], counts["macs"]
-        (431220, 425000, 2293000)
+        >>> counts["parameters"], counts["binary_parameters"], counts["macs"], counts["operations"]
+        (431220, 425000, 2293000, 324250)
     """
     binary = binary_variables(model)
     parameters = sum(map(_size, model.trainable_variables))
@@ -62,6 +68,7 @@ def count(model: tf.keras.Model) -> dict[str, Any]:
         "parameters": parameters,
         "binary_parameters": binary_parameters,
         **macs,
+        "operations": round(macs["macs"] - macs["binary_macs"] + macs["binary_macs"] / _BINARY_MACS_PER_OPERATION),
         "bytes_float32": 4 * numbers,
         "bytes_minimum": -(-binary_parameters // 8) + 4 * (numbers - binary_parameters + scales),
     }

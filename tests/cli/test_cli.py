@@ -103,7 +103,7 @@ def test_summary():
 def test_summary_as_json():
     counts = json.loads(run_bnnk("summary", "lenet5", "--json").stdout)
     assert (counts["parameters"], counts["binary_parameters"]) == (431_220, 425_000)
-    assert (counts["macs"], counts["binary_macs"]) == (2_293_000, 2_000_000)
+    assert (counts["macs"], counts["binary_macs"], counts["operations"]) == (2_293_000, 2_000_000, 324_250)
 
 
 def test_doctor(data_dir):

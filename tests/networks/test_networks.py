@@ -184,6 +184,26 @@ def test_sizes_and_constraints_of_lenet5():
         assert np.allclose(variable.numpy().mean(-2), 0, atol=1e-7)
 
 
+# Published number of operations: multiply-accumulates with a real operand, and 1/64 of the others.
+PUBLISHED_OPERATIONS = {("birealnet18", "reactnet"): (1.63e8, 1.640e8), ("reactnet_a", "reactnet"): (0.87e8, 0.871e8)}
+
+
+@pytest.mark.parametrize(("network", "scheme"), PUBLISHED_OPERATIONS)
+def test_operations_are_the_published_ones(network, scheme):
+    published, ours = PUBLISHED_OPERATIONS[network, scheme]
+    operations = count(model_of(network, scheme=scheme))["operations"]
+    assert operations == pytest.approx(ours, rel=5e-4)
+    assert operations == pytest.approx(published, rel=0.01)
+
+
+def test_operations_of_real_kernels_and_real_inputs_are_not_divided():
+    for options in ({"bits": "32/1"}, {"bits": "1/32"}, {"scheme": "float"}):
+        counts = count(model_of("lenet5", **options))
+        assert counts["operations"] == counts["macs"] == 2_293_000
+    counts = count(model_of("lenet5"))
+    assert counts["operations"] == 293_000 + 2_000_000 / 64
+
+
 def test_shifts_are_zero_and_slopes_a_quarter_in_fresh_networks():
     """And batch norms scale by 1 and shift by 0, as in the reference."""
     model = small_network("reactnet_a", build_scheme(resolve("reactnet_a").experiment))
