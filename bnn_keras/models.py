@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import larq
 import tensorflow as tf
 
-from bnn_keras import runs
+from bnn_keras import catalog, runs
 from bnn_keras.build import build_model
 from bnn_keras.constraints import apply_constraints
 from bnn_keras.counts import binary_variables
@@ -161,6 +162,8 @@ def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Ten
         experiment = resolve(name, overrides=["network.weights=imagenet"]).experiment
         model = build_model(experiment)
     else:
+        if not Run(name).begun:
+            raise BnnError(_missing_teacher(name))
         try:
             experiment, model = load_run(name)
         except BnnError as error:
@@ -173,6 +176,16 @@ def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Ten
         )
     scale, shift = _normalisation_change(student, experiment)
     return lambda images: model(images * tf.cast(scale, images.dtype) + tf.cast(shift, images.dtype), training=False)
+
+
+def _missing_teacher(directory: str) -> str:
+    """Return the error message for a missing teacher. A folder with the name of a network is meant to hold that one."""
+    network = Path(directory).name if Path(directory).name in catalog.NETWORKS else "NETWORK"
+    folder = shlex.quote(directory)
+    return (
+        f"cannot load the teacher: no run in {directory!r}; create it with `bnnk import CHECKPOINT --network {network} "
+        f"--run {folder}` or `bnnk train {network} --run {folder}`, or set stages.N.distillation.teacher to another run"
+    )
 
 
 def _shape(shape_and_classes: tuple[int, ...]) -> str:

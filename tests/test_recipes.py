@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import math
 import shlex
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tomli_w
-from helpers import ROOT
+from helpers import GOLDEN, ROOT
 
 from bnn_keras import catalog, train
 from bnn_keras.build import (
@@ -24,7 +25,10 @@ from bnn_keras.build import (
 from bnn_keras.data import open_data
 from bnn_keras.data.pipelines import training_batches
 from bnn_keras.experiment import all_experiments, experiment_names, load_experiment, resolve
+from bnn_keras.interop import reference_names
+from bnn_keras.optimizers import decayed_variables
 from bnn_keras.runs import Run
+from bnn_keras.training import trainer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,6 +60,8 @@ PUBLISHED = {
     ("birealnet34", "imagenet2012", "bireal", "1/1", "adam_torch", 62.2, 83.9),
     ("birealnet34", "imagenet2012", "bireal", "1/1", "sgd", 62.2, 83.9),
     ("birealnet50", "imagenet2012", "bireal", "1/1", "adam_torch", 62.6, 83.9),
+    ("birealnet18", "imagenet2012", "reactnet", "1/1", "adam_torch", 65.9, None),
+    ("reactnet_a", "imagenet2012", "reactnet", "1/1", "adam_torch", 69.5, None),
     ("resnet20", "cifar10", "irnet", "1/1", "sgd", 86.5, None),
     ("resnet20", "cifar10", "irnet", "1/32", "sgd", 90.8, None),
     ("vgg_small", "cifar10", "irnet", "1/1", "sgd", 90.4, None),
@@ -94,6 +100,7 @@ RECONSTRUCTED = {
     "short/lenet5_mnist_5k_float",
     "short/lenet5_mnist_5k_irnet",
     "short/lenet5_mnist_5k_mcdonnell",
+    "short/lenet5_mnist_5k_reactnet",
     "short/resnet20_fashion_mnist_binarynet",
     "short/resnet20_fashion_mnist_bireal",
     "short/resnet20_fashion_mnist_float",
@@ -179,7 +186,7 @@ def test_one_default_for_each_network(network):
 def test_every_network_of_the_references_has_an_experiment():
     """Except for those that README lists without recipes, which train with the plain one."""
     trained = {experiment.network.name for experiment in EXPERIMENTS.values()}
-    without = {"reactnet_a", "torchvision_resnet18", "torchvision_resnet34"}
+    without = {"torchvision_resnet18", "torchvision_resnet34"}
     assert trained | without == {name for name in catalog.NETWORKS if not name.startswith("zoo/")}
     assert not trained & without
 
@@ -354,8 +361,19 @@ def eager(monkeypatch):
     monkeypatch.setattr(tf.keras.Model, "compile", eagerly)
 
 
+@pytest.fixture
+def teacher(monkeypatch):
+    """Replace teachers, which are runs that the user has, by a function without weights."""
+
+    def load(name, student):
+        assert name == "runs/torchvision_resnet34"
+        return lambda images: tf.tile(tf.reduce_mean(images, (1, 2)), (1, 334))[:, :1000]
+
+    monkeypatch.setattr(trainer, "load_teacher", load)
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("eager", "teacher")
 @pytest.mark.parametrize("experiment", combinations(), ids=lambda experiment: experiment.name)
 def test_trains_two_steps_of_each_stage(experiment, tmp_path, monkeypatch):
     """Train with augmentation, optimizer and checkpoints. The golden copies hold schedules at full length."""
@@ -468,3 +486,64 @@ def test_network_in_network_learning_rate_drops_four_times(data):
     learning_rate = rate(f"xnor_net/nin_{data}")
     found = [learning_rate(epoch) for epoch in (0, 118, 119, 198, 199, 238, 239, 278, 279, 318)]
     assert found == close_to(1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6)
+
+
+# --- ReActNet ---
+
+REACTNETS = {"birealnet18": (2.5e-3, 512, "resnet18"), "reactnet_a": (1.25e-3, 256, "a")}
+
+
+@pytest.mark.parametrize("network", REACTNETS)
+def test_both_steps_of_reactnet(network):
+    initial, batch_size, _ = REACTNETS[network]
+    experiment = EXPERIMENTS[f"reactnet/{network}_imagenet2012"]
+    schemes = [experiment.scheme_of(stage) for stage in experiment.stages]
+    assert [(scheme.name, scheme.bits) for scheme in schemes] == [("reactnet", "32/1"), ("reactnet", "1/1")]
+    assert [stage.optimizer.weight_decay for stage in experiment.stages] == [1e-5, 0]
+    for index, stage in enumerate(experiment.stages):
+        assert (stage.epochs, stage.batch_size, stage.label_smoothing) == (128, batch_size, 0)
+        assert (stage.distillation.weight, stage.distillation.temperature) == (1, 1)
+        learning_rate = rate(experiment.name, index)
+        found = [learning_rate(epoch) for epoch in (0, 0.99, 63, 126, 127, 127.99)]
+        assert found == close_to(initial * 127 / 128, initial * 127 / 128, initial / 2, initial / 128, 0, 0)
+
+
+def test_scheme_chooses_between_the_recipes_of_birealnet18():
+    assert resolve("birealnet18", scheme="reactnet").experiment.name == "reactnet/birealnet18_imagenet2012"
+    assert resolve("birealnet18", scheme="reactnet").note is None
+    assert resolve("birealnet18").experiment.name == "bireal_net/birealnet18_imagenet2012"
+
+
+@pytest.mark.parametrize("network", REACTNETS)
+def test_first_step_of_reactnet_decays_the_tensors_that_the_reference_decays(network):
+    """It decays tensors with four axes: kernels of convolutions, and shifts, which it stores as maps."""
+    experiment = EXPERIMENTS[f"reactnet/{network}_imagenet2012"]
+    stage = experiment.stages[0]
+    model = build_model(experiment, stage)
+    decayed = decayed_variables(model.trainable_variables, stage.optimizer.weight_decay_of)
+    with np.load(GOLDEN / f"reactnet_{REACTNETS[network][2]}_step1.npz") as golden:
+        expected = [name for name, shape, _ in json.loads(str(golden["names"])) if len(shape) == 4]
+    assert sorted(reference_names(model, decayed)) == sorted(expected)
+    assert 0 < len(expected) < len(model.trainable_variables)
+    optimizer = build_optimizer(stage.optimizer, stage.epochs)
+    assert [variable.name for variable in model.trainable_variables if optimizer.decays(variable)] == [
+        variable.name for variable in decayed
+    ]
+
+
+@pytest.mark.parametrize("network", REACTNETS)
+def test_second_step_of_reactnet_decays_nothing(network):
+    experiment = EXPERIMENTS[f"reactnet/{network}_imagenet2012"]
+    stage = experiment.stages[1]
+    optimizer = build_optimizer(stage.optimizer, stage.epochs)
+    assert not any(map(optimizer.decays, build_model(experiment, stage).trainable_variables))
+
+
+def test_patterns_of_a_recipe_are_dropped_with_its_scheme():
+    """They name weights that another scheme does not have."""
+    resolution = resolve("reactnet_a", scheme="bireal")
+    assert resolution.experiment.stages[0].optimizer.weight_decay_of == "kernels"
+    assert resolution.experiment.stages[1].optimizer.weight_decay_of == "everything"
+    assert "stages.0.optimizer.weight_decay_of = 'kernels'" in resolution.note
+    kept = EXPERIMENTS["reactnet/reactnet_a_imagenet2012"].stages[0].optimizer.weight_decay_of
+    assert resolve("reactnet_a", bits="32/1").experiment.stages[0].optimizer.weight_decay_of == kept

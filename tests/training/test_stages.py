@@ -199,7 +199,16 @@ def _write(folder, experiment):
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ("nowhere", "cannot load the teacher: no run in 'nowhere'"),
+        (
+            "no where",
+            r"^cannot load the teacher: no run in 'no where'; create it with `bnnk import CHECKPOINT --network NETWORK "
+            r"--run 'no where'` or `bnnk train NETWORK --run 'no where'`, or set stages\.N\.distillation\.teacher to "
+            r"another run$",
+        ),
+        (
+            "runs/torchvision_resnet34",
+            "create it with `bnnk import CHECKPOINT --network torchvision_resnet34 --run runs/torchvision_resnet34` or",
+        ),
         ("zoo/quicknt", "unknown network 'zoo/quicknt'; did you mean 'zoo/quicknet'"),
     ],
 )

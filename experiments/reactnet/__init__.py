@@ -1,0 +1,1 @@
+"""ReActNet, from its own repository."""
