@@ -208,7 +208,10 @@ def predict(
 @options.data_dir
 @click.option("--run", "directory", required=True, metavar="DIR", help="Run directory to create.")
 def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> None:
-    """Create a run from a CHECKPOINT of XNOR-Net-PyTorch, binary-wide-resnet, Bi-Real-net or IR-Net.
+    """Create a run from a CHECKPOINT of a reference implementation.
+
+    These are XNOR-Net-PyTorch, binary-wide-resnet, Bi-Real-net, IR-Net, ReActNet and torchvision's ResNets. Weights of
+    ReActNet's first step need --bits 32/1, those of its ResNets --scheme reactnet.
 
     CHECKPOINT is a PyTorch file (.pth, .pth.tar, .th), or an .npz or .safetensors file with the same tensor names. The
     number of classes is that of the checkpoint. The run can be evaluated and exported as it is. Train it further with

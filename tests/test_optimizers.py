@@ -7,8 +7,9 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import small_network
 
-from bnn_keras import catalog
+from bnn_keras import catalog, schemes
 from bnn_keras.build import build_optimizer, build_schedules
 from bnn_keras.constraints import AtLeast
 from bnn_keras.errors import BnnError
@@ -248,6 +249,22 @@ def test_pattern_that_matches_no_weight():
         "weight_decay_of has the pattern '*/shift:0', which matches no weight that weight decay can apply to; expected "
         "patterns of names such as 'dense/kernel:0', 'dense/bias:0', 'conv/kernel:0': correct it or remove it"
     )
+
+
+@pytest.mark.parametrize("choice", ["everything", "kernels", ["*/shift:0", "*/slope:0"]], ids=str)
+def test_learnt_parts_of_a_scheme_are_decayed_only_as_told(choice):
+    model = small_network("lenet5", schemes.reactnet())
+    for variable in model.trainable_variables:
+        variable.assign(tf.ones_like(variable))
+    optimizer = build_optimizer(optimizer_config("adamw", 0.5, weight_decay=0.5, weight_decay_of=choice), epochs=1)
+    optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in model.trainable_variables])
+    values = {variable.name: variable.numpy().ravel()[0] for variable in model.trainable_variables}
+    shrunk = {name.split("/")[-1] for name, value in values.items() if value == 0.75}
+    unchanged = {name.split("/")[-1] for name, value in values.items() if value == 1}
+    learnt, others = {"shift:0", "before:0", "slope:0", "after:0"}, {"kernel:0", "bias:0", "gamma:0", "beta:0"}
+    assert shrunk | unchanged == learnt | others
+    expected = {"everything": learnt | others, "kernels": {"kernel:0"}}
+    assert shrunk == expected.get(str(choice), {"shift:0", "slope:0"})
 
 
 def test_copies_on_other_devices_have_the_name_of_the_variable():

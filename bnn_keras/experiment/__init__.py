@@ -10,6 +10,7 @@ from bnn_keras.experiment.files import (
     experiment_names,
     load_experiment,
     parse,
+    with_absolute_paths,
 )
 from bnn_keras.experiment.find import Resolution, find_experiment, resolve, resolve_for_weights, resolve_with_images_of
 from bnn_keras.experiment.schema import DataConfig, Experiment, OptimizerConfig, SchemeConfig, Stage
@@ -33,4 +34,5 @@ __all__ = [
     "resolve",
     "resolve_for_weights",
     "resolve_with_images_of",
+    "with_absolute_paths",
 ]

@@ -260,7 +260,8 @@ def check_experiment(value: object) -> None:
 def load_experiment(name_or_file: str | Path) -> Experiment:
     """Load an experiment that ships with the package, or from a TOML file.
 
-    A relative path of a teacher is relative to the folder of the file.
+    A relative path of a teacher is relative to the folder of the file, or to the current folder in an experiment that
+    ships with the package.
 
     Args:
         name_or_file: "<paper>/<file>", "<file>" if only one paper has it, or the path of a TOML file.
@@ -278,6 +279,19 @@ def load_experiment(name_or_file: str | Path) -> Experiment:
     if path == _shipped().get(name):
         return _load_shipped(name)
     return validate(_parse_toml(_read(path), name), name, path.parent)
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Return an experiment whose relative paths, which are relative to the current folder, are absolute.
+
+    A run keeps its experiment in this form, because paths in a file are relative to the file.
+
+    Examples:
+        >>> from bnn_keras.experiment import load_experiment
+        >>> with_absolute_paths(load_experiment("lenet5_mnist")) == load_experiment("lenet5_mnist")
+        True
+    """
+    return validate(experiment.to_document(), experiment.name, Path.cwd())
 
 
 def all_experiments() -> list[Experiment]:

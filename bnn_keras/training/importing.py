@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from bnn_keras import catalog, files, interop, runs
 from bnn_keras.build import build_model, build_optimizer
 from bnn_keras.data import find_data
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, Resolution, resolve_for_weights
+from bnn_keras.experiment import Experiment, Resolution, resolve_for_weights, with_absolute_paths
 from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
@@ -34,7 +35,9 @@ def import_checkpoint(
 
     The experiment is the one that `resolve` finds. If neither `dataset` nor `experiment` is given, the dataset is one
     with the number of classes of the checkpoint. For networks that match their reference after a rotation by 180°,
-    `network.rotated` is set to true, so that the run takes upright images.
+    `network.rotated` is set to true, so that the run takes upright images. A run of several stages begins with the
+    first one that trains the imported scheme at its bits: from the weights of ReActNet's second step, only that step is
+    trained further.
 
     Args:
         file: Path of the checkpoint; `interop.read_checkpoint` lists the formats.
@@ -69,10 +72,14 @@ def import_checkpoint(
             f"network {network!r} has no reference in PyTorch to import from; networks that have one: {known}"
         )
     tensors = interop.read_checkpoint(file)
-    overrides = [f"network.rotated={str(row.reference.rotated).lower()}", *overrides]
+    overrides = list(overrides)
     if not choices.get("experiment"):
         defaults = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
         choices |= {name: choices.get(name) or value for name, value in defaults.items()}
+    experiment = resolve_for_weights(network, overrides=overrides, **choices).experiment
+    scheme = experiment.scheme_of(experiment.stages[-1])
+    rotated = row.layout(scheme.name, scheme.bits).rotated
+    overrides = [f"network.rotated={str(rotated).lower()}", *overrides]
     resolution = resolve_for_weights(network, overrides=overrides, **choices)
     model = build_model(resolution.experiment)
     classes = interop.classes_of(model, tensors)
@@ -81,10 +88,19 @@ def import_checkpoint(
         resolution = resolve_for_weights(network, overrides=overrides, **choices)
         model = build_model(resolution.experiment)
     interop.load_reference(model, tensors)
+    resolution = dataclasses.replace(resolution, experiment=_remaining(resolution.experiment))
     dataset = find_data(resolution.experiment, DataLocation(data_dir))
     environment = collect_environment(resolution.experiment, dataset, command)
     _write_run(Run(directory), resolution.experiment, model, environment)
     return resolution
+
+
+def _remaining(experiment: Experiment) -> Experiment:
+    """Return an experiment without the stages before the first one with the scheme and bits of its last one."""
+    schemes = [experiment.scheme_of(stage) for stage in experiment.stages]
+    trained = [(scheme.name, scheme.bits) for scheme in schemes]
+    stages = experiment.stages[trained.index(trained[-1]) :]
+    return with_absolute_paths(experiment.model_copy(update={"stages": stages}))
 
 
 def _dataset_with_classes(classes: int, experiment: Experiment) -> str:

@@ -35,7 +35,7 @@ from bnn_keras.data import (
 )
 from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError, unknown
-from bnn_keras.experiment import Experiment, Stage, check_experiment
+from bnn_keras.experiment import Experiment, Stage, check_experiment, with_absolute_paths
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
 from bnn_keras.models import Start, load_teacher
@@ -110,6 +110,7 @@ def train(
     (1, 431220)
     """
     check_experiment(experiment)
+    experiment = with_absolute_paths(experiment)
     if precision not in PRECISIONS:
         raise BnnError(unknown("precision", precision, PRECISIONS))
     home = Run(directory or default_directory(experiment, start_from))

@@ -13,7 +13,7 @@ from bnn_keras import load_run
 from bnn_keras.interop import to_reference
 from bnn_keras.runs import Run
 
-REPOSITORIES = ("XNOR-Net-PyTorch", "binary-wide-resnet", "Bi-Real-net", "IR-Net")
+REPOSITORIES = ("XNOR-Net-PyTorch", "binary-wide-resnet", "Bi-Real-net", "IR-Net", "ReActNet", "torchvision")
 
 
 @pytest.fixture(scope="module")

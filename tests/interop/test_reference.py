@@ -1,11 +1,15 @@
 """Convert weights to the references' names and layouts, and back."""
 
+import json
 import re
 
+import larq
 import numpy as np
 import pytest
+import tensorflow as tf
+from helpers import GOLDEN, small_network
 
-from bnn_keras import catalog
+from bnn_keras import catalog, schemes
 from bnn_keras.build import build_network, build_scheme
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
@@ -139,6 +143,48 @@ def test_conversion_in_both_directions_is_exact(name, rotated):
         assert np.array_equal(converted[key], expected), key
     theirs = to_reference(model, converted)
     assert all(np.array_equal(theirs[name], value) for name, value in given.items())
+
+
+# Golden file: network, scheme and bits. ReActNet's two networks have other names and layouts in each of their steps.
+STORED = {
+    "reactnet_resnet18": ("birealnet18", {"scheme": "reactnet"}),
+    "reactnet_resnet18_step1": ("birealnet18", {"scheme": "reactnet", "bits": "32/1"}),
+    "reactnet_resnet34": ("birealnet34", {"scheme": "reactnet"}),
+    "reactnet_a": ("reactnet_a", {}),
+    "reactnet_a_step1": ("reactnet_a", {"bits": "32/1"}),
+    "torchvision_resnet18": ("torchvision_resnet18", {}),
+    "torchvision_resnet34": ("torchvision_resnet34", {}),
+}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(name, marks=pytest.mark.slow if "34" in name or name == "reactnet_a" else ()) for name in STORED],
+)
+def test_tensors_have_the_names_and_shapes_of_the_reference(file):
+    network, choices = STORED[file]
+    model = build(network, rotated=True, **choices)
+    with np.load(GOLDEN / f"{file}.npz") as golden:
+        stored = {name: tuple(shape) for name, shape, kind in json.loads(str(golden["names"])) if kind != "count"}
+    stored |= {"fc.weight": (CLASSES, *stored["fc.weight"][1:]), "fc.bias": (CLASSES,)}
+    assert shapes(to_reference(model)) == stored
+    given = numbered(stored)
+    theirs = to_reference(model, from_reference(model, given))
+    assert all(np.array_equal(theirs[name], value) for name, value in given.items())
+
+
+def test_published_signs_are_binary_kernels():
+    """ReActNet publishes kernels of ±1; batch norms contain the scales."""
+    model = small_network("birealnet18", schemes.reactnet())
+    given = random_tensors(shapes(to_reference(model)))
+    name = "layer1.0.binary_conv"
+    given[f"{name}.weight"] = np.where(given[f"{name}.weight"] < 0, -1, 1).astype(np.float32)
+    load_reference(model, given)
+    layer = model.get_layer(name)
+    with larq.context.quantized_scope(True):
+        quantized = tf.convert_to_tensor(layer.kernel).numpy()
+    assert set(np.unique(quantized)) == {-1, 1}
+    assert np.array_equal(quantized, layer.get_weights()[0])
 
 
 @pytest.mark.parametrize("name", ["lenet5", "vgg_small"])

@@ -1,5 +1,6 @@
 """Importing a checkpoint of each reference: predictions equal the reference's, and the run can be trained further."""
 
+import dataclasses
 import shutil
 from collections import OrderedDict
 
@@ -8,18 +9,24 @@ import procedural
 import pytest
 from helpers import GOLDEN
 
-from bnn_keras import BnnError, evaluate, files, import_checkpoint, load_run, predict, resolve, train
+from bnn_keras import BnnError, catalog, evaluate, files, import_checkpoint, load_run, predict, resolve, train
+from bnn_keras.experiment import load_experiment
 from bnn_keras.interop import to_reference
 from bnn_keras.runs import Run
 from bnn_keras.training import checkpoints
 
-# Files as the four repositories write them: the golden file with their weights, the prefix of DataParallel (which
+# Files as the repositories write them: the golden file with their weights, the prefix of DataParallel (which
 # XNOR-Net-PyTorch removes), the name of the file, and what it holds beside the state dict.
 CHECKPOINTS = {
     "XNOR-Net-PyTorch": ("xnor_nin", "", "nin.pth.tar", {"best_acc": 86.28}),
     "binary-wide-resnet": ("wrn_20_1_1bit_cifar100", "module.", "checkpoint.pth.tar", {"epoch": 254, "scheduler": {}}),
     "Bi-Real-net": ("birealnet18", "module.", "model_best.pth.tar", {"epoch": 255, "best_top1_acc": np.float32(56.4)}),
     "IR-Net": ("irnet_cifar_resnet20_1w1a", "module.", "model.th", {"best_prec1": np.float64(86.5)}),
+    "ReActNet, ResNet, step 2": ("reactnet_resnet18", "module.", "model_best.pth.tar", {"best_top1_acc": 65.9}),
+    "ReActNet, ResNet, step 1": ("reactnet_resnet18_step1", "module.", "checkpoint.pth.tar", {"epoch": 127}),
+    "ReActNet, MobileNet, step 2": ("reactnet_a", "module.", "model_best.pth.tar", {"best_top1_acc": 69.5}),
+    "ReActNet, MobileNet, step 1": ("reactnet_a_step1", "module.", "checkpoint.pth.tar", {"epoch": 127}),
+    "torchvision": ("torchvision_resnet34", "", "resnet34-b627a593.pth", {}),
     "IR-Net 1/32": ("irnet_cifar_resnet20_1w32a", "module.", "checkpoint.th", {"best_prec1": np.float64(90.8)}),
 }
 # Arguments of the import.
@@ -29,6 +36,11 @@ ARGUMENTS = {
     "birealnet18": ("birealnet18", {}),
     "irnet_cifar_resnet20_1w1a": ("resnet20", {}),
     "irnet_cifar_resnet20_1w32a": ("resnet20", {"bits": "1/32"}),
+    "reactnet_resnet18": ("birealnet18", {"scheme": "reactnet"}),
+    "reactnet_resnet18_step1": ("birealnet18", {"scheme": "reactnet", "bits": "32/1"}),
+    "reactnet_a": ("reactnet_a", {}),
+    "reactnet_a_step1": ("reactnet_a", {"bits": "32/1"}),
+    "torchvision_resnet34": ("torchvision_resnet34", {}),
 }
 # Dataset, scheme, bits and structure of the run.
 EXPERIMENTS = {
@@ -37,6 +49,9 @@ EXPERIMENTS = {
     "birealnet18": ("imagenet2012", "bireal", "1/1", None),
     "irnet_cifar_resnet20_1w1a": ("cifar10", "irnet", "1/1", "bireal"),
     "irnet_cifar_resnet20_1w32a": ("cifar10", "irnet", "1/32", "normal"),
+    **dict.fromkeys(("reactnet_resnet18", "reactnet_a"), ("imagenet2012", "reactnet", "1/1", None)),
+    **dict.fromkeys(("reactnet_resnet18_step1", "reactnet_a_step1"), ("imagenet2012", "reactnet", "32/1", None)),
+    "torchvision_resnet34": ("imagenet2012", "float", "32/32", "normal"),
 }
 QUICK = ("binary-wide-resnet", "IR-Net")
 # A learning rate that leaves the weights nearly unchanged.
@@ -95,11 +110,13 @@ def without_torch(lenet5, tmp_path):
 @pytest.mark.parametrize(
     "repository", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CHECKPOINTS]
 )
-def test_predictions_equal_those_of_the_reference(tmp_path, repository):
+def test_predictions_equal_those_of_the_reference(tmp_path, repository, monkeypatch):
     """On upright images, in float32; the reference computed in float64."""
     name, prefix, file, others = CHECKPOINTS[repository]
     expected, weights, images = load_golden(name)
     network, choices = ARGUMENTS[name]
+    row = dataclasses.replace(catalog.NETWORKS[network], input_shape=images.shape[1:])
+    monkeypatch.setitem(catalog.NETWORKS, network, row)  # some golden files have smaller images than the network
     resolution = import_checkpoint(
         save(tmp_path / file, weights, prefix, **others), tmp_path / "run", network, **choices
     )
@@ -192,6 +209,37 @@ def test_another_experiment_is_refused_in_the_imported_run(without_torch, tmp_pa
     with pytest.raises(BnnError, match="holds a run of another experiment"):
         train(resolve("lenet5", epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
     assert content(tmp_path / "run") == before
+
+
+TWO_STAGES = """
+scheme = {name = "bireal", bits = "1/1"}
+network = {name = "lenet5"}
+data = {name = "mnist_5k", mean = [0.1307], std = [0.3081]}
+
+[[stages]]
+epochs = 3
+batch_size = 500
+scheme = {name = "bireal", bits = "32/1"}
+optimizer = {name = "adam", learning_rate = 0.01}
+
+[[stages]]
+epochs = 1
+batch_size = 500
+optimizer = {name = "adam", learning_rate = 1e-9}
+"""
+
+
+def test_stages_before_the_imported_scheme_are_left_out(lenet5, without_torch, tmp_path, data_dir):
+    (tmp_path / "stages.toml").write_text(TWO_STAGES)
+    resolution = import_checkpoint(without_torch, tmp_path / "run", "lenet5", experiment=tmp_path / "stages.toml")
+    experiment = Run(tmp_path / "run").experiment
+    assert experiment == resolution.experiment
+    assert [(experiment.scheme_of(stage).bits, stage.epochs) for stage in experiment.stages] == [("1/1", 1)]
+    assert (
+        train(load_experiment(tmp_path / "run" / "experiment.toml"), tmp_path / "run", data_dir=data_dir)["epochs"] == 1
+    )
+    _, model = load_run(tmp_path / "run")
+    np.testing.assert_allclose(to_reference(model)["ip2.weight"], lenet5["ip2.weight"], atol=1e-6)
 
 
 # --- choice of the experiment ---

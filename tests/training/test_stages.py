@@ -191,6 +191,17 @@ def test_distillation_loss(trained, tmp_path):
     assert measured == pytest.approx(0.75 * cross_entropy + 0.25 * 9 * divergence, rel=1e-4)
 
 
+def test_relative_teacher_is_kept_absolute_in_the_run(trained, tmp_path, monkeypatch, data_dir):
+    """So that the experiment of the run, which is a file in another folder, is the same one."""
+    shutil.copytree(trained, tmp_path / "teacher")
+    monkeypatch.chdir(tmp_path)
+    experiment = distilled("teacher").model_copy(update={"name": "own"})
+    result = train(experiment, "run", data_dir=data_dir)
+    assert Run("run").experiment.stages[0].distillation.teacher == str(tmp_path / "teacher")
+    for same in (experiment, load_experiment("run/experiment.toml")):
+        assert train(same, "run", data_dir=data_dir) == result
+
+
 def _write(folder, experiment):
     (folder / "experiment.toml").write_text(experiment.to_toml())
     return folder / "experiment.toml"
@@ -201,13 +212,13 @@ def _write(folder, experiment):
     [
         (
             "no where",
-            r"^cannot load the teacher: no run in 'no where'; create it with `bnnk import CHECKPOINT --network NETWORK "
-            r"--run 'no where'` or `bnnk train NETWORK --run 'no where'`, or set stages\.N\.distillation\.teacher to "
-            r"another run$",
+            r"^cannot load the teacher: no run in '(.*)/no where'; create it with `bnnk import CHECKPOINT --network "
+            r"NETWORK --run '\1/no where'` or `bnnk train NETWORK --run '\1/no where'`, or set "
+            r"stages\.N\.distillation\.teacher to another run$",
         ),
         (
             "runs/torchvision_resnet34",
-            "create it with `bnnk import CHECKPOINT --network torchvision_resnet34 --run runs/torchvision_resnet34` or",
+            r"with `bnnk import CHECKPOINT --network torchvision_resnet34 --run \S+/runs/torchvision_resnet34`",
         ),
         ("zoo/quicknt", "unknown network 'zoo/quicknt'; did you mean 'zoo/quicknet'"),
     ],
