@@ -49,6 +49,9 @@ class Distillation(tf.keras.layers.Layer):
     The layer takes (images, logits) and returns the logits unchanged. It adds the mean over the batch with `add_loss`.
     No gradient reaches the teacher, and the weights of the teacher are not weights of this layer.
 
+    With T = 1 and weight 1, ReActNet's distribution loss −Σ p log q, p = softmax(teacher), q = softmax(logits), is this
+    loss plus the teacher's entropy −Σ p log p. The gradients are equal.
+
     Args:
         teacher: A function from images to logits. A Keras model runs in inference mode, also during training.
         temperature: T.
@@ -61,7 +64,7 @@ class Distillation(tf.keras.layers.Layer):
         >>> print(f"{layer.losses[0].numpy():.4f}")
         0.9242
 
-    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2; ReActNet, utils/KD_loss.py.
     """
 
     def __init__(self, teacher: Callable[[tf.Tensor], tf.Tensor], temperature: float, weight: float, **kwargs: Any):

@@ -1,9 +1,14 @@
 """Compare losses with their formulas in NumPy and with PyTorch."""
 
 import numpy as np
+import parity
+import procedural
 import pytest
 import tensorflow as tf
+from helpers import GOLDEN
+from procedural import quantizer_values
 
+from bnn_keras import interop
 from bnn_keras.build import build_loss
 from bnn_keras.experiment import OptimizerConfig, Stage
 from bnn_keras.losses import Distillation, SmoothedCrossEntropy
@@ -128,6 +133,49 @@ def test_distillation_equals_the_formula_and_torch(temperature, weight, random, 
     expected.backward()
     assert loss.numpy() == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(gradient, torch_logits.grad, rtol=1e-10, atol=1e-15)
+
+
+def entropy(logits):
+    """Return the mean entropy of softmax(logits)."""
+    return -(np.exp(log_softmax(logits)) * log_softmax(logits)).sum(-1).mean()
+
+
+def test_distillation_equals_the_distribution_loss_of_reactnet(float64):
+    """ReActNet's loss is cross-entropy with soft targets: more by the teacher's entropy, with the same gradients."""
+    golden = quantizer_values("quantizers_more")
+    teacher, student = golden["kd/teacher"], tf.constant(golden["kd/student"], tf.float64)
+    layer = Distillation(lambda _: tf.constant(teacher, tf.float64), 1.0, 1.0)
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        layer((tf.zeros((len(teacher), 1)), student))
+        (loss,) = layer.losses
+    assert loss.numpy() + entropy(teacher.astype(float)) == pytest.approx(float(golden["kd/loss"]), rel=1e-9)
+    np.testing.assert_allclose(tape.gradient(loss, student), golden["kd/grad"], rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.slow
+def test_gradients_of_the_distribution_loss_equal_those_of_reactnet(float64):
+    """Of all weights of ReAct-ResNet-18, in training mode."""
+    golden, meta, _, weights, images, _ = procedural.load(GOLDEN / "reactnet_resnet18.npz")
+    network = parity.Evaluation("reactnet_resnet18", meta, weights, images)
+    teacher = golden["teacher"].astype(float)
+    layer = Distillation(lambda _: tf.constant(teacher), 1.0, 1.0)
+    variables = network.model.trainable_variables
+    with tf.GradientTape() as tape:
+        layer((network.images, network.output(training=True)))
+        (loss,) = layer.losses
+    assert loss.numpy() + entropy(teacher) == pytest.approx(float(golden["kd_loss"]), rel=1e-9)
+    gradients = tape.gradient(loss, [getattr(variable, "latent_variable", variable) for variable in variables])
+    computed = dict(zip(interop.reference_names(network.model, variables), gradients, strict=True))
+    field = "kd_grad_norm/"
+    norms = {key.removeprefix(field): golden[key] for key in golden.files if key.startswith(field)}
+    del norms["__input__"]
+    assert computed.keys() == norms.keys()
+    slack = 1e-12 * max(norms.values())
+    for name, gradient in computed.items():
+        assert np.linalg.norm(gradient) == pytest.approx(norms[name], rel=1e-9, abs=slack)
+        rounding = 1e-12 * np.abs(gradient).sum() + slack  # terms of the sum cancel
+        assert np.sum(gradient) == pytest.approx(golden[f"kd_grad_sum/{name}"], rel=1e-9, abs=rounding)
 
 
 def test_equal_logits_have_no_divergence(random, float64):
