@@ -83,6 +83,11 @@ class Chosen(Table):
 
     name: str
 
+    def __new__(cls, *_: Any, **values: Any) -> Self:
+        """Create an instance of `table_of`, also if the class is called directly."""
+        row = None if issubclass(cls, catalog.Options) else _lookup(catalog.TABLES[cls.kind], values.get("name"))
+        return super().__new__(cls.table_of(row) if row else cls)
+
     @pydantic.model_validator(mode="wrap")
     @classmethod
     def _with_options(
