@@ -88,6 +88,14 @@ class Geometric(ScheduleConfig):
     final: Positive
 
 
+class ShiftedExponential(ScheduleConfig):
+    """Change from `initial` to `final` along a scaled and shifted exp(e / E). `final` comes after the last epoch."""
+
+    schedule: Literal["shifted_exponential"]
+    initial: NotNegative
+    final: NotNegative
+
+
 class Linear(ScheduleConfig):
     """Change from `initial` to `final` in a straight line. `final` is the value after the last epoch."""
 
@@ -139,7 +147,17 @@ class CosineRestarts(ScheduleConfig):
 
 SCHEDULES: dict[str, type[ScheduleConfig]] = {
     get_args(model.model_fields["schedule"].annotation)[0]: model
-    for model in (Step, MultiStep, Exponential, Geometric, Linear, Polynomial, Cosine, CosineRestarts)
+    for model in (
+        Step,
+        MultiStep,
+        Exponential,
+        Geometric,
+        ShiftedExponential,
+        Linear,
+        Polynomial,
+        Cosine,
+        CosineRestarts,
+    )
 }
 
 

@@ -84,6 +84,28 @@ def geometric(initial: float, final: float, epochs: float) -> Schedule:
     return lambda epoch: initial * (final / initial) ** (epoch / epochs)
 
 
+def shifted_exponential(initial: float, final: float, epochs: float) -> Schedule:
+    """Return a schedule that follows exp(epoch / epochs), scaled and shifted to run from `initial` to `final`.
+
+    initial + (final − initial) · (exp(epoch / epochs) − 1) / (exp(1) − 1).
+
+    ReCU's τ follows this schedule, from 0.85 to 0.99. It changes fastest at the end, and does not reach 0.99, because
+    the last epoch is epochs − 1.
+
+    Args:
+        initial: The value at epoch 0.
+        final: The value at epoch `epochs`, which is after the last one.
+        epochs: The number of epochs.
+
+    Example:
+        >>> [round(shifted_exponential(0.85, 0.99, epochs=600)(epoch), 4) for epoch in (0, 300, 599)]
+        [0.85, 0.9029, 0.9896]
+
+    Source: ReCU, cifar/main.py.
+    """
+    return lambda epoch: initial + (final - initial) * math.expm1(epoch / epochs) / math.expm1(1)
+
+
 def polynomial(initial: float, final: float, epochs: float, power: float = 1.0) -> Schedule:
     """Return a schedule that follows a power of the remaining fraction of the epochs.
 

@@ -1,5 +1,6 @@
 """Build optimizers, schedules and schemes from TOML tables, and verify the errors of invalid tables."""
 
+import math
 import re
 import sys
 
@@ -31,6 +32,7 @@ SCHEDULES_IN_TOML = [
     ("{schedule = 'exponential', initial = 0.1, factor = 0.5, period = 3}", 0.1, 0.025),
     ("{schedule = 'exponential', initial = 0.1, factor = 0.5, period = 4, staircase = true}", 0.1, 0.05),
     (f"{{schedule = 'geometric', {ENDS}, every = 'step'}}", 0.1, 10**-1.65),
+    (f"{{schedule = 'shifted_exponential', {ENDS}}}", 0.1, 0.1 - 0.09 * (math.exp(0.6) - 1) / (math.e - 1)),
     (f"{{schedule = 'linear', {ENDS}}}", 0.1, 0.046),
     (f"{{schedule = 'polynomial', {ENDS}, power = 2}}", 0.1, 0.0244),
     (f"{{schedule = 'cosine', {ENDS}, ahead = 1}}", 0.1 - 0.09 * 0.024471741852423, 0.01 + 0.09 * 0.206107373853763),

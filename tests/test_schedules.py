@@ -43,6 +43,7 @@ FORMULAS = [
         lambda e: 0.3 * np.exp2(-np.floor(e / 4)),
     ),
     ("geometric", ENDS, lambda e: np.exp(np.log(0.3) + (np.log(0.002) - np.log(0.3)) * e / EPOCHS)),
+    ("shifted_exponential", ENDS, lambda e: 0.3 - 0.298 * (np.exp(e / EPOCHS) - 1) / (np.e - 1)),
     ("linear", ENDS, lambda e: 0.3 - 0.298 * e / EPOCHS),
     ("polynomial", {**ENDS, "power": 2.5}, lambda e: 0.002 + 0.298 * (1 - e / EPOCHS) ** 2.5),
     ("cosine", ENDS, lambda e: 0.002 + 0.298 * np.cos(np.pi * e / EPOCHS / 2) ** 2),
@@ -74,6 +75,7 @@ def test_every_schedule_has_a_formula_here():
         ("polynomial", {**ENDS, "power": 2.0}, 0.002),
         ("cosine", ENDS, 0.002),
         ("geometric", ENDS, 0.002),
+        ("shifted_exponential", ENDS, 0.002),
     ],
 )
 def test_final_value_is_reached_after_the_last_epoch(name, arguments, value):
