@@ -63,30 +63,32 @@ _CIFAR = (32, 32, 3)
 _BY_ACTIVATIONS = {"1/1": "bireal", "32/1": "bireal", "1/32": "normal", "32/32": "normal"}
 _IMAGENET = (224, 224, 3)
 _ROTATED = ReferenceLayout(rotated=True)
+_VECTOR = (-1,)
+_MAP = (1, -1, 1, 1)
 _REACTNET = ReferenceLayout(
     rotated=True,
     parts={
-        "binary_conv.shift": ("move0.bias", True),
-        "add.activation.before": ("move1.bias", True),
-        "add.activation.slope": ("prelu.weight", False),
-        "add.activation.after": ("move2.bias", True),
+        "binary_conv.shift": ("move0.bias", _MAP),
+        "add.activation.before": ("move1.bias", _MAP),
+        "add.activation.slope": ("prelu.weight", _VECTOR),
+        "add.activation.after": ("move2.bias", _MAP),
     },
 )
 
 
 # Learnt parts of ReActNet-A: those behind its 3×3 convolutions, and those behind its pointwise ones.
 _REACTNET_A = {
-    "binary_3x3.shift": ("move11.bias", True),
-    "binary_pw.shift": ("move21.bias", True),
-    "binary_pw_down1.shift": ("move21.bias", True),
-    "binary_pw_down2.shift": ("move21.bias", True),
+    "binary_3x3.shift": ("move11.bias", _MAP),
+    "binary_pw.shift": ("move21.bias", _MAP),
+    "binary_pw_down1.shift": ("move21.bias", _MAP),
+    "binary_pw_down2.shift": ("move21.bias", _MAP),
     **{
-        f"activation{place}.{weight}": (name.format(place), is_map)
+        f"activation{place}.{weight}": (name.format(place), shape)
         for place in (1, 2)
-        for weight, name, is_map in (
-            ("before", "move{}2.bias", True),
-            ("slope", "prelu{}.weight", False),
-            ("after", "move{}3.bias", True),
+        for weight, name, shape in (
+            ("before", "move{}2.bias", _MAP),
+            ("slope", "prelu{}.weight", _VECTOR),
+            ("after", "move{}3.bias", _MAP),
         )
     },
 }

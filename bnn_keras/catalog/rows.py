@@ -30,15 +30,16 @@ class ReferenceLayout:
         flat: Whether kernels of binary layers are stored as columns of shape (weights, 1).
         rotated: Whether our network equals the reference's rotated by 180°.
         parts: Ends of our names of the weights of learnt parts ("layer.weight") → ends of the reference's names, and
-            whether the reference stores the tensor as a map, (1, channels, 1, 1).
-        unused: Tensors and modules that the reference stores but never uses.
+            the shape in which the reference stores the tensor, with -1 for the channels.
+        unused: Tensors and modules that have no counterpart here, because the reference never uses them or because they
+            are no weights. `*` stands for any part of a name.
     """
 
     kernel: str = "{}.weight"
     binary_kernel: str = "{}.weight"
     flat: bool = False
     rotated: bool = False
-    parts: Mapping[str, tuple[str, bool]] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, tuple[str, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     unused: tuple[str, ...] = ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 
@@ -35,7 +36,7 @@ class Tensor:
         keras: Whether the reference is written in Keras and has our layout.
         rotated: Whether the reference is our network rotated by 180°.
         flat: Whether the reference stores the tensor as a column.
-        as_map: Whether the reference stores a vector as a map, (1, channels, 1, 1).
+        stored_shape: Shape in which the reference stores a vector, with -1 for its length.
         flattened: (height, width, channels) of the feature map that is flattened before this layer; None if there is
             no such map. Keras flattens in HWC order, PyTorch in CHW order.
     """
@@ -45,7 +46,7 @@ class Tensor:
     keras: bool = False
     rotated: bool = False
     flat: bool = False
-    as_map: bool = False
+    stored_shape: tuple[int, ...] = (-1,)
     flattened: tuple[int, int, int] | None = None
 
     def to_reference(self, value: np.ndarray) -> np.ndarray:
@@ -84,8 +85,8 @@ class Tensor:
             return shape
         if self.flat:
             return (int(np.prod(shape)), 1)
-        if self.as_map:
-            return (1, *shape, 1, 1)
+        if len(shape) == 1:
+            return tuple(shape[0] if size == -1 else size for size in self.stored_shape)
         return tuple(shape[axis] for axis in _AXES_TO_REFERENCE[len(shape)])
 
 
@@ -120,9 +121,9 @@ def _tensor(
     if kind != "kernel":
         flattened = None if isinstance(layer, tf.keras.layers.Dense) else _flattened_map(layer)
         name = f"{layer.name}.{_NAMES.get(kind, kind)}"
-        for end, (renamed, as_map) in layout.parts.items():
+        for end, (renamed, stored_shape) in layout.parts.items():
             if name.endswith(end):
-                return Tensor(name.removesuffix(end) + renamed, variable, as_map=as_map)
+                return Tensor(name.removesuffix(end) + renamed, variable, stored_shape=stored_shape)
         return Tensor(name, variable, rotated=rotated, flattened=flattened)
     # The name depends on the class of the layer, not on its quantizer, so that a float network has the same names.
     binary = hasattr(layer, "kernel_quantizer")
@@ -187,9 +188,9 @@ def to_reference(model: tf.keras.Model, values: Mapping[str, np.ndarray] | None 
 def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Convert the tensors of a reference to our layout.
 
-    `num_batches_tracked` and tensors that the reference stores but never uses (`catalog.ReferenceLayout.unused`) are
-    ignored. Kernels of type uint8 are signs packed along the input channels, as binary-wide-resnet publishes them:
-    bit 1 is +√(2/n), bit 0 is −√(2/n), where n is the number of weights of a filter.
+    `num_batches_tracked` and tensors without a counterpart here (`catalog.ReferenceLayout.unused`) are ignored. Kernels
+    of type uint8 are signs packed along the input channels, as binary-wide-resnet publishes them: bit 1 is +√(2/n), bit
+    0 is −√(2/n), where n is the number of weights of a filter.
 
     Args:
         model: A network of the catalog. It is not changed.
@@ -246,7 +247,8 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
 
 def _ignored(name: str, unused: tuple[str, ...]) -> bool:
     """Return whether a tensor is a counter of batches, or is or belongs to one of the `unused` names."""
-    return name.endswith("num_batches_tracked") or any(f"{name}.".startswith(f"{prefix}.") for prefix in unused)
+    patterns = ("*num_batches_tracked", *unused, *(f"{module}.*" for module in unused))
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
