@@ -20,6 +20,14 @@ class Structured(Options):
     bits"""
 
 
+class IrnetResidual(Structured):
+    """Options of the residual networks that IR-Net and ReCU share."""
+
+    variant: Literal["irnet", "recu"] = "irnet"
+    """`recu`: initial weights of ReCU and, in networks for CIFAR-10, its shortcuts: an average pool and channels of
+    zeros"""
+
+
 class Dropout(Options):
     """Options of networks with dropout."""
 
@@ -150,7 +158,7 @@ def _irnet_for_imagenet(depth: int) -> NetworkRow:
         input_shape=_IMAGENET,
         classes=1000,
         dataset="imagenet2012",
-        options=Structured,
+        options=IrnetResidual,
         structures=_BY_ACTIVATIONS,
         reference=ReferenceLayout(rotated=True, unused=("bn3",)),
         source=f"IR-Net, ImageNet/ResNet{depth}",
@@ -316,7 +324,7 @@ NETWORKS = table(
         "resnet20",
         "resnet:resnet20",
         "IR-Net's ResNet-20 for CIFAR-10",
-        options=Structured,
+        options=IrnetResidual,
         structures=_BY_ACTIVATIONS,
         source="IR-Net, CIFAR-10/ResNet20",
     ),
@@ -331,7 +339,7 @@ NETWORKS = table(
         "resnet18_cifar",
         "resnet:resnet18_cifar",
         "IR-Net's ResNet-18 for CIFAR-10",
-        options=Structured,
+        options=IrnetResidual,
         structures=dict.fromkeys(_BY_ACTIVATIONS, "normal"),
         source="IR-Net, CIFAR-10/ResNet18/resnet.py",
     ),

@@ -1,4 +1,4 @@
-"""Residual networks of IR-Net and torchvision, with a shortcut per convolution or per two convolutions."""
+"""Residual networks of IR-Net, ReCU and torchvision, with a shortcut per convolution or per two convolutions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ class Plan:
         blocks: Number of blocks of each stage.
         large: Whether the stem is a 7×7 convolution with stride 2 and a max pool (ImageNet), else a 3×3 convolution.
         shortcut: Name of the shortcut's pointwise convolution and batch norm. None for shortcuts without weights: a
-            subsampled map with channels of zeros on both sides.
+            smaller map with channels of zeros on both sides.
         stem_activation: Whether an activation follows the stem, at 1-bit and at 32-bit activations.
         head_activation: Whether an activation precedes the last layer, at 1-bit and at 32-bit activations.
         head_norm: Whether a batch norm follows the mean over the map.
         head: Name of the last layer.
         initial: Initializer of convolutions: "fan_in" or "fan_out" (He), or "torch" for PyTorch's default.
+        head_initial: Initializer of the last layer's kernel, as `initial`.
+        pooled: Whether shortcuts shrink the map by an average pool 2, else they keep every other pixel.
+        norm_initial: Initial scale γ of batch norms of maps.
     """
 
     filters: tuple[int, ...]
@@ -43,14 +46,17 @@ class Plan:
     head: str
     initial: str
     head_norm: bool = True
+    head_initial: str = "torch"
+    pooled: bool = False
+    norm_initial: float = 1.0
 
     def convolution_initializers(self, fan_in: int) -> dict[str, Any]:
         """Return the initializers of a convolution."""
         return torch_default(fan_in, bias=False) if self.initial == "torch" else he_normal(self.initial)
 
     def dense_initializers(self, fan_in: int) -> dict[str, Any]:
-        """Return the initializers of the last layer. The trainer of ResNet-20 draws its kernel like convolutions."""
-        return torch_default(fan_in) | (he_normal("fan_in") if self.initial == "fan_in" else {})
+        """Return the initializers of the last layer."""
+        return torch_default(fan_in) | (he_normal(self.head_initial) if self.head_initial != "torch" else {})
 
 
 RESNET20 = Plan(
@@ -62,6 +68,7 @@ RESNET20 = Plan(
     head_activation=(False, True),
     head="linear",
     initial="fan_in",
+    head_initial="fan_in",  # IR-Net's trainer draws the kernel of the last layer like those of convolutions
 )
 RESNET18_CIFAR = Plan(
     filters=(64, 128, 256, 512),
@@ -84,6 +91,12 @@ RESNET18 = Plan(
     initial="fan_out",
 )
 RESNET34 = dataclasses.replace(RESNET18, blocks=(3, 4, 6, 3))
+# `network.variant` of an experiment → changes of IR-Net's plan, for networks on CIFAR-10 and on ImageNet.
+CIFAR_VARIANTS: dict[str, dict[str, Any]] = {
+    "irnet": {},
+    "recu": {"shortcut": None, "pooled": True, "initial": "fan_in", "head_initial": "torch"},
+}
+IMAGENET_VARIANTS: dict[str, dict[str, Any]] = {"irnet": {}, "recu": {"initial": "fan_in", "norm_initial": 1e-8}}
 TORCHVISION_RESNET18 = dataclasses.replace(RESNET18, head_norm=False)
 TORCHVISION_RESNET34 = dataclasses.replace(RESNET34, head_norm=False)
 
@@ -94,8 +107,8 @@ def resnet(
     """Build a residual network with binary 3×3 convolutions. First convolution, shortcuts and last layer are real.
 
     A block is conv → batch norm → activation → conv → batch norm, + shortcut → activation. With a shortcut per
-    convolution it is twice conv → batch norm, + shortcut → activation. In IR-Net's networks a batch norm follows the
-    mean over the map. The activation is hardtanh at 1-bit activations, else ReLU (`Scheme.activation`).
+    convolution it is twice conv → batch norm, + shortcut → activation. In IR-Net's and ReCU's networks a batch norm
+    follows the mean over the map. The activation is hardtanh at 1-bit activations, else ReLU (`Scheme.activation`).
 
     Args:
         scheme: Builds the binary layers and the activations.
@@ -105,14 +118,15 @@ def resnet(
         shortcut_per_convolution: Whether each convolution has a shortcut, else each block of two.
 
     Returns:
-        Logits, (batch, classes). The references return their log-softmax if `plan.large`, and in CIFAR-10's ResNet-18.
+        Logits, (batch, classes). IR-Net returns their log-softmax if `plan.large`, and in CIFAR-10's ResNet-18.
 
-    Source: Qin et al. 2020, arXiv:1909.10788; IR-Net, CIFAR-10/ResNet20, CIFAR-10/ResNet18, ImageNet; torchvision,
-        models/resnet.py.
+    Source: Qin et al. 2020, arXiv:1909.10788; IR-Net, CIFAR-10/ResNet20, CIFAR-10/ResNet18, ImageNet; Xu et al. 2021,
+        arXiv:2103.12369; ReCU, cifar/models_cifar, imagenet/models_imagenet/resnet.py; torchvision, models/resnet.py.
     """
 
     def norm(x: tf.Tensor, name: str) -> tf.Tensor:
-        return TorchBatchNormalization(name=name)(x)
+        scale = tf.keras.initializers.Constant(plan.norm_initial if x.shape.rank == 4 else 1.0)
+        return TorchBatchNormalization(gamma_initializer=scale, name=name)(x)
 
     def binary(x: tf.Tensor, name: str, filters: int, stride: int = 1) -> tf.Tensor:
         arguments = {"padding": "same", "use_bias": False, **plan.convolution_initializers(9 * x.shape[-1])}
@@ -120,7 +134,9 @@ def resnet(
 
     def shortcut_of(x: tf.Tensor, name: str, filters: int, stride: int) -> tf.Tensor:
         channels = x.shape[-1]
-        if stride > 1:
+        if stride > 1 and plan.pooled:
+            x = layers.AveragePooling2D(2, stride, "same", name=f"{name}.pool")(x)
+        elif stride > 1:
             x = Subsample(name=f"{name}.subsample")(x)
         if channels == filters:
             return x
@@ -164,11 +180,12 @@ def resnet20(
     images: tf.Tensor,
     classes: int,
     structure: str = "bireal",
+    variant: str = "irnet",
     blocks: tuple[int, ...] = RESNET20.blocks,
     filters: tuple[int, ...] = RESNET20.filters,
 ) -> tf.Tensor:
-    """Build IR-Net's ResNet-20 for CIFAR-10; see `resnet`."""
-    plan = dataclasses.replace(RESNET20, blocks=blocks, filters=filters)
+    """Build the ResNet-20 for CIFAR-10 of IR-Net, or of ReCU with variant "recu"; see `resnet`."""
+    plan = dataclasses.replace(RESNET20, blocks=blocks, filters=filters, **CIFAR_VARIANTS[variant])
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 
@@ -177,11 +194,12 @@ def resnet18_cifar(
     images: tf.Tensor,
     classes: int,
     structure: str = "normal",
+    variant: str = "irnet",
     blocks: tuple[int, ...] = RESNET18_CIFAR.blocks,
     filters: tuple[int, ...] = RESNET18_CIFAR.filters,
 ) -> tf.Tensor:
-    """Build IR-Net's ResNet-18 for CIFAR-10; see `resnet`."""
-    plan = dataclasses.replace(RESNET18_CIFAR, blocks=blocks, filters=filters)
+    """Build the ResNet-18 for CIFAR-10 of IR-Net, or of ReCU with variant "recu"; see `resnet`."""
+    plan = dataclasses.replace(RESNET18_CIFAR, blocks=blocks, filters=filters, **CIFAR_VARIANTS[variant])
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 
@@ -190,11 +208,12 @@ def resnet18(
     images: tf.Tensor,
     classes: int,
     structure: str = "bireal",
+    variant: str = "irnet",
     blocks: tuple[int, ...] = RESNET18.blocks,
     filters: tuple[int, ...] = RESNET18.filters,
 ) -> tf.Tensor:
-    """Build IR-Net's ResNet-18 for ImageNet; see `resnet`."""
-    plan = dataclasses.replace(RESNET18, blocks=blocks, filters=filters)
+    """Build the ResNet-18 for ImageNet of IR-Net, or of ReCU with variant "recu"; see `resnet`."""
+    plan = dataclasses.replace(RESNET18, blocks=blocks, filters=filters, **IMAGENET_VARIANTS[variant])
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 
@@ -203,11 +222,12 @@ def resnet34(
     images: tf.Tensor,
     classes: int,
     structure: str = "bireal",
+    variant: str = "irnet",
     blocks: tuple[int, ...] = RESNET34.blocks,
     filters: tuple[int, ...] = RESNET34.filters,
 ) -> tf.Tensor:
-    """Build IR-Net's ResNet-34 for ImageNet; see `resnet`."""
-    plan = dataclasses.replace(RESNET34, blocks=blocks, filters=filters)
+    """Build the ResNet-34 for ImageNet of IR-Net, or of ReCU with variant "recu"; see `resnet`."""
+    plan = dataclasses.replace(RESNET34, blocks=blocks, filters=filters, **IMAGENET_VARIANTS[variant])
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 

@@ -1,4 +1,4 @@
-"""IR-Net's VGG-Small."""
+"""VGG-Small of IR-Net and ReCU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def vgg_small(
     Returns:
         Logits, (batch, classes).
 
-    Source: IR-Net, CIFAR-10/VGG-Small/vgg.py (`VGG_SMALL_1W1A`).
+    Source: IR-Net, CIFAR-10/VGG-Small/vgg.py (`VGG_SMALL_1W1A`); ReCU, cifar/models_cifar/vgg.py.
     """
     x = images
     for index, (filters, pooled) in enumerate(convolutions):

@@ -231,6 +231,29 @@ def test_structure_sets_the_number_of_shortcuts(network, structure, shortcuts_pe
     assert shortcuts == blocks * shortcuts_per_block > 0
 
 
+def scales_of_fresh_norms(model):
+    norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    return {layer.name: np.unique(layer.gamma).tolist() for layer in norms}
+
+
+@pytest.mark.parametrize("network", ["resnet20", "resnet18_cifar", "resnet18", "resnet34"])
+def test_variant_recu_has_its_shortcuts_and_initial_weights(network):
+    irnet, recu = (small_network(network, scheme_of(network), variant=variant) for variant in ("irnet", "recu"))
+    images = network in ("resnet18", "resnet34")  # of ImageNet
+    scales = scales_of_fresh_norms(recu)
+    assert scales.pop("bn2") == [1]  # behind the mean over the map
+    assert all(values == pytest.approx([1e-8 if images else 1]) for values in scales.values())
+    assert all(values == [1] for values in scales_of_fresh_norms(irnet).values())
+    kinds = {layer.name: type(layer).__name__ for layer in recu.layers[1:]}
+    if images:
+        assert kinds.keys() == {layer.name for layer in irnet.layers[1:]}
+        assert kinds["layer2.0.subsample"] == "Subsample"
+    else:
+        assert kinds["layer2.0.pool"] == "AveragePooling2D"
+        assert kinds["layer2.0.pad"] == "PadChannels"
+        assert not any("subsample" in name or "shortcut" in name for name in kinds)
+
+
 def test_default_structure_depends_on_the_bits():
     def structure(network, **options):
         return resolve(network, **options).experiment.network.choices.get("structure")
