@@ -75,8 +75,12 @@ def count(model: tf.keras.Model) -> dict[str, Any]:
 
 
 def _scales(variable: tf.Variable) -> int:
-    """Return the number of scales of a binary kernel: 0 for ±1, 1 for a scale per layer, else one per filter."""
-    if isinstance(variable.quantizer, _PLAIN_SIGNS):
+    """Return the number of scales of a binary kernel: 0 for ±1, 1 for a scale per layer, else one per filter.
+
+    Learnt scales are parameters, which are counted already.
+    """
+    learnt = getattr(variable.quantizer, "trainable_weights", [])
+    if isinstance(variable.quantizer, _PLAIN_SIGNS) or learnt:
         return 0
     return 1 if getattr(variable.quantizer, "one_scale", False) else int(variable.shape[-1])
 
