@@ -323,6 +323,33 @@ def reactnet() -> Scheme:
     )
 
 
+def recu(activation: str = "relu", tau: float = 1.0) -> Scheme:
+    """Create ReCU's scheme.
+
+    Kernels are α · sign(w) with a learnt α; their weights are standardised, and those beyond the quantile τ pass no
+    gradient. Inputs are divided by the deviation of their image in training. All layers of the scheme share τ.
+
+    Args:
+        activation: Real activation, used at 32-bit activations.
+        tau: Initial τ.
+
+    Source: Xu et al. 2021, arXiv:2103.12369; ReCU, cifar/modules/binarized_modules.py.
+
+    >>> scheme = recu(tau=0.85)
+    >>> scheme.annealed is scheme.conv2d(2, 3).kernel_quantizer.annealed
+    True
+    """
+    annealed = quantizers.Annealed(tau=tau)
+    return Scheme(
+        "recu",
+        "1/1",
+        kernel_quantizer=lambda: quantizers.ClampedScaledSign(annealed=annealed, name="clamped_scaled_sign"),
+        input_quantizer=quantizers.NormalizedSign,
+        real_activation=activation,
+        annealed=annealed,
+    )
+
+
 def zoo() -> Scheme:
     """Create the scheme of Larq Zoo's networks. They have their own quantizers and get no layers from it.
 

@@ -20,7 +20,7 @@ from bnn_keras.experiment import (
     resolve_for_weights,
 )
 
-EXPERIMENTS = 52
+EXPERIMENTS = 58
 
 
 @pytest.fixture

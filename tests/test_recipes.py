@@ -70,6 +70,11 @@ PUBLISHED = {
     ("resnet18", "imagenet2012", "irnet", "1/32", "sgd", 66.5, 86.8),
     ("resnet34", "imagenet2012", "irnet", "1/1", "sgd", 62.9, 84.1),
     ("resnet34", "imagenet2012", "irnet", "1/32", "sgd", 70.4, 89.5),
+    ("resnet20", "cifar10", "recu", "1/1", "sgd", 87.5, None),
+    ("vgg_small", "cifar10", "recu", "1/1", "sgd", 92.2, None),
+    ("resnet18_cifar", "cifar10", "recu", "1/1", "sgd", 92.8, None),
+    ("resnet18", "imagenet2012", "recu", "1/1", "sgd", 60.98, 82.57),
+    ("resnet34", "imagenet2012", "recu", "1/1", "sgd", 65.1, 85.78),
 }
 
 # Other published values: float networks, standard deviations and numbers of runs.
@@ -102,6 +107,7 @@ RECONSTRUCTED = {
     "short/lenet5_mnist_5k_mcdonnell",
     "short/lenet5_mnist_5k_mcdonnell_1w1a",
     "short/lenet5_mnist_5k_reactnet",
+    "short/lenet5_mnist_5k_recu",
     "short/lenet5_mnist_5k_xnor",
     "short/resnet20_fashion_mnist_binarynet",
     "short/resnet20_fashion_mnist_bireal",
@@ -461,6 +467,33 @@ def test_irnet_t_and_k():
         1e-3, 1e-2, 1, 10 ** (-3 + 4 * 399 / 400)
     )
     assert [annealing["k"](epoch) for epoch in (0, 100, 300, 399)] == close_to(1e3, 1e2, 1, 1)
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("resnet20_cifar10", 600), ("resnet34_imagenet2012", 200)])
+def test_recu_learning_rate_and_tau(name, epochs):
+    experiment = EXPERIMENTS[f"recu/{name}"]
+    learning_rate = rate(experiment.name)
+    warm_up = [0.1 * (epoch + 1) / 5 for epoch in range(5)]
+    later = [0.05 * (1 + math.cos(math.pi * (epoch - 4) / (epochs - 4))) for epoch in (5, 100, epochs - 1)]
+    assert [learning_rate(epoch) for epoch in (0, 1, 2, 3, 4, 5, 100, epochs - 1)] == close_to(*warm_up, *later)
+    tau = build_annealing(experiment, experiment.stages[0])["tau"]
+    factor = 0.14 / (math.e - 1)
+    found = [tau(epoch) for epoch in (0, epochs / 2, epochs - 1)]
+    assert found == close_to(*(factor * math.exp(e / epochs) + 0.85 - factor for e in (0, epochs / 2, epochs - 1)))
+
+
+@pytest.mark.parametrize("depth", [18, pytest.param(34, marks=pytest.mark.slow)])
+def test_recu_decays_the_tensors_that_the_reference_decays(depth):
+    """On ImageNet it decays tensors whose names contain "conv" or "fc"."""
+    experiment = EXPERIMENTS[f"recu/resnet{depth}_imagenet2012"]
+    (stage,) = experiment.stages
+    model = build_model(experiment)
+    decayed = decayed_variables(model.trainable_variables, stage.optimizer.weight_decay_of)
+    names = reference_names(model, model.trainable_variables)
+    expected = [name for name in names if "conv" in name or "fc" in name]
+    assert reference_names(model, decayed) == expected
+    assert {name.split(".")[-1] for name in expected} == {"weight", "alpha", "bias"}
+    assert len(expected) < len(names)
 
 
 def test_gamma_of_section_52_drops_every_100_epochs():

@@ -16,8 +16,10 @@ from bnn_keras import catalog, interop
 
 FOLDER = Path(os.environ.get("BNN_KERAS_GOLDENS", GOLDEN))
 # The quick tests compare one golden file for each function that builds a network. Large networks are only evaluated, or
-# trained with one t; the slow tests then compare the rest.
-EVERYTHING, EVALUATION, ONE_T, OTHER_T = None, (), (1.0,), (0.1, 5.0)
+# trained with one t or τ; the slow tests then compare the rest.
+EVERYTHING, EVALUATION = None, ()
+ONE_T, OTHER_T = (1.0,), (0.1, 5.0)
+ONE_TAU, OTHER_TAU = (0.85,), (0.99,)
 QUICK = {
     "xnor_lenet5": EVERYTHING,
     "xnor_nin": EVERYTHING,
@@ -33,17 +35,18 @@ QUICK = {
     "small/irnet_imagenet_resnet34_1w1a": EVALUATION,
     "reactnet_resnet18": EVALUATION,
     "reactnet_a": EVALUATION,
+    "recu_cifar_resnet20": ONE_TAU,
     "torchvision_resnet18": EVALUATION,
     "torchvision_resnet34": EVALUATION,
     "s3_binarynet": EVERYTHING,
     "s3_binary_alexnet": EVALUATION,
     "s3_xnornet": EVALUATION,
 }
-REST = {EVALUATION: EVERYTHING, ONE_T: OTHER_T}
+REST = {EVALUATION: EVERYTHING, ONE_T: OTHER_T, ONE_TAU: OTHER_TAU}
 
 
 def _cases():
-    """Yield golden files with the values of t to train with.
+    """Yield golden files with the values of t or τ to train with.
 
     Small images replace large ones, which are nightly if both exist.
     """
@@ -80,7 +83,7 @@ def test_golden_files_of_other_things_are_left_out(tmp_path):
     for name in (
         "quantizers",
         "quantizers_more",
-        "recu_cifar_resnet20",
+        "another_network",
         "birealnet18",
         "small/birealnet18",
         "small/birealnet34",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -100,6 +101,7 @@ _REACTNET_A = {
         )
     },
 }
+_RECU = ReferenceLayout(rotated=True, parts={".alpha": (".alpha", (-1, 1, 1))}, unused=("*.tau",))
 
 
 def _wide_resnet(width: int, dataset: str = "cifar10") -> NetworkRow:
@@ -145,6 +147,7 @@ def _irnet(name: str, function: str, description: str, **kwargs: Any) -> Network
             "bits": "1/1",
             "dataset": "cifar10",
             "reference": _ROTATED,
+            "references": {"recu": _RECU},
             **kwargs,
         }
     )
@@ -333,6 +336,7 @@ NETWORKS = table(
         "vgg:vgg_small",
         "IR-Net's VGG-Small: six convolutions, all but the first binary, and a dense layer",
         reference=ReferenceLayout(),
+        references={"recu": dataclasses.replace(_RECU, rotated=False)},
         source="IR-Net, CIFAR-10/VGG-Small/vgg.py",
     ),
     _irnet(

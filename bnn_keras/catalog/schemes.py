@@ -8,7 +8,7 @@ import pydantic
 
 from bnn_keras.catalog.options import BY_BITS, Options
 from bnn_keras.catalog.rows import Bits, SchemeRow, table
-from bnn_keras.schedule_config import Geometric, ScheduleConfig, Scheduled
+from bnn_keras.schedule_config import Geometric, ScheduleConfig, Scheduled, ShiftedExponential
 from bnn_keras.tables import Positive
 
 
@@ -43,13 +43,17 @@ class Bireal(RealActivation):
     """`false`: kernels are ±1, without the mean of their magnitudes"""
 
 
+def _ends(value: float | ScheduleConfig) -> list[float]:
+    """Return a number, or the values that a schedule runs between."""
+    if not isinstance(value, ScheduleConfig):
+        return [value]
+    ends = [getattr(value, "initial", None), getattr(value, "final", None), getattr(value.warm_up, "initial", None)]
+    return [end for end in ends if end is not None]
+
+
 def _never_zero(t: Any) -> Any:
     """Check that 1/t exists."""
-    if isinstance(t, ScheduleConfig) and 0 in (
-        getattr(t, "initial", None),
-        getattr(t, "final", None),
-        t.warm_up and t.warm_up.initial,
-    ):
+    if 0 in _ends(t):
         raise ValueError("expected values greater than 0: k = max(1/t, 1) needs 1/t")
     return t
 
@@ -61,6 +65,23 @@ class Irnet(RealActivation):
     """Steepness of the error decay estimator: a number or a schedule over all stages. Default: from 0.1 to 10"""
     k: Scheduled | None = None
     """Scale of the error decay estimator: a number or a schedule over all stages. Default: max(1/t, 1)"""
+
+
+def _upper_quantile(tau: Any) -> Any:
+    """Check that τ is a quantile above the median."""
+    if not all(0.5 <= end <= 1 for end in _ends(tau)):
+        raise ValueError("expected values from 0.5 to 1, such as 0.85: a quantile of the weights' magnitudes")
+    return tau
+
+
+class Recu(RealActivation):
+    """Options of ReCU."""
+
+    tau: Annotated[Scheduled, pydantic.AfterValidator(_upper_quantile)] = ShiftedExponential(
+        schedule="shifted_exponential", initial=0.85, final=0.99
+    )
+    """Quantile beyond which kernels pass no gradient: a number or a schedule over all stages. Default: from 0.85 to
+    0.99"""
 
 
 _BINARY_BITS: tuple[Bits, ...] = ("1/1", "1/32", "32/1", "32/32")
@@ -122,6 +143,15 @@ SCHEMES = table(
         description="ReActNet: signs and PReLUs with learnt shifts, scaled sign without a gradient through the scale",
         bits=_BINARY_BITS,
         source="Liu et al. 2020, arXiv:2003.03488; ReActNet, resnet, mobilenet",
+    ),
+    SchemeRow(
+        name="recu",
+        builder="bnn_keras.schemes:recu",
+        description="ReCU: standardised kernels with learnt scales; weights beyond a rising quantile pass no gradient",
+        bits=_BINARY_BITS,
+        source="Xu et al. 2021, arXiv:2103.12369; ReCU, cifar/modules/binarized_modules.py",
+        options=Recu,
+        anneals=("tau",),
     ),
     SchemeRow(
         name="zoo",

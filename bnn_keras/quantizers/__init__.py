@@ -8,27 +8,32 @@ from bnn_keras.quantizers.inference import inference_form
 from bnn_keras.quantizers.irnet import BalancedScaledSign, ErrorDecaySign, balanced_scaled_sign, error_decay_sign
 from bnn_keras.quantizers.mcdonnell import HeScaledSign, he_scaled_sign
 from bnn_keras.quantizers.reactnet import ShiftedPReLU, ShiftedSign, shifted_prelu, shifted_sign
+from bnn_keras.quantizers.recu import ClampedScaledSign, NormalizedSign, clamped_scaled_sign, normalized_sign
 from bnn_keras.quantizers.xnor import XnorScaledSign, XnorSign, xnor_scaled_sign, xnor_sign
 
 __all__ = [
     "Annealed",
     "BalancedScaledSign",
+    "ClampedScaledSign",
     "DetachedScaledSign",
     "Dropout",
     "ErrorDecaySign",
     "HeScaledSign",
+    "NormalizedSign",
     "RealActivation",
     "ShiftedPReLU",
     "ShiftedSign",
     "XnorScaledSign",
     "XnorSign",
     "balanced_scaled_sign",
+    "clamped_scaled_sign",
     "clip",
     "detached_scaled_sign",
     "error_decay_sign",
     "he_scaled_sign",
     "inference_form",
     "leaky_clip",
+    "normalized_sign",
     "shifted_prelu",
     "shifted_sign",
     "xnor_scaled_sign",

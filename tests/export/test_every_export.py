@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import EXPORTED
 
-from bnn_keras import catalog
+from bnn_keras import catalog, export_run, train
 from bnn_keras.build import build_network, build_scheme
 from bnn_keras.experiment import resolve
 from bnn_keras.export.formats import format_module
@@ -78,3 +79,11 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, tmp_pa
         # layer changes those of all images.
         assert errors[2] < 1e-2, (row.name, errors)
         assert (expected.argmax(-1) == actual.argmax(-1)).mean() >= 0.5, (row.name, errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["reactnet", "recu"])
+def test_trained_network_with_learnt_parts_agrees_on_every_image(scheme, tmp_path, data_dir):
+    train(resolve("lenet5", scheme=scheme, epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
+    for to, name in EXPORTED.items():
+        assert export_run(tmp_path / "run", to, tmp_path / name, data_dir=data_dir)["agreement"] == 100, to

@@ -52,6 +52,11 @@ NETWORKS = {
     "reactnet_a": ("reactnet_a", {"bits": "1/1"}, []),
     "reactnet_a_step1": ("reactnet_a", {"bits": "32/1"}, []),
     "reactnet_resnet34": ("birealnet34", {"scheme": "reactnet", "bits": "1/1"}, []),
+    "recu_cifar_resnet20": ("resnet20", {"scheme": "recu", "bits": "1/1"}, ["network.variant=recu"]),
+    "recu_cifar_vgg_small": ("vgg_small", {"scheme": "recu", "bits": "1/1"}, []),
+    "recu_cifar_resnet18": ("resnet18_cifar", {"scheme": "recu", "bits": "1/1"}, ["network.variant=recu"]),
+    "recu_imagenet_resnet18": ("resnet18", {"scheme": "recu", "bits": "1/1"}, ["network.variant=recu"]),
+    "recu_imagenet_resnet34": ("resnet34", {"scheme": "recu", "bits": "1/1"}, ["network.variant=recu"]),
     "torchvision_resnet18": ("torchvision_resnet18", {}, []),
     "torchvision_resnet34": ("torchvision_resnet34", {}, []),
     "s3_binarynet": ("binarynet", {"optimizer": "bop"}, []),
@@ -66,6 +71,8 @@ ROTATED = (
     "irnet_cifar_resnet",
     "irnet_imagenet",
     "reactnet",
+    "recu_cifar_resnet",
+    "recu_imagenet",
     "torchvision",
 )  # strides meet padding
 STEP_SIZE = 0.01
@@ -156,7 +163,7 @@ def compare(path, float32=False, temperatures=None):
     Args:
         path: The golden file.
         float32: Also evaluate the network in float32.
-        temperatures: Values of t to train IR-Net's networks with; all of the golden file by default. An empty tuple
+        temperatures: Values of IR-Net's t or ReCU's τ to train with; all of the golden file by default. An empty tuple
             leaves out the training of any network.
 
     Returns:
@@ -187,6 +194,12 @@ def _compare(path, float32, temperatures):
         evaluation = Evaluation(path.stem, meta, weights, images)
         differences["output_float32"] = distance(evaluation.output(), golden["eval_out"])
     return differences
+
+
+def annealed_values(meta):
+    """Return the annealed values of a golden file, by that of IR-Net's t or ReCU's τ; one empty entry without them."""
+    pairs = {t: {"t": t, "k": k} for k, t in meta.get("kt", [])}
+    return pairs or {tau: {"tau": tau} for tau in meta.get("tau", [])} or {None: {}}
 
 
 class Evaluation:
@@ -221,13 +234,13 @@ class Comparison(Evaluation):
         self.note("output", distance(self.output(), golden["eval_out"]))
         if "train_out" not in self.fields or temperatures == ():
             return
-        for k, t in meta.get("kt", [(None, None)]):
-            if temperatures and t not in temperatures:
+        for temperature, annealed in annealed_values(meta).items():
+            if temperatures and temperature not in temperatures:
                 continue
-            self.prefix = f"t{t:g}/" if k else ""
+            self.prefix = "".join(f"{name}{temperature:g}/" for name in ("t", "tau") if name in annealed)
             interop.load_reference(self.model, weights)
             if self.model.scheme.annealed:
-                self.model.scheme.annealed.assign(k=k, t=t)
+                self.model.scheme.annealed.assign(**annealed)
             self.train(self.flip if "binary" in meta else self.descend)
 
     def note(self, kind, difference):
@@ -235,7 +248,7 @@ class Comparison(Evaluation):
         self.differences[kind] = float(np.maximum(self.differences.get(kind, 0.0), difference))
 
     def field(self, name):
-        """Return the full name of a field: with the prefix of (k, t), or of ties that go to the last maximum."""
+        """Return the full name of a field: with the prefix of (k, t) or τ, or of ties that go to the last maximum."""
         return f"{'tielast/' if self.ties_last else self.prefix}{name}"
 
     def step(self):

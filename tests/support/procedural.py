@@ -30,7 +30,8 @@ def tensor(seed, index, shape, kind):
         shape: Its shape in the reference's layout.
         kind: Distribution: "conv" and "linear" (normal, scaled by the fan-in), "flatconv:O,I,H,W" (a "conv" stored as
             one column), "latent" and "flatlatent:O,I,H,W" (the same without values near 0), "bias" and "beta", "gamma",
-            "slope", "mean", "var", "count" (zero). "@s" behind it sets or multiplies the scale.
+            "slope", "alpha", "mean", "var", "count" (zero), "const@v" (v everywhere). "@s" behind the others sets or
+            multiplies the scale.
     """
     shape = tuple(int(s) for s in shape)
     base, _, arg = kind.partition("@")
@@ -52,6 +53,10 @@ def tensor(seed, index, shape, kind):
         # a kernel without values near 0, because its sign is taken
         value = tensor(seed, index, shape, kind.replace("latent", "conv")).astype(np.float64)
         value = np.where(np.abs(value) < SMALLEST_LATENT, np.where(value < 0, -1, 1) * SMALLEST_LATENT, value)
+    elif base == "alpha":
+        value = rng.uniform(0.25, 1, shape)
+    elif base == "const":
+        value = np.full(shape, scale)
     elif base == "slope":
         value = rng.uniform(-0.1, 0.5, shape)
     elif base == "bias":

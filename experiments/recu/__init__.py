@@ -1,0 +1,1 @@
+"""ReCU, from its own repository."""
