@@ -170,7 +170,8 @@ def test_arrays_are_predicted_like_array_files(trained, digits, tmp_path):
     np.save(tmp_path / "digits.npy", images)
     expected = predict(trained, tmp_path / "digits.npy").logits
     assert np.array_equal(predict(trained, images).logits, expected)
-    assert np.array_equal(predict(trained, [images[:4], tmp_path / "digits.npy"], batch_size=100).logits[4:], expected)
+    both = predict(trained, [images[:4], tmp_path / "digits.npy"], batch_size=100).logits
+    np.testing.assert_allclose(both[4:], expected, rtol=1e-4, atol=1e-4)  # other batches round differently
     np.testing.assert_allclose(predict(trained, images[0][..., 0]).logits, expected[:1], rtol=1e-4, atol=1e-4)
 
 

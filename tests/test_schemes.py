@@ -6,12 +6,13 @@ import pytest
 import tensorflow as tf
 from helpers import small_network
 
-from bnn_keras import catalog
+from bnn_keras import catalog, export_model
 from bnn_keras.build import build_network, build_optimizer, build_scheme
 from bnn_keras.constraints import apply_constraints
 from bnn_keras.counts import binary_variables
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import OptimizerConfig, resolve
+from bnn_keras.export import open_export
 
 OPTIMIZERS = {"latent": "adam_torch", "bop": "bop"}
 # Networks of the quick tests: a plain one, residual ones with both kinds of shortcuts, and one with activations.
@@ -26,10 +27,10 @@ def _cases(scheme):
 
 
 def _table():
-    """Yield network, structure, scheme, bits and kind of weights of every test case.
+    """Yield network, structure, scheme, bits, kind of weights, and whether to pack, of every test case.
 
-    All are nightly, but those of the quick networks, and one of each other network with each scheme: bits and kinds of
-    weights take turns there, so that CI sees all of them.
+    One case of each network with each scheme is in CI: bits and kinds of weights take turns, so that it sees all of
+    them. The others are nightly. The quick tests train all cases of the quick networks, without packing them.
     """
     schemes = [name for name in catalog.SCHEMES if name != "zoo"]
     for number, network in enumerate(NETWORKS):
@@ -38,10 +39,12 @@ def _table():
             for place, scheme in enumerate(schemes):
                 cases = _cases(scheme)
                 for case, (bits, weights) in enumerate(cases):
-                    its_turn = case == (number + place) % len(cases)
-                    marks = [] if network in QUICK else pytest.mark.slow if its_turn else pytest.mark.nightly
+                    name = "-".join(filter(None, (network, structure, scheme, bits, weights)))
                     values = (network, structure, scheme, bits, weights)
-                    yield pytest.param(*values, id="-".join(filter(None, values)), marks=marks)
+                    mark = pytest.mark.slow if case == (number + place) % len(cases) else pytest.mark.nightly
+                    yield pytest.param(*values, True, id=f"{name}-packed", marks=mark)
+                    if network in QUICK:
+                        yield pytest.param(*values, False, id=name)
 
 
 def build(network, scheme, bits, optimizer, structure=None):
@@ -63,8 +66,9 @@ def has_one_magnitude_per_filter(variable):
     return np.allclose(magnitude, magnitude[0], rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("network", "structure", "scheme", "bits", "weights"), list(_table()))
-def test_trains_one_step_and_saves_its_weights(network, structure, scheme, bits, weights, tmp_path):
+@pytest.mark.parametrize(("network", "structure", "scheme", "bits", "weights", "packs"), list(_table()))
+def test_trains_one_step_and_is_saved(network, structure, scheme, bits, weights, packs, tmp_path):
+    """The weights in a file; and if the case says so, the network in a packed file that predicts the same."""
     model = build(network, scheme, bits, OPTIMIZERS[weights], structure)
     assert bool(binary_variables(model)) == bits.startswith("1/")
 
@@ -98,6 +102,13 @@ def test_trains_one_step_and_saves_its_weights(network, structure, scheme, bits,
     model.load_weights(tmp_path / "weights.h5")
     assert all(np.array_equal(*pair) for pair in zip(trained, model.get_weights(), strict=True))
     assert np.array_equal(outputs, model(images, training=True))
+    if packs:
+        file = tmp_path / "model.safetensors"
+        # Of random weights, four images are no sample of which an agreement could be asked.
+        sidecar = export_model(model, "packed", file, verify_on=images, min_agreement=0, tolerance=1e9)
+        assert sidecar["packed_layers"] == len(binary_variables(model))
+        predicted, expected = open_export(file).logits(images), model(images).numpy()
+        assert np.array_equal(predicted, expected)
 
 
 @pytest.mark.slow

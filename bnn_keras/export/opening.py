@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bnn_keras import catalog
-from bnn_keras.errors import BnnError
+from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import parse
 from bnn_keras.export.description import Description
 from bnn_keras.export.formats import format_of, load_predictor, self_contained_module
 from bnn_keras.export.predictors import Predictor
-from bnn_keras.export.sidecar import read_sidecar, sidecar_path
+from bnn_keras.export.sidecar import parse_sidecar, read_sidecar, sidecar_path
 from bnn_keras.export.trust import is_signed
 
 
@@ -73,6 +73,8 @@ def open_export(
     if not path.exists():
         raise BnnError(f"no file or folder {str(path)!r}; expected one that `bnnk export` wrote")
     row = format_of(path)
+    if row.suffix is None:
+        _require_known_format(path)
     if row.self_contained:
         return Exported(row.name, *self_contained_module(row).open_file(path, threads))
     sidecar = read_sidecar(path)
@@ -87,6 +89,21 @@ def open_export(
     softmax = sidecar["outputs"] == "probabilities"
     logits = load_predictor(row, path, sidecar["floats"], softmax, batch_size, threads)
     return Exported(row.name, description, logits)
+
+
+def _require_known_format(path: Path) -> None:
+    """Verify that a file of any suffix is not of a format that the catalog does not have.
+
+    Raises:
+        BnnError: Its sidecar names such a format, which a plugin had.
+    """
+    try:
+        name = parse_sidecar(path)["format"]
+    except BnnError:
+        return  # packed files need no sidecar
+    if name not in catalog.FORMATS:
+        problem = unknown("format", name, catalog.FORMATS)
+        raise BnnError(f"cannot open {str(path)!r}: {problem}; give the plugin that wrote it with --plugin")
 
 
 def _description(sidecar: dict[str, Any], path: Path) -> Description:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -65,6 +66,13 @@ def test_digests_are_of_exactly_the_own_files(tmp_path, unread, to):
     assert "sha256: Dictionary should have at least 1 item" in error_of(file)
     change(file, sha256={**digests, first: other})
     assert "does not match its checksum" in error_of(file)
+
+
+def test_format_of_a_plugin_that_is_not_loaded(tmp_path, unread):
+    file = write_export(tmp_path, "onnx").rename(tmp_path / "model.lite")
+    sidecar_path(tmp_path / "model.onnx").rename(sidecar_path(file))
+    change(file, format="lite")
+    assert re.search("unknown format 'lite'; .*; give the plugin that wrote it with --plugin", error_of(file))
 
 
 def test_files_that_were_added_or_removed_are_errors(tmp_path, unread):
