@@ -24,6 +24,7 @@ QUICK = ("lenet5", "wrn_20_1")  # with every scheme
 SLOW = ("nin", "resnet20", "zoo/quicknet")  # with every scheme
 # Blocks of birealnet18, resnet18, binary_alexnet and wrn_20_10.
 NIGHTLY = ("birealnet34", "resnet34", "xnornet", "wrn_20_2")
+LEARNT = ("reactnet", "recu")  # schemes with parts that learn
 SHALLOW = {"wrn_20_1": ["network.depth=8"]}
 
 
@@ -68,8 +69,8 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, tmp_pa
     job, images = job_of(network, scheme)
     expected = job.model(images, training=False).numpy()
     for row in catalog.FORMATS.values():
-        if row.self_contained or (row.name == "onnx" and scheme != catalog.NETWORKS[network].scheme):
-            continue  # test_packed.py tests packed files; ONNX has the same operators for every scheme
+        if row.self_contained or (row.name == "onnx" and scheme not in (catalog.NETWORKS[network].scheme, *LEARNT)):
+            continue  # test_packed.py tests packed files; ONNX has the same operators for the other schemes
         module = format_module(row)
         file = tmp_path / f"model{row.suffix or ''}"
         assert list(module.convert(job, file)) == expected_float_layers(job, row)
@@ -82,7 +83,7 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["reactnet", "recu"])
+@pytest.mark.parametrize("scheme", LEARNT)
 def test_trained_network_with_learnt_parts_agrees_on_every_image(scheme, tmp_path, data_dir):
     train(resolve("lenet5", scheme=scheme, epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
     for to, name in EXPORTED.items():
