@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -14,6 +13,7 @@ from bnn_keras.constraints import apply_constraints
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import SchemeConfig
 from bnn_keras.graphs import Layer, Node, copy_layer, flat_copy, nodes_of, parents_of, rebuild, take_layer_weights
+from bnn_keras.layers import precision_policy
 from bnn_keras.schemes import Scheme
 
 layers = tf.keras.layers
@@ -246,7 +246,7 @@ class _Plan:
 
     def _copy(self, layer: Layer, make: Callable[[], Layer]) -> Layer:
         if layer not in self.copies:
-            with _policy(layer):
+            with precision_policy(layer.dtype_policy):
                 self.copies[layer] = make()
         return self.copies[layer]
 
@@ -260,7 +260,7 @@ class _Plan:
 
     def _own_activation(self, layer: Layer, name: str) -> list[Layer]:
         """Return the scheme's own activation, if it has one, in the place of that of a layer."""
-        with _policy(layer):
+        with precision_policy(layer.dtype_policy):
             return [self.scheme.own_activation(name)] if self.scheme.own_activation else []
 
     def _name(self, node: Node) -> str:
@@ -322,14 +322,3 @@ def _obstacle(node: Node) -> str | None:
     if isinstance(layer, layers.Dense) and len(layer.get_input_shape_at(0)) != 2:
         return "Dense of inputs with more than two dimensions"
     return None
-
-
-@contextlib.contextmanager
-def _policy(layer: Layer) -> Iterator[None]:
-    """Make new layers, and the quantizers in them, compute in the types of a layer."""
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(layer.dtype_policy)
-    try:
-        yield
-    finally:
-        tf.keras.mixed_precision.set_global_policy(before)

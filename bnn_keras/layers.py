@@ -36,6 +36,26 @@ def quantized_scope(quantize: bool) -> Iterator[bool]:
 larq.context.quantized_scope = quantized_scope
 
 
+@contextlib.contextmanager
+def precision_policy(policy: Any) -> Iterator[None]:
+    """Make layers built in a `with` block compute in a precision, and restore Keras's global policy at its end.
+
+    Args:
+        policy: A Keras policy or its name, such as "mixed_bfloat16".
+
+    >>> with precision_policy("mixed_bfloat16"):
+    ...     tf.keras.layers.ReLU().compute_dtype
+    'bfloat16'
+    """
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        # None, Keras's default, keeps following later changes of `floatx`.
+        tf.keras.mixed_precision.set_global_policy(None if before.name == tf.keras.backend.floatx() else before)
+
+
 @larq.utils.register_keras_custom_object
 class ScaledConv2D(larq.layers.QuantConv2D):
     """Convolve with a binary kernel that has one magnitude per filter, using its ±1 values.

@@ -9,7 +9,7 @@ from bnn_keras.build import build_network
 from bnn_keras.constraints import CentreAndClip
 from bnn_keras.errors import BnnError
 from bnn_keras.export.kernels import has_binary_inputs, is_binary
-from bnn_keras.layers import ScaledConv2D
+from bnn_keras.layers import ScaledConv2D, precision_policy
 from bnn_keras.quantizers import ShiftedPReLU
 from bnn_keras.schedules import error_decay_scale, geometric
 
@@ -249,16 +249,16 @@ def test_what_stays_real_is_printed_in_one_line(capsys):
 
 
 def test_mixed_precision_is_kept():
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
+    with precision_policy("mixed_bfloat16"):
         model = small()
-    finally:
-        tf.keras.mixed_precision.set_global_policy(before)
     binary = binarize(model, "irnet", verbose=False)
     assert {layer.dtype_policy.name for layer in binary.layers if layer.weights} == {"mixed_bfloat16"}
     assert binary(np.ones((1, 8, 8, 2))).dtype == tf.bfloat16
-    assert tf.keras.mixed_precision.global_policy() is before
+    tf.keras.backend.set_floatx("float64")
+    try:
+        assert tf.keras.mixed_precision.global_policy().name == "float64"  # it follows floatx, as by default
+    finally:
+        tf.keras.backend.set_floatx("float32")
 
 
 @pytest.mark.parametrize(

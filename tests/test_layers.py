@@ -80,7 +80,7 @@ def test_exception_in_a_layer_ends_the_quantized_scope():
     layer.build((None, 5, 5, 3))
     latent = layer.kernel.numpy()
     with pytest.raises(tf.errors.InvalidArgumentError):
-        layer.call(tf.ones((1, 2, 2, 3)))  # smaller than the kernel
+        layer.call(tf.ones((1, 5, 5, 4)))  # more channels than the kernel
     assert not larq.context.should_quantize()
     assert np.array_equal(layer.kernel.numpy(), latent)
 

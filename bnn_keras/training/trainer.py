@@ -36,6 +36,7 @@ from bnn_keras.data import (
 from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, Stage, check_experiment, with_absolute_paths
+from bnn_keras.layers import precision_policy
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
 from bnn_keras.models import Start, load_teacher
@@ -122,7 +123,7 @@ def train(
     result = None if fresh else _finished(home, experiment, source)
     if result:
         return result
-    with _writable_run(home, replicas) as run, _precision_policy(precision):
+    with _writable_run(home, replicas) as run, precision_policy(precision):
         run.refuse_other_files()
         checkpoint = None if fresh else checkpoints.latest(home)
         if not fresh:
@@ -183,18 +184,6 @@ def _explaining_errors_of_tensorflow() -> Iterator[None]:
     except tf.errors.UnavailableError as error:
         fix = "restart all processes to resume from the last checkpoint"
         raise BnnError(f"another process of this training ended ({error.message.splitlines()[0]}); {fix}") from error
-
-
-@contextlib.contextmanager
-def _precision_policy(precision: str) -> Iterator[None]:
-    """Make layers built in the context compute in a precision, and restore Keras's global policy afterwards."""
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(precision)
-    try:
-        yield
-    finally:
-        # None, Keras's default, keeps following later changes of `floatx`.
-        tf.keras.mixed_precision.set_global_policy(None if before.name == tf.keras.backend.floatx() else before)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from trainings import build_tiny_model, resume_copy, small_experiment, train_wit
 from bnn_keras import evaluate, resolve, train
 from bnn_keras.build import build_model
 from bnn_keras.errors import BnnError
+from bnn_keras.layers import precision_policy
 from bnn_keras.runs import Run
 from bnn_keras.training import trainer
 
@@ -58,7 +59,7 @@ def test_lenet5_trains_in_half_precision(tmp_path, precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_layers_compute_in_16_bits_and_variables_and_logits_are_float32(precision):
-    with trainer._precision_policy(precision):
+    with precision_policy(precision):
         model = build_model(resolve("resnet20").experiment)
     assert model.output.dtype == tf.float32
     assert {variable.dtype for variable in model.trainable_variables} == {tf.float32}

@@ -109,9 +109,9 @@ def test_two_checkpoints_are_kept(trained):
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["epoch-00001", "epoch-00002"]
 
 
-def test_checkpoints_of_older_epochs_are_removed(lenet5):
-    names = [path.name for path in sorted((lenet5 / "whole" / "checkpoints").iterdir())]
-    assert names == ["epoch-00003", "epoch-00004"]
+def test_checkpoints_of_older_epochs_are_removed(lenet5, tmp_path):
+    run = resume_copy(stepping(), lenet5, 2, tmp_path / "run")
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch-00003", "epoch-00004"]
 
 
 def test_environment_has_no_secrets(trained):
