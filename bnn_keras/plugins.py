@@ -27,7 +27,7 @@ from typing import Any
 import pydantic
 
 from bnn_keras import catalog
-from bnn_keras.errors import BnnError
+from bnn_keras.errors import BnnError, unknown
 
 ENTRY_POINTS = "bnn_keras.plugins"
 VARIABLE = "BNNK_PLUGINS"
@@ -272,6 +272,9 @@ def _problems(error: pydantic.ValidationError) -> list[str]:
     for part in error.errors():
         field = part["loc"][0] if part["loc"] else ""
         field = names[field] if isinstance(field, int) and field < len(names) else str(field)
+        if part["type"] == "unexpected_keyword_argument":
+            found[field] = unknown("field", field, names)
+            continue
         message = part["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
         received = "" if part["type"] == "missing" else f"got {str(part['input'])[:60]!r}; "
         found.setdefault(field, f"{field}: {received}{message[0].lower()}{message[1:]}")

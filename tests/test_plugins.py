@@ -131,6 +131,11 @@ BAD = {
     "correct the plugin",
     rows("SchemeRow('a', 'm:f', '', ('2/2',), options={})"): ", line 2: wrong SchemeRow: bits: got '2/2'; expected "
     "'1/1', '1/32', '32/1' or '32/32'; options: got '{}'; expected a subclass of Options; correct the plugin",
+    rows(
+        "SchemeRow('a', 'm:f', descripton='', bits=('1/1',))"
+    ): ", line 2: wrong SchemeRow: description: field required; "
+    "unknown field 'descripton'; did you mean 'description'? known: anneals, bits, builder, derived, description, "
+    "layers, name, options, source; correct the plugin",
     rows("SchemeRow('xnor', 'm:f', '', ('1/1',))"): ": there is a scheme 'xnor' already; choose another name",
     rows(
         "SchemeRow('a', 'm:f', '', ('1/1',)), SchemeRow('a', 'm:f', '', ('1/1',))"
