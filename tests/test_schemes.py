@@ -15,8 +15,8 @@ from bnn_keras.experiment import OptimizerConfig, resolve
 from bnn_keras.export import open_export
 
 OPTIMIZERS = {"latent": "adam_torch", "bop": "bop"}
-# Networks of the quick tests: a plain one, residual ones with both kinds of shortcuts, and one with activations.
-QUICK = ("lenet5", "resnet20", "vgg_small")
+# Networks and structures of the quick tests: a plain one, and a residual one with activations.
+QUICK = (("lenet5", None), ("resnet20", "bireal"))
 NETWORKS = [name for name in catalog.NETWORKS if not name.startswith("zoo/")]
 
 
@@ -34,7 +34,7 @@ def _table():
     """
     schemes = [name for name in catalog.SCHEMES if name != "zoo"]
     for number, network in enumerate(NETWORKS):
-        structures = ("bireal", "normal") if network in QUICK and catalog.NETWORKS[network].structures else (None,)
+        structures = ("bireal", "normal") if network == "resnet20" else (None,)
         for structure in structures:
             for place, scheme in enumerate(schemes):
                 cases = _cases(scheme)
@@ -43,7 +43,7 @@ def _table():
                     values = (network, structure, scheme, bits, weights)
                     mark = pytest.mark.slow if case == (number + place) % len(cases) else pytest.mark.nightly
                     yield pytest.param(*values, True, id=f"{name}-packed", marks=mark)
-                    if network in QUICK:
+                    if (network, structure) in QUICK:
                         yield pytest.param(*values, False, id=name)
 
 
