@@ -42,6 +42,7 @@ QUICK = {
     "s3_binary_alexnet": EVALUATION,
     "s3_xnornet": EVALUATION,
 }
+NIGHTLY = ("reactnet_resnet34", "recu_imagenet_resnet34")  # deeper versions of others
 REST = {EVALUATION: EVERYTHING, ONE_T: OTHER_T, ONE_TAU: OTHER_TAU}
 
 
@@ -56,7 +57,7 @@ def _cases():
             yield pytest.param(path, QUICK[case], id=f"{case}-in_part" if QUICK[case] in REST else case)
         if QUICK.get(case, EVALUATION) in REST:
             has_small_version = not parity.is_small(path) and (FOLDER / "small" / path.name).is_file()
-            mark = pytest.mark.nightly if has_small_version else pytest.mark.slow
+            mark = pytest.mark.nightly if has_small_version or case in NIGHTLY else pytest.mark.slow
             yield pytest.param(path, REST[QUICK.get(case, EVALUATION)], id=case, marks=mark)
 
 

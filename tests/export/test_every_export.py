@@ -21,7 +21,7 @@ SMALLEST = {
     **{"reactnet_a": 96, "torchvision": 96},
 }
 QUICK = ("lenet5", "wrn_20_1")  # with every scheme
-SLOW = ("nin", "resnet20", "zoo/quicknet")  # with every scheme
+SLOW = ("resnet20", "zoo/quicknet")  # with every scheme
 # Blocks of birealnet18, resnet18, binary_alexnet and wrn_20_10.
 NIGHTLY = ("birealnet34", "resnet34", "xnornet", "wrn_20_2")
 LEARNT = ("reactnet", "recu")  # schemes with parts that learn

@@ -105,8 +105,8 @@ def tolerances(name, small=False):
     steps = 1e-5 if name == "irnet_imagenet_resnet34_1w32a" and not small else 1e-8
     return {
         "output": 1e-9,
-        # A sign flips in float32: the reference's own float32 output differs by 0.5 %.
-        "output_float32": 1e-2 if name == "birealnet50" and not small else 1e-5,
+        # A sign flips in float32, on some machines: the reference's own float32 output of birealnet50 differs by 0.5 %.
+        "output_float32": 1e-2 if name in ("birealnet50", "s3_birealnet") and not small else 1e-5,
         "loss": 1e-9,
         "gradient": 1e-8,
         "gradient_float32": 1e-6,
