@@ -22,8 +22,8 @@ SMALLEST = {
 }
 QUICK = ("lenet5", "wrn_20_1")  # with every scheme
 SLOW = ("resnet20", "zoo/quicknet")  # with every scheme
-# Blocks of birealnet18, resnet18, binary_alexnet and wrn_20_10.
-NIGHTLY = ("birealnet34", "resnet34", "xnornet", "wrn_20_2")
+# Blocks of birealnet18, reactnet_a, resnet18, binary_alexnet, wrn_20_1 and torchvision_resnet18.
+NIGHTLY = ("birealnet34", "birealnet50", "resnet34", "xnornet", "wrn_20_2", "wrn_20_10", "torchvision_resnet34")
 LEARNT = ("reactnet", "recu")  # schemes with parts that learn
 SHALLOW = {"wrn_20_1": ["network.depth=8"]}
 
