@@ -25,7 +25,8 @@ def binary_layer(model):
 
 def test_kernel_is_binary_with_one_scale_per_filter():
     layer = binary_layer(bnn_keras.build_model(experiment("scheme.initial_scale=0.5")))
-    np.testing.assert_array_equal(np.unique(layer.kernel_quantizer(layer.kernel)), [-0.5, 0.5])
+    kernel = layer.kernel_quantizer(tf.convert_to_tensor(layer.kernel))
+    np.testing.assert_array_equal(np.unique(kernel), [-0.5, 0.5])
 
 
 def test_gradients_are_those_of_the_formula():
