@@ -308,7 +308,8 @@ def build_optimizer(optimizer: OptimizerConfig, epochs: int) -> tf.keras.optimiz
     """
     first = {name: schedule(0) for name, schedule in build_schedules(optimizer, epochs).items()}
     decay = {"weight_decay": optimizer.weight_decay, "weight_decay_of": optimizer.weight_decay_of}
-    hyperparameters = {**decay, **optimizer.choices, **first}
+    factors = {"learning_rate_factors": optimizer.learning_rate_factors} if optimizer.learning_rate_factors else {}
+    hyperparameters = {**decay, **factors, **optimizer.choices, **first}
     return _build("optimizer", optimizer.name, tf.keras.optimizers.legacy.Optimizer, **hyperparameters)
 
 

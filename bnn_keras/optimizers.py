@@ -5,13 +5,15 @@ All are subclasses of `tf.keras.optimizers.legacy.Optimizer`, which Larq's `Case
 Weight decay is coupled, as PyTorch's argument `weight_decay`: g ← g + λ · w before the optimizer's own update. Only
 AdamW decouples it. Gradients are clipped before weight decay is added: g ← g · min(1, clip_norm / ‖g‖), where ‖g‖ is
 the norm of all gradients together.
+
+Weights can have factors of the learning rate (`learning_rate_factors`): η becomes factor · η. The factor 0 freezes.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import larq
@@ -24,6 +26,28 @@ GradsAndVars = list[tuple[tf.Tensor, tf.Variable]]
 
 _REPLICA = re.compile(r"/replica_\d+(?=:\d+$)")  # in the names of a mirrored variable's copies
 _SHOWN_NAMES = 6
+_RATES = ("lr", "lr_t", "neg_lr_t")  # Keras's names of the learning rate and of what is proportional to it
+
+
+def _matches(variable: tf.Variable, pattern: str) -> bool:
+    """Return whether a pattern matches the whole name of a variable."""
+    return fnmatch.fnmatchcase(_REPLICA.sub("", variable.name), pattern)
+
+
+def learning_rate_factor(variable: tf.Variable, factors: Mapping[str, float]) -> float:
+    """Return the factor of a variable's learning rate.
+
+    Args:
+        variable: The variable.
+        factors: Patterns of names with `*`, `?` and `[…]`, and their factors. The first pattern that matches the whole
+            name counts; without one, the factor is 1.
+
+    Example:
+        >>> kernel, bias = tf.Variable([[1.0]], name="fc/kernel"), tf.Variable([1.0], name="fc/bias")
+        >>> [learning_rate_factor(variable, {"*/bias:0": 2.0, "fc*": 0.5}) for variable in (kernel, bias)]
+        [0.5, 2.0]
+    """
+    return next((factor for pattern, factor in factors.items() if _matches(variable, pattern)), 1.0)
 
 
 def is_decayed(variable: tf.Variable, weight_decay_of: WeightDecayOf) -> bool:
@@ -45,8 +69,7 @@ def is_decayed(variable: tf.Variable, weight_decay_of: WeightDecayOf) -> bool:
         return True
     if weight_decay_of == "kernels":
         return bool(variable.shape.rank >= 2)
-    name = _REPLICA.sub("", variable.name)
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in weight_decay_of)
+    return any(_matches(variable, pattern) for pattern in weight_decay_of)
 
 
 def decayed_variables(
@@ -67,18 +90,84 @@ def decayed_variables(
         >>> [variable.name for variable in decayed_variables(model.variables, ["*/kernel:0"])]
         ['dense/kernel:0']
     """
-    trained = [
+    trained = _trained(variables, latent_free)
+    patterns = () if isinstance(weight_decay_of, str) else weight_decay_of
+    _verify_patterns("weight_decay_of", "weight decay", patterns, trained)
+    return [variable for variable in trained if is_decayed(variable, weight_decay_of)]
+
+
+def verify_learning_rate_factors(
+    variables: Iterable[tf.Variable], factors: Mapping[str, float], latent_free: bool = False
+) -> None:
+    """Verify that each pattern of `learning_rate_factors` matches a variable that the learning rate applies to.
+
+    Args:
+        variables: The trainable variables of a model.
+        factors: See `learning_rate_factor`.
+        latent_free: Whether Bop flips the binary ones among the variables. It has no learning rate.
+
+    Raises:
+        BnnError: A pattern matches none of the variables.
+
+    Example:
+        >>> model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1, name="dense")])
+        >>> verify_learning_rate_factors(model.variables, {"*/bias:0": 2.0})
+    """
+    _verify_patterns("learning_rate_factors", "a learning rate", factors, _trained(variables, latent_free))
+
+
+def _trained(variables: Iterable[tf.Variable], latent_free: bool) -> list[tf.Variable]:
+    """Return the variables that Bop does not flip."""
+    return [
         variable for variable in variables if not (latent_free and larq.optimizers.Bop.is_binary_variable(variable))
     ]
-    patterns = () if isinstance(weight_decay_of, str) else weight_decay_of
+
+
+def _verify_patterns(key: str, what: str, patterns: Iterable[str], variables: Sequence[tf.Variable]) -> None:
     for pattern in patterns:
-        if not any(is_decayed(variable, [pattern]) for variable in trained):
-            names = ", ".join(repr(variable.name) for variable in trained[:_SHOWN_NAMES])
+        if not any(_matches(variable, pattern) for variable in variables):
+            names = ", ".join(repr(variable.name) for variable in variables[:_SHOWN_NAMES])
             raise BnnError(
-                f"weight_decay_of has the pattern {pattern!r}, which matches no weight that weight decay can apply to; "
+                f"{key} has the pattern {pattern!r}, which matches no weight that {what} can apply to; "
                 f"expected patterns of names such as {names}: correct it or remove it"
             )
-    return [variable for variable in trained if is_decayed(variable, weight_decay_of)]
+
+
+class _LearningRateFactors(tf.keras.optimizers.legacy.Optimizer):
+    """Multiply the learning rate of some variables. Frozen variables, with the factor 0, do not count for clipping.
+
+    This is the first base class of each optimizer, so that all rules behind it see the changed rate.
+
+    Args:
+        *args: Positional arguments of the optimizer.
+        learning_rate_factors: See `learning_rate_factor`. None: no factors.
+        **kwargs: Keyword arguments of the optimizer.
+    """
+
+    def __init__(self, *args: Any, learning_rate_factors: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.learning_rate_factors = dict(learning_rate_factors or {})
+
+    def _transform_gradients(self, grads_and_vars: GradsAndVars) -> GradsAndVars:
+        trained = [pair for pair in grads_and_vars if learning_rate_factor(pair[1], self.learning_rate_factors)]
+        return super()._transform_gradients(trained)
+
+    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: Any = None) -> tf.Operation:
+        factor = learning_rate_factor(var, self.learning_rate_factors)
+        coefficients = _coefficients(self, var, apply_state)
+        changed = {name: factor * value if name in _RATES else value for name, value in coefficients.items()}
+        state = {(var.device, var.dtype.base_dtype): changed if factor != 1 else coefficients}
+        return super()._resource_apply_dense(grad, var, state)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the optimizer."""
+        return {**super().get_config(), "learning_rate_factors": self.learning_rate_factors}
+
+
+def _coefficients(optimizer: tf.keras.optimizers.legacy.Optimizer, var: tf.Variable, apply_state: Any) -> Any:
+    """Return the hyper-parameters of a step for a variable, by Keras's names."""
+    key = (var.device, var.dtype.base_dtype)
+    return (apply_state or {}).get(key) or optimizer._fallback_apply_state(*key)
 
 
 class _WeightDecay(tf.keras.optimizers.legacy.Optimizer):
@@ -122,7 +211,7 @@ class _CoupledWeightDecay(_WeightDecay):
         ]
 
 
-class Adam(_CoupledWeightDecay, tf.keras.optimizers.legacy.Adam):
+class Adam(_LearningRateFactors, _CoupledWeightDecay, tf.keras.optimizers.legacy.Adam):
     """Adam with Keras's epsilon and coupled weight decay. See the function `adam`.
 
     Example:
@@ -145,7 +234,7 @@ class _TorchEpsilon(tf.keras.optimizers.legacy.Adam):
         coefficients["epsilon"] *= tf.sqrt(1 - coefficients["beta_2_power"])
 
 
-class TorchAdam(_CoupledWeightDecay, _TorchEpsilon):
+class TorchAdam(_LearningRateFactors, _CoupledWeightDecay, _TorchEpsilon):
     """Adam with PyTorch's epsilon and coupled weight decay. See the function `adam_torch`.
 
     m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w − η · m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ).
@@ -159,7 +248,18 @@ class TorchAdam(_CoupledWeightDecay, _TorchEpsilon):
     """
 
 
-class TorchAdamW(_WeightDecay, _TorchEpsilon):
+class _DecoupledWeightDecay(_WeightDecay):
+    """Take w ← w − η · λ · w before the step of the optimizer."""
+
+    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: Any = None) -> tf.Operation:
+        if not self.decays(var):
+            return super()._resource_apply_dense(grad, var, apply_state)
+        rate = _coefficients(self, var, apply_state)["lr_t"] * self.weight_decay
+        with tf.control_dependencies([var.assign_sub(rate * var, use_locking=self._use_locking)]):
+            return super()._resource_apply_dense(grad, var, apply_state)
+
+
+class TorchAdamW(_LearningRateFactors, _DecoupledWeightDecay, _TorchEpsilon):
     """Adam with PyTorch's epsilon and decoupled weight decay. See the function `adamw`.
 
     w ← w − η · λ · w, then the step of `TorchAdam` without weight decay.
@@ -173,15 +273,21 @@ class TorchAdamW(_WeightDecay, _TorchEpsilon):
     Source: torch.optim.AdamW; Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
     """
 
+
+class _TorchMomentum(tf.keras.optimizers.legacy.SGD):
+    """Gradient descent whose velocity sums gradients, as in PyTorch."""
+
     def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: Any = None) -> tf.Operation:
-        if not self.decays(var):
+        if not self._momentum:
             return super()._resource_apply_dense(grad, var, apply_state)
-        rate = self._decayed_lr(var.dtype.base_dtype) * self.weight_decay
-        with tf.control_dependencies([var.assign_sub(rate * var, use_locking=self._use_locking)]):
-            return super()._resource_apply_dense(grad, var, apply_state)
+        coefficients = _coefficients(self, var, apply_state)
+        velocity = self.get_slot(var, "momentum")
+        new = velocity.assign(coefficients["momentum"] * velocity + grad, use_locking=self._use_locking)
+        step = grad + coefficients["momentum"] * new if self.nesterov else new
+        return var.assign_sub(coefficients["lr_t"] * step, use_locking=self._use_locking).op
 
 
-class TorchSGD(_CoupledWeightDecay, tf.keras.optimizers.legacy.SGD):
+class TorchSGD(_LearningRateFactors, _CoupledWeightDecay, _TorchMomentum):
     """Gradient descent with PyTorch's momentum and coupled weight decay. See the function `sgd`.
 
     v ← μ v + g, w ← w − η v; with Nesterov momentum w ← w − η (g + μ v).
@@ -201,27 +307,41 @@ class TorchSGD(_CoupledWeightDecay, tf.keras.optimizers.legacy.SGD):
     Source: torch.optim.SGD; Sutskever et al. 2013, eq. 3 and 4.
     """
 
-    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: Any = None) -> tf.Operation:
-        if not self._momentum:
-            return super()._resource_apply_dense(grad, var, apply_state)
-        coefficients = (apply_state or {}).get((var.device, var.dtype.base_dtype)) or self._fallback_apply_state(
-            var.device, var.dtype.base_dtype
-        )
-        velocity = self.get_slot(var, "momentum")
-        new = velocity.assign(coefficients["momentum"] * velocity + grad, use_locking=self._use_locking)
-        step = grad + coefficients["momentum"] * new if self.nesterov else new
-        return var.assign_sub(coefficients["lr_t"] * step, use_locking=self._use_locking).op
+
+class CaffeSGD(_LearningRateFactors, _CoupledWeightDecay, tf.keras.optimizers.legacy.SGD):
+    """Gradient descent with Caffe's momentum, which is Keras's, and coupled weight decay. See the function `sgd`.
+
+    v ← μ v + η g, w ← w − v.
+
+    Example:
+        >>> weight = tf.Variable([1.0])
+        >>> optimizer = CaffeSGD(0.5, momentum=0.5)
+        >>> for learning_rate in (0.5, 0.25):
+        ...     optimizer.learning_rate = learning_rate
+        ...     _ = optimizer.apply_gradients([(tf.constant([1.0]), weight)])
+        >>> weight.numpy()  # 1 − 0.5 · 1 − (0.5 · 0.5 + 0.25 · 1)
+        array([0.], dtype=float32)
+
+    Source: Caffe, src/caffe/solvers/sgd_solver.cpp.
+    """
+
+
+_SGD = {"gradients": TorchSGD, "steps": CaffeSGD}
 
 
 def sgd(
-    learning_rate: float, clip_norm: float | None = None, **hyperparameters: Any
+    learning_rate: float,
+    clip_norm: float | None = None,
+    velocity: Literal["gradients", "steps"] = "gradients",
+    **hyperparameters: Any,
 ) -> tf.keras.optimizers.legacy.Optimizer:
-    """Return gradient descent with PyTorch's momentum (`TorchSGD`).
+    """Return gradient descent with PyTorch's momentum (`TorchSGD`) or Caffe's (`CaffeSGD`).
 
     Args:
         learning_rate: η.
         clip_norm: Largest norm of all gradients together. None: no clipping.
-        **hyperparameters: `momentum`, `nesterov`, `weight_decay`, `weight_decay_of`.
+        velocity: What the velocity sums: "gradients" as in PyTorch, or "steps" η · g as in Caffe.
+        **hyperparameters: `momentum`, `nesterov`, `weight_decay`, `weight_decay_of`, `learning_rate_factors`.
 
     Example:
         >>> weight = tf.Variable([1.0])
@@ -229,7 +349,7 @@ def sgd(
         >>> weight.numpy()
         array([0.5], dtype=float32)
     """
-    return TorchSGD(learning_rate, global_clipnorm=clip_norm, **hyperparameters)
+    return _SGD[velocity](learning_rate, global_clipnorm=clip_norm, **hyperparameters)
 
 
 def adam(
@@ -240,7 +360,7 @@ def adam(
     Args:
         learning_rate: η.
         clip_norm: Largest norm of all gradients together. None: no clipping.
-        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`.
+        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`, `learning_rate_factors`.
 
     Example:
         >>> weight = tf.Variable([1.0])
@@ -259,7 +379,7 @@ def adam_torch(
     Args:
         learning_rate: η.
         clip_norm: Largest norm of all gradients together. None: no clipping.
-        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`.
+        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`, `learning_rate_factors`.
 
     Example:
         In the first step m̂ = g and √v̂ = |g|, so the step is η · g / (|g| + ε).
@@ -280,7 +400,7 @@ def adamw(
     Args:
         learning_rate: η.
         clip_norm: Largest norm of all gradients together. None: no clipping.
-        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`.
+        **hyperparameters: `beta_1`, `beta_2`, `epsilon`, `weight_decay`, `weight_decay_of`, `learning_rate_factors`.
 
     Example:
         >>> weight = tf.Variable([1.0])

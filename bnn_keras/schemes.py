@@ -251,7 +251,7 @@ def mcdonnell(activation: str = "relu") -> Scheme:
     )
 
 
-def bireal(activation: str = "relu", scaled: bool = True) -> Scheme:
+def bireal(activation: str = "relu", scaled: bool = True, masked_gradient: bool = True) -> Scheme:
     """Create Bi-Real Net's scheme.
 
     Kernels are α · sign(w) without a gradient through α; activations are signs with the gradient of `approx_sign`.
@@ -260,16 +260,24 @@ def bireal(activation: str = "relu", scaled: bool = True) -> Scheme:
         activation: Real activation, used at 32-bit activations.
         scaled: Whether kernels are ±α. If False they are ±1, as in the paper's last step, which retrains batch norms so
             that they include the scales.
+        masked_gradient: Whether latent weights beyond ±1 pass no gradient, as in the reference's PyTorch code; its
+            Caffe code has no such mask.
 
-    Source: Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation.
+    Source: Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation, caffe_implementation.
 
     >>> [type(bireal(scaled=scaled).dense(2).kernel_quantizer).__name__ for scaled in (True, False)]
     ['DetachedScaledSign', 'SteSign']
     """
+
+    def kernel_quantizer() -> larq.quantizers.Quantizer:
+        if scaled:
+            return quantizers.DetachedScaledSign(masked_gradient=masked_gradient)
+        return larq.quantizers.SteSign(clip_value=1.0 if masked_gradient else None)
+
     return Scheme(
         "bireal",
         "1/1",
-        kernel_quantizer=quantizers.DetachedScaledSign if scaled else larq.quantizers.SteSign,
+        kernel_quantizer=kernel_quantizer,
         input_quantizer=larq.quantizers.ApproxSign,
         real_activation=activation,
     )

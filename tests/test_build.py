@@ -113,7 +113,10 @@ COSINE = f"{{schedule = 'cosine', {ENDS}, warm_up = {{initial = 0, epochs = 5}}}
             "patterns of names such as '*/kernel:0'",
         ),
         (["stages.0.label_smoothing=1"], "stages.0.label_smoothing: got 1; expected less than 1"),
-        (["stages.0.trains=bias"], "stages.0.trains: got 'bias'; expected 'everything' or 'batch_norm'"),
+        (
+            ["stages.0.trains=batch_norm"],
+            "stages.0.trains: got 'batch_norm'; this key is obsolete; to freeze weights, give them",
+        ),
         (["stages.0.distillation.weight=0.5"], "stages.0.distillation.teacher: missing; add it"),
         (
             ["stages.0.distillation={teacher = 'x', temperature = 0}"],

@@ -394,3 +394,38 @@ def test_constraint_is_applied_after_the_update():
     optimizer = build_optimizer(optimizer_config("adam_torch", 1.0), epochs=1)
     optimizer.apply_gradients([(tf.constant([1.0]), variable)])
     assert variable.numpy() == pytest.approx([0.01])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adam_torch", "adamw"])
+def test_learning_rate_factors_equal_optimizers_with_those_rates(name):
+    """Weight decay included; frozen weights do not move, and their gradients do not count for clipping."""
+    options = {"weight_decay": 0.1, "clip_norm": 0.5, **({"momentum": 0.9} if name == "sgd" else {})}
+    factors = {"a:0": 2.0, "frozen*": 0.0}
+    names = ("a", "b", "frozen")
+
+    def trained(rate, **kwargs):
+        optimizer = build_optimizer(optimizer_config(name, rate, **options, **kwargs), epochs=1)
+        variables = [tf.Variable([1.0, -2.0], name=name) for name in names]
+        for step in range(1, 4):
+            gradients = [tf.constant([0.1 * step, -0.3]), tf.constant([-0.2, 0.2]), tf.constant([100.0, 0.0])]
+            pairs = list(zip(gradients, variables, strict=True))
+            optimizer.apply_gradients(pairs if "learning_rate_factors" in kwargs else pairs[:2])
+        return [variable.numpy() for variable in variables]
+
+    a, b, frozen = trained(0.125, learning_rate_factors=factors)
+    np.testing.assert_allclose(a, trained(0.25)[0], rtol=1e-6)
+    assert np.array_equal(b, trained(0.125)[1])
+    assert frozen.tolist() == [1, -2]
+
+
+def test_velocity_of_steps_contains_the_old_learning_rate():
+    """v ← μ v + η g, w ← w − v, as Caffe's SGD; the gradient includes weight decay."""
+    options = {"momentum": 0.9, "weight_decay": 0.1, "velocity": "steps"}
+    optimizer = build_optimizer(optimizer_config("sgd", 0.5, **options), epochs=1)
+    weight, w, v = tf.Variable([1.0]), 1.0, 0.0
+    for rate in (0.5, 0.5, 0.05, 0.05):
+        set_hyperparameter(optimizer, "learning_rate", rate)
+        optimizer.apply_gradients([(tf.constant([0.3]), weight)])
+        v = 0.9 * v + rate * (0.3 + 0.1 * w)
+        w -= v
+    assert weight.numpy() == pytest.approx([w], rel=1e-6)

@@ -441,7 +441,10 @@ def test_bireal_nets_stepwise_stages(depth, rates, boundaries):
     assert names == 3 * [("float", "32/32")] + 2 * [("bireal", "1/1")]
     assert [scheme.activation for scheme in schemes] == ["relu", "leaky_clip", "clip", None, None]
     assert [scheme.choices.get("scaled") for scheme in schemes] == [None, None, None, True, False]
-    assert [stage.trains for stage in experiment.stages] == [*4 * ["everything"], "batch_norm"]
+    assert {scheme.choices.get("masked_gradient") for scheme in schemes[3:]} == {False}
+    assert {stage.optimizer.choices["velocity"] for stage in experiment.stages} == {"steps"}
+    factors = [dict(stage.optimizer.learning_rate_factors) for stage in experiment.stages]
+    assert factors == [*4 * [{"fc/bias:0": 2}], {"fc/bias:0": 2, "*conv*": 0, "*.downsample.*": 0}]
     learning_rate = rate(name, 3)
     changes = [epoch for epoch in range(1, 40) if learning_rate(epoch) != learning_rate(epoch - 1)]
     assert (learning_rate(0), *changes) == (rates[0], *boundaries)
@@ -582,3 +585,8 @@ def test_patterns_of_a_recipe_are_dropped_with_its_scheme():
     assert "stages.0.optimizer.weight_decay_of = 'kernels'" in resolution.note
     kept = EXPERIMENTS["reactnet/reactnet_a_imagenet2012"].stages[0].optimizer.weight_decay_of
     assert resolve("reactnet_a", bits="32/1").experiment.stages[0].optimizer.weight_decay_of == kept
+    stepwise = "bireal_net/birealnet18_imagenet2012_stepwise"
+    assert resolve(experiment=stepwise, optimizer="adam").experiment.stages[0].optimizer.learning_rate_factors
+    for changes in ({"scheme": "irnet"}, {"network": "resnet18"}):
+        stages = resolve(**{"experiment": stepwise, **changes}).experiment.stages
+        assert not any(stage.optimizer.learning_rate_factors for stage in stages)

@@ -37,10 +37,19 @@ class Dropout(Options):
 
 
 class Variant(Options):
+    """Options of Bi-Real Net's network of 34 layers."""
+
+    variant: Literal["bireal", "caffe"] = "bireal"
+    """`caffe`: the network of Bi-Real-net's Caffe files: shortcuts with a bias and without batch norm, initial weights,
+    max pool"""
+
+
+class Variant18(Options):
     """Options of Bi-Real Net's network of 18 layers."""
 
-    variant: Literal["bireal", "rethinking"] = "bireal"
-    """`rethinking`: batch norm, initial weights and layer names of rethinking-bnn-optimization"""
+    variant: Literal["bireal", "caffe", "rethinking"] = "bireal"
+    """`caffe`: the network of Bi-Real-net's Caffe files: shortcuts with a bias and without batch norm, initial weights,
+    max pool. `rethinking`: batch norm, initial weights and layer names of rethinking-bnn-optimization"""
 
 
 class Pretrained(Options):
@@ -296,13 +305,14 @@ NETWORKS = table(
         18,
         ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
-        options=Variant,
+        options=Variant18,
         references={"reactnet": _REACTNET},
     ),
     _bireal(
         34,
         ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
+        options=Variant,
         references={"reactnet": _REACTNET},
     ),
     _bireal(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -27,6 +27,9 @@ class Momentum(Clipped):
     """Factor of the velocity"""
     nesterov: bool = False
     """`true`: Nesterov momentum"""
+    velocity: Literal["gradients", "steps"] = "gradients"
+    """What the velocity sums: `gradients` as in PyTorch; `steps`: steps η · g, as in Caffe and Keras, so that it still
+    contains the old learning rate after that has changed"""
 
 
 class Moments(Options):

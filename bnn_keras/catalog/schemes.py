@@ -41,6 +41,8 @@ class Bireal(RealActivation):
 
     scaled: bool = True
     """`false`: kernels are ±1, without the mean of their magnitudes"""
+    masked_gradient: bool = True
+    """`false`: latent weights beyond ±1 pass gradients too, as in Bi-Real-net's Caffe code"""
 
 
 def _ends(value: float | ScheduleConfig) -> list[float]:
@@ -124,7 +126,7 @@ SCHEMES = table(
         builder="bnn_keras.schemes:bireal",
         description="Bi-Real Net: scaled sign without a gradient through the scale, approximate sign of activations",
         bits=_BINARY_BITS,
-        source="Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation",
+        source="Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation, caffe_implementation",
         options=Bireal,
     ),
     SchemeRow(

@@ -74,6 +74,12 @@ _KEYS: Mapping[str, tuple[str, str | None]] = {
     "optimizer": ("stages.{stage}.optimizer.name", "optimizer"),
 }
 
+# Keys of an optimizer that may have names of the network's weights: key, type that has names, value without names.
+_NAMES_OF_WEIGHTS: tuple[tuple[str, type, Any], ...] = (
+    ("weight_decay_of", list, "kernels"),
+    ("learning_rate_factors", dict, {}),
+)
+
 
 def _keys(option: str, stages: int) -> list[str]:
     pattern, _ = _KEYS[option]
@@ -108,13 +114,14 @@ def _choose(
         values |= _reset_dataset(document, other_dataset or catalog.DATASETS.get(changes["dataset"]), network)
     if "optimizer" in changes:
         for stage in stages:
-            kept = ("learning_rate", "weight_decay", "weight_decay_of")
+            kept = ("learning_rate", "weight_decay", "weight_decay_of", "learning_rate_factors")
             stage["optimizer"] = {key: stage["optimizer"][key] for key in kept if key in stage["optimizer"]}
     if "network" in changes or "scheme" in changes:
         values |= {
-            f"stages.{index}.optimizer.weight_decay_of": "kernels"
+            f"stages.{index}.optimizer.{key}": everywhere
             for index, stage in enumerate(stages)
-            if isinstance(stage["optimizer"].get("weight_decay_of"), list)  # names of the replaced network's weights
+            for key, kind, everywhere in _NAMES_OF_WEIGHTS
+            if isinstance(stage["optimizer"].get(key), kind)
         }
     for key, value in values.items():
         _override(document, key, value)

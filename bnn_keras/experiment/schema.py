@@ -286,6 +286,16 @@ def _decayed(value: Any) -> Any:
     raise ValueError("expected 'everything', 'kernels', or a list of patterns of names such as '*/kernel:0'")
 
 
+def _train_everything(value: Any) -> Any:
+    """Accept the only value of the obsolete key `trains` that older runs have."""
+    if value != "everything":
+        raise ValueError(
+            "this key is obsolete; to freeze weights, give them the learning rate 0, such as "
+            'learning_rate_factors = { "*/kernel:0" = 0.0 } in the stage\'s table optimizer'
+        )
+    return value
+
+
 class OptimizerConfig(Chosen):
     """An optimizer.
 
@@ -293,6 +303,10 @@ class OptimizerConfig(Chosen):
     "adamw" it is decoupled: w ← w − learning_rate · weight_decay · w. It applies to `weight_decay_of`: "everything",
     "kernels" (weights with two or more axes), or a list of patterns of names, such as ["*/kernel:0"]; but never to the
     binary weights that Bop flips.
+
+    `learning_rate_factors` multiplies the learning rate of weights: patterns of names and their factors, such as
+    { "fc/bias:0" = 2.0 }. The first pattern that matches a name counts. The factor 0 freezes weights. Bop's flips have
+    no learning rate.
     """
 
     kind = "optimizer"
@@ -301,6 +315,9 @@ class OptimizerConfig(Chosen):
     learning_rate: Scheduled
     weight_decay: NotNegative = 0.0
     weight_decay_of: Annotated[str | list[str], pydantic.BeforeValidator(_decayed)] = "everything"
+    learning_rate_factors: Annotated[
+        dict[str, NotNegative] | None, pydantic.AfterValidator(lambda factors: factors or None)
+    ] = None
 
 
 class DistillationConfig(Table):
@@ -327,15 +344,17 @@ class DistillationConfig(Table):
 class Stage(Table):
     """One training stage. Durations are in epochs; the number of steps follows from dataset and batch size.
 
-    A stage starts from the weights of the previous stage. Its `scheme` may differ from the experiment's.
-    `trains = "batch_norm"` freezes all weights except those of batch norms. `drop_last` drops an epoch's last batch if
-    it is smaller than the others. The loss is cross-entropy; the key `loss` of older files is accepted and ignored.
+    A stage starts from the weights of the previous stage. Its `scheme` may differ from the experiment's. `drop_last`
+    drops an epoch's last batch if it is smaller than the others. The loss is cross-entropy. Older files have the keys
+    `loss = "cross_entropy"` and `trains = "everything"`, which are ignored.
     """
 
     epochs: Count
     batch_size: BatchSize
     drop_last: bool = False
-    trains: Literal["everything", "batch_norm"] = "everything"
+    trains: Annotated[str, pydantic.BeforeValidator(_train_everything), pydantic.Field(exclude=True, repr=False)] = (
+        "everything"
+    )
     loss: Annotated[Literal["cross_entropy"], pydantic.Field(exclude=True, repr=False)] = "cross_entropy"
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     scheme: pydantic.SerializeAsAny[SchemeConfig] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from bnn_keras.layers import TorchBatchNormalization
-from bnn_keras.networks.initializers import latent_or_real, torch_default
+from bnn_keras.networks.initializers import he_normal, latent_or_real, torch_default, xavier_uniform
 from bnn_keras.networks.keras_names import KerasNames
 from bnn_keras.quantizers import RealActivation
 from bnn_keras.schemes import Scheme
@@ -30,6 +30,9 @@ class Variant:
         binary: Returns the initializers of a binary convolution for its fan-in, and whether its kernel is binary.
         dense: Returns the initializers of the last layer for its fan-in.
         names: Creates the function (kind of layer, Bi-Real-net's name) → name.
+        shortcut_norm: Whether a batch norm follows the pointwise convolution of a shortcut, else that has a bias.
+        pool_starts_inside: Whether the first window of the max pool starts at the first pixel of the reference's map,
+            else one pixel outside.
     """
 
     batch_norm: Callable[..., tf.keras.layers.Layer]
@@ -37,6 +40,12 @@ class Variant:
     binary: Callable[[int, bool], dict[str, Any]]
     dense: Callable[[int], dict[str, Any]]
     names: Callable[[], NameLayer]
+    shortcut_norm: bool = True
+    pool_starts_inside: bool = False
+
+
+def _same_names() -> NameLayer:
+    return lambda kind, name: name
 
 
 VARIANTS = {
@@ -45,7 +54,16 @@ VARIANTS = {
         convolution=lambda fan_in: torch_default(fan_in, bias=False),
         binary=latent_or_real,
         dense=torch_default,
-        names=lambda: lambda kind, name: name,
+        names=_same_names,
+    ),
+    "caffe": Variant(
+        batch_norm=TorchBatchNormalization,  # Caffe's BatchNorm and Scale: ε = 1e-5, and n − 1 in running variances
+        convolution=lambda fan_in: he_normal("fan_in"),
+        binary=lambda fan_in, binary: he_normal("fan_in"),
+        dense=lambda fan_in: xavier_uniform(),
+        names=_same_names,
+        shortcut_norm=False,
+        pool_starts_inside=True,
     ),
     "rethinking": Variant(
         batch_norm=lambda name: layers.BatchNormalization(momentum=0.8, name=name),
@@ -70,10 +88,10 @@ class _Parts:
     def norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
         return self.variant.batch_norm(name=self.name("batch_normalization", name))(x)
 
-    def real(self, x: tf.Tensor, name: str, filters: int, size: int, stride: int = 1) -> tf.Tensor:
+    def real(self, x: tf.Tensor, name: str, filters: int, size: int, stride: int = 1, bias: bool = False) -> tf.Tensor:
         initializers = self.variant.convolution(size**2 * x.shape[-1])
         name = self.name("conv2d", name)
-        return layers.Conv2D(filters, size, stride, "same", use_bias=False, name=name, **initializers)(x)
+        return layers.Conv2D(filters, size, stride, "same", use_bias=bias, name=name, **initializers)(x)
 
     def binary(self, x: tf.Tensor, name: str, filters: int, size: int, stride: int = 1) -> tf.Tensor:
         initializers = self.variant.binary(size**2 * x.shape[-1], self.scheme.binary_weights)
@@ -86,11 +104,16 @@ class _Parts:
 
     def stem(self, images: tf.Tensor, filters: int) -> tf.Tensor:
         x = self.norm(self.real(images, "conv1", filters, 7, 2), "bn1")
-        return layers.MaxPool2D(3, 2, "same", name="maxpool")(x)
+        if not self.variant.pool_starts_inside:
+            return layers.MaxPool2D(3, 2, "same", name="maxpool")(x)
+        # In the rotated network the last window ends at the last pixel, so the first one starts a pixel outside.
+        return layers.MaxPool2D(1, 2, name="maxpool.subsample")(layers.MaxPool2D(3, 1, "same", name="maxpool")(x))
 
     def downsample(self, x: tf.Tensor, name: str, filters: int, stride: int = 2) -> tf.Tensor:
         if stride > 1:
             x = layers.AveragePooling2D(2, stride, "same", name=f"{name}.0")(x)
+        if not self.variant.shortcut_norm:
+            return self.real(x, f"{name}.1", filters, 1, bias=True)
         return self.norm(self.real(x, f"{name}.1", filters, 1), f"{name}.2")
 
     def head(self, x: tf.Tensor, classes: int) -> tf.Tensor:
@@ -112,18 +135,26 @@ def birealnet(
     of filters changes, the shortcut is average pool 2 → pointwise convolution → batch norm. The network has no
     activations except the signs in front of the convolutions, unless the scheme has one of its own.
 
+    In the variant "caffe" the pointwise convolutions of shortcuts have a bias and no batch norm, and the max pool's
+    windows start at the first pixel. All convolutions start from N(0, 2 / fan_in), the last layer from
+    U(±√(3 / fan_in)) and no bias. Caffe's files also give a bias to the convolutions in front of batch norms, which
+    subtract it again, so that it has no gradient and stays 0; it is left out. Caffe divides running statistics by the
+    sum of their weights, so that the initial ones do not count; after 100 steps they count for 0.003 % here.
+
     Args:
         scheme: Builds the binary layers.
         images: (batch, height, width, channels), 224×224×3 in the reference.
         classes: Number of logits.
         blocks: Number of blocks of each stage.
         filters: Number of filters of each stage.
-        variant: "bireal", or "rethinking": batch norm, initial weights and names of rethinking-bnn-optimization.
+        variant: "bireal"; "caffe": the network of the paper's first code; or "rethinking": batch norm, initial weights
+            and names of rethinking-bnn-optimization.
 
     Returns:
         Logits, (batch, classes).
 
-    Source: Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py;
+    Source: Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py and
+        caffe_implementation/18-layer/Bi-Real-net-18-train.prototxt, 34-layer/Bi-Real-net-34-train.prototxt;
         rethinking-bnn-optimization, models/birealnet.py.
     """
     parts = _Parts(scheme, VARIANTS[variant])
@@ -154,11 +185,12 @@ def birealnet34(
     scheme: Scheme,
     images: tf.Tensor,
     classes: int,
+    variant: str = "bireal",
     blocks: tuple[int, ...] = (6, 8, 12, 6),
     filters: tuple[int, ...] = FILTERS,
 ) -> tf.Tensor:
     """Build Bi-Real Net with 34 layers; see `birealnet`."""
-    return birealnet(scheme, images, classes, blocks, filters)
+    return birealnet(scheme, images, classes, blocks, filters, variant)
 
 
 def birealnet50(

@@ -57,3 +57,11 @@ def he_normal(mode: str) -> Initializers:
     Source: He et al. 2015, arXiv:1502.01852, eqs. 10 and 14; torch.nn.init.kaiming_normal_.
     """
     return {"kernel_initializer": tf.keras.initializers.VarianceScaling(2, mode, "untruncated_normal")}
+
+
+def xavier_uniform() -> Initializers:
+    """Draw the kernel uniformly within ±√(3 / fan_in), which has the variance 1 / fan_in.
+
+    Source: Caffe's filler "xavier", include/caffe/filler.hpp; Glorot and Bengio 2010 with fan_in only.
+    """
+    return {"kernel_initializer": tf.keras.initializers.VarianceScaling(1, "fan_in", "uniform")}

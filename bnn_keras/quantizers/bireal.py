@@ -8,10 +8,10 @@ import larq
 import tensorflow as tf
 
 
-def detached_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
+def detached_scaled_sign(kernel: tf.Tensor, masked_gradient: bool = True) -> tf.Tensor:
     r"""Binarize a kernel to ±α for each filter, without a gradient through α.
 
-    Forward: b = α · sign(w), α = mean |w| over the filter. Backward: dw = db · 1[|w| ≤ 1].
+    Forward: b = α · sign(w), α = mean |w| over the filter. Backward: dw = db · 1[|w| ≤ 1], or dw = db without the mask.
 
     Larq's `magnitude_aware_sign` has the same forward pass and mask but multiplies the gradient by α, as the paper does
     (section 3.3). This function follows the reference code. The reference computes b in three steps, which leave it up
@@ -19,11 +19,14 @@ def detached_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
 
     Args:
         kernel: HWIO (or IO) kernel; a filter is one index of the last axis.
+        masked_gradient: Whether weights beyond ±1 pass no gradient, as in the reference's PyTorch code. Its Caffe code
+            passes the gradient of b to all weights.
 
     Returns:
         ±α in the shape of `kernel`.
 
-    Source: Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py (`HardBinaryConv`).
+    Source: Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py (`HardBinaryConv`); without the mask:
+        caffe_implementation/Bi-Real-net-caffe/caffe-train/src/caffe/ex_layers/binary_conv_train_layer.cu.
 
     >>> detached_scaled_sign(tf.constant([[0.5, -2.0], [-1.0, 1.0]])).numpy().tolist()
     [[0.75, -1.5], [-0.75, 1.5]]
@@ -35,7 +38,7 @@ def detached_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
         alpha = tf.reduce_mean(tf.abs(kernel), axis=filter_axes, keepdims=True)
 
         def grad(db: tf.Tensor) -> tf.Tensor:
-            return tf.where(tf.abs(kernel) <= 1, db, tf.zeros_like(db))
+            return tf.where(tf.abs(kernel) <= 1, db, tf.zeros_like(db)) if masked_gradient else db
 
         return alpha * larq.math.sign(kernel), grad
 
@@ -47,12 +50,23 @@ def detached_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
 class DetachedScaledSign(larq.quantizers.Quantizer):
     """Quantize the kernel of a layer with `detached_scaled_sign`.
 
+    Args:
+        masked_gradient: Whether weights beyond ±1 pass no gradient.
+
     >>> DetachedScaledSign()(tf.constant([[0.5], [-1.0]])).numpy().tolist()
     [[0.75], [-0.75]]
     """
 
     precision = 1
 
+    def __init__(self, masked_gradient: bool = True, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.masked_gradient = masked_gradient
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return ±α in the shape of the kernel."""
-        return detached_scaled_sign(inputs)
+        return detached_scaled_sign(inputs, self.masked_gradient)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, for serialization."""
+        return {**super().get_config(), "masked_gradient": self.masked_gradient}

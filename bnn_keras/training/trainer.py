@@ -40,7 +40,7 @@ from bnn_keras.layers import precision_policy
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
 from bnn_keras.models import Start, load_teacher
-from bnn_keras.optimizers import decayed_variables, set_hyperparameter
+from bnn_keras.optimizers import decayed_variables, set_hyperparameter, verify_learning_rate_factors
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start
 from bnn_keras.text import some
@@ -267,12 +267,13 @@ class _Training:
         """Build the network of a stage, with the distillation loss if the stage has a teacher.
 
         Raises:
-            BnnError: The network or the teacher cannot be built, or the weight decay names no weight of the network.
+            BnnError: The network or the teacher cannot be built, or a pattern of the optimizer matches no weight.
         """
         with self.replicas.strategy.scope():
             model = build_model(self.experiment, stage)
-            decay = stage.optimizer.weight_decay_of
-            decayed_variables(model.trainable_variables, decay, self.experiment.latent_free)  # verifies the patterns
+            weights, latent_free = model.trainable_variables, self.experiment.latent_free
+            decayed_variables(weights, stage.optimizer.weight_decay_of, latent_free)  # verifies the patterns
+            verify_learning_rate_factors(weights, stage.optimizer.learning_rate_factors or {}, latent_free)
             distillation = stage.distillation
             if distillation:
                 teacher = load_teacher(distillation.teacher, self.experiment)
@@ -327,8 +328,7 @@ class _Training:
         for index, (stage, model) in enumerate(zip(self.experiment.stages, networks, strict=True)):
             end = begin + stage.epochs
             if state.epoch <= end or model is networks[-1]:  # at the end of a stage, the next one takes its weights
-                with _frozen_layers(model, stage):
-                    self._compile(model, stage)
+                self._compile(model, stage)
                 if previous:
                     self._tell(index, take_weights(model, previous))
                 if checkpoint:
@@ -339,8 +339,7 @@ class _Training:
             if state.epoch < end:
                 if state.epoch == begin:
                     state = dataclasses.replace(state, best_top1=float("-inf"))  # was of the last stage
-                with _frozen_layers(model, stage):
-                    state = self._fit(model, index, begin, state)
+                state = self._fit(model, index, begin, state)
             begin = end
         return networks[-1]
 
@@ -451,18 +450,6 @@ class _Training:
             progress.close()
             stop.close()
         return save.state
-
-
-@contextlib.contextmanager
-def _frozen_layers(model: tf.keras.Model, stage: Stage) -> Iterator[None]:
-    """Freeze the layers that a stage does not train while in the context."""
-    if stage.trains == "batch_norm":
-        for layer in model.layers:
-            layer.trainable = isinstance(layer, tf.keras.layers.BatchNormalization)
-    try:
-        yield
-    finally:
-        model.trainable = True
 
 
 def _anneal(model: tf.keras.Model, name: str, value: float) -> None:

@@ -55,6 +55,8 @@ def test_kernel_equals_formula(kernel_and_upstream):
     binary, gradient = value_and_gradient(detached_scaled_sign, kernel, upstream)
     np.testing.assert_allclose(binary, alpha * np.where(kernel >= 0, 1, -1), rtol=1e-12, atol=1e-300)
     assert np.array_equal(gradient, upstream * (np.abs(kernel) <= 1))
+    unmasked = value_and_gradient(lambda x: detached_scaled_sign(x, masked_gradient=False), kernel, upstream)
+    assert np.array_equal(unmasked, (binary, upstream))
 
 
 def test_gradient_passes_at_magnitude_one():

@@ -34,20 +34,21 @@ STAGE = """
 [[stages]]
 epochs = {epochs}
 batch_size = 500
-trains = "{trains}"
 {scheme}
 [stages.optimizer]
 name = "sgd"
 momentum = 0.9
 learning_rate = 0.02
+learning_rate_factors = {factors}
 """
 FLOAT = '[stages.scheme]\nname = "float"\nbits = "32/32"\nactivation = "{}"\n'
+BATCH_NORM = '{"*/gamma:0" = 1.0, "*/beta:0" = 1.0, "*" = 0.0}'
 STAGES = [
-    {"epochs": 2, "trains": "everything", "scheme": FLOAT.format("relu")},
-    {"epochs": 1, "trains": "everything", "scheme": FLOAT.format("leaky_clip")},
-    {"epochs": 1, "trains": "everything", "scheme": FLOAT.format("clip")},
-    {"epochs": 2, "trains": "everything", "scheme": ""},
-    {"epochs": 1, "trains": "batch_norm", "scheme": '[stages.scheme]\nname = "bireal"\nbits = "1/1"\nscaled = false\n'},
+    {"epochs": 2, "factors": "{}", "scheme": FLOAT.format("relu")},
+    {"epochs": 1, "factors": "{}", "scheme": FLOAT.format("leaky_clip")},
+    {"epochs": 1, "factors": "{}", "scheme": FLOAT.format("clip")},
+    {"epochs": 2, "factors": "{}", "scheme": ""},
+    {"epochs": 1, "factors": BATCH_NORM, "scheme": '[stages.scheme]\nname = "bireal"\nbits = "1/1"\nscaled = false\n'},
 ]
 
 
@@ -229,12 +230,19 @@ def test_unknown_teacher(teacher, message, tmp_path, data_dir):
     assert not (tmp_path / "run").exists()
 
 
-def test_weight_decay_of_unknown_weights_is_an_error_before_the_training(tmp_path, data_dir):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("weight_decay_of", '["conv?/kernel:0", "*/shift:0"]'),
+        ("learning_rate_factors", '{"conv?/kernel:0" = 2.0, "*/shift:0" = 0.0}'),
+    ],
+)
+def test_patterns_of_unknown_weights_are_an_error_before_the_training(tmp_path, data_dir, key, value):
     """Also in the last stage."""
-    overrides = ['stages.4.optimizer.weight_decay_of=["conv?/kernel:0", "*/shift:0"]']
+    overrides = [f"stages.4.optimizer.{key}={value}"]
     (tmp_path / "stepwise.toml").write_text(EXPERIMENT)
     experiment = resolve(experiment=tmp_path / "stepwise.toml", overrides=overrides).experiment
-    with pytest.raises(BnnError, match=r"^weight_decay_of has the pattern '\*/shift:0', which matches no weight"):
+    with pytest.raises(BnnError, match=rf"^{key} has the pattern '\*/shift:0', which matches no weight"):
         train(experiment, tmp_path / "run", data_dir=data_dir)
     assert not (tmp_path / "run").exists()
 
