@@ -511,3 +511,11 @@ def test_experiments_with_by_name_are_never_chosen():
 def test_recipe_most_similar_to_the_default_is_chosen(network, choices, expected):
     resolution = resolve(network, **choices)
     assert (resolution.experiment.name, resolution.note) == (expected, None)
+
+
+def test_name_that_another_reference_uses_is_noted():
+    """`bnno train alexnet` of rethinking-bnn-optimization trains Binary AlexNet."""
+    assert "is binary_alexnet" in resolve("alexnet").note
+    assert resolve("alexnet", optimizer="bop").note.startswith("no recipe for alexnet with bop; based on ")
+    assert resolve("alexnet", optimizer="bop").note.endswith("calls alexnet is binary_alexnet")
+    assert resolve(experiment="xnor_net/alexnet_imagenet2012").note is None

@@ -29,6 +29,31 @@ class IrnetResidual(Structured):
     zeros"""
 
 
+class CifarResnet20(IrnetResidual):
+    """Options of the narrow residual networks for CIFAR-10."""
+
+    depth: Literal[20, 32, 44, 56, 110] = 20
+    """Number of layers"""
+
+
+class CifarResnet18(IrnetResidual):
+    """Options of the wide residual networks for CIFAR-10."""
+
+    depth: Literal[18, 34] = 18
+    """Number of layers"""
+
+
+class BinaryNet(Options):
+    """Options of BinaryNet."""
+
+    filters: Count = 128
+    """Number of filters of the first two convolutions; the next two pairs have two and four times as many"""
+    dense_units: Count = 1024
+    """Number of units of the two hidden dense layers"""
+    kernel_size: Count = 3
+    """Height and width of the kernels of convolutions"""
+
+
 class Dropout(Options):
     """Options of networks with dropout."""
 
@@ -63,7 +88,7 @@ class Wide(Options):
     """Options of wide residual networks."""
 
     depth: Count = 20
-    """Number of layers, 6n + 2"""
+    """Number of layers, 8 or more; each of the three groups has ⌊(depth − 2) / 6⌋ blocks"""
     width: Positive = 1.0
     """Factor of the numbers of filters"""
 
@@ -283,6 +308,8 @@ NETWORKS = table(
         bits="1/1",
         dataset="imagenet2012",
         source="XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py",
+        note="alexnet is XNOR-Net's AlexNet; the network that rethinking-bnn-optimization's README calls alexnet is "
+        "binary_alexnet",
         options=Dropout,
         reference=ReferenceLayout(),
     ),
@@ -296,6 +323,7 @@ NETWORKS = table(
         input_shape=_CIFAR,
         classes=10,
         dataset="cifar10",
+        options=BinaryNet,
     ),
     _rethinking(
         "binary_alexnet", "Binary AlexNet: five convolutions, three dense layers, all binary", "binary_alexnet.py"
@@ -337,7 +365,7 @@ NETWORKS = table(
         "resnet20",
         "resnet:resnet20",
         "IR-Net's ResNet-20 for CIFAR-10",
-        options=IrnetResidual,
+        options=CifarResnet20,
         structures=_BY_ACTIVATIONS,
         source="IR-Net, CIFAR-10/ResNet20",
     ),
@@ -353,7 +381,7 @@ NETWORKS = table(
         "resnet18_cifar",
         "resnet:resnet18_cifar",
         "IR-Net's ResNet-18 for CIFAR-10",
-        options=IrnetResidual,
+        options=CifarResnet18,
         structures=dict.fromkeys(_BY_ACTIVATIONS, "normal"),
         source="IR-Net, CIFAR-10/ResNet18/resnet.py",
     ),

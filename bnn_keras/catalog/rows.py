@@ -70,6 +70,7 @@ class NetworkRow:
         normalization: The normalization that its pre-trained weights need, on every dataset; None for networks without
             pre-trained weights, which take the dataset's.
         own_layers: Whether it brings its own binary layers. Its scheme has `layers=False` then.
+        note: A line for users who choose the network by its name, which another network may have in another reference.
     """
 
     name: str
@@ -87,6 +88,7 @@ class NetworkRow:
     references: Mapping[str, ReferenceLayout] = dataclasses.field(default_factory=dict)
     normalization: Normalization | None = None
     own_layers: bool = False
+    note: str | None = None
 
     def layout(self, scheme: str, bits: str) -> ReferenceLayout | None:
         """Return how the reference of the network with a scheme stores it; None if there is no reference in PyTorch."""

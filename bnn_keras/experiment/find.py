@@ -56,11 +56,14 @@ class Resolution:
 
     Attributes:
         experiment: The experiment to run.
-        note: A line that tells the user how the experiment differs from a recipe; None if it is a recipe, unchanged.
+        note: A line that tells the user how the experiment differs from a recipe, and what the network's row notes on
+            its name; None if there is nothing to tell.
+        recipe: Whether the experiment is a recipe, unchanged by the choices.
     """
 
     experiment: Experiment
     note: str | None = None
+    recipe: bool = True
 
 
 _PLAIN = "plain"
@@ -322,11 +325,13 @@ def resolve(
         document = _renamed(document, base)
     elif experiment is None and base.name.startswith(f"{_PLAIN}/"):
         note = f"no recipe for {network}; using the plain recipe {base.name}: Adam at 0.001 for 100 epochs"
+    named = catalog.NETWORKS[network].note if network and experiment is None else None
+    notes = "; ".join(filter(None, (note, named))) or None
     if other_dataset:
         shape = [size or 0 for size in other_dataset.input_shape]
         document["data"] |= {"shape": shape, "classes": other_dataset.classes}
     _apply(document, base, parsed, epochs, batch_size, seed)
-    return Resolution(validate(document, document["name"]), note)
+    return Resolution(validate(document, document["name"]), notes, recipe=note is None)
 
 
 def resolve_for_weights(network: str, *, overrides: Iterable[str] = (), **choices: Any) -> Resolution:
@@ -338,7 +343,7 @@ def resolve_for_weights(network: str, *, overrides: Iterable[str] = (), **choice
     resolution = resolve(network, overrides=overrides, **choices)
     recipe = resolve(network, **{**choices, "dataset": None}).experiment
     kept = _normalization_of(recipe, resolution.experiment)
-    if resolution.note and kept:
+    if kept and not resolution.recipe:
         return resolve(network, overrides=[*_as_overrides(kept), *overrides], **choices)
     return resolution
 

@@ -91,6 +91,9 @@ RESNET18 = Plan(
     initial="fan_out",
 )
 RESNET34 = dataclasses.replace(RESNET18, blocks=(3, 4, 6, 3))
+# `network.depth` of an experiment → blocks of each stage.
+CIFAR_BLOCKS = {depth: 3 * ((depth - 2) // 6,) for depth in (20, 32, 44, 56, 110)}
+WIDE_CIFAR_BLOCKS = {18: RESNET18.blocks, 34: RESNET34.blocks}
 # `network.variant` of an experiment → changes of IR-Net's plan, for networks on CIFAR-10 and on ImageNet.
 CIFAR_VARIANTS: dict[str, dict[str, Any]] = {
     "irnet": {},
@@ -181,11 +184,16 @@ def resnet20(
     classes: int,
     structure: str = "bireal",
     variant: str = "irnet",
-    blocks: tuple[int, ...] = RESNET20.blocks,
+    depth: int = 20,
+    blocks: tuple[int, ...] | None = None,
     filters: tuple[int, ...] = RESNET20.filters,
 ) -> tf.Tensor:
-    """Build the ResNet-20 for CIFAR-10 of IR-Net, or of ReCU with variant "recu"; see `resnet`."""
-    plan = dataclasses.replace(RESNET20, blocks=blocks, filters=filters, **CIFAR_VARIANTS[variant])
+    """Build the ResNet-20 for CIFAR-10 of IR-Net, or of ReCU with variant "recu"; see `resnet`.
+
+    With `depth` 32, 44, 56 or 110 it is IR-Net's network of that depth.
+    """
+    changes = {"blocks": blocks or CIFAR_BLOCKS[depth], "filters": filters, **CIFAR_VARIANTS[variant]}
+    plan = dataclasses.replace(RESNET20, **changes)
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 
@@ -195,11 +203,16 @@ def resnet18_cifar(
     classes: int,
     structure: str = "normal",
     variant: str = "irnet",
-    blocks: tuple[int, ...] = RESNET18_CIFAR.blocks,
+    depth: int = 18,
+    blocks: tuple[int, ...] | None = None,
     filters: tuple[int, ...] = RESNET18_CIFAR.filters,
 ) -> tf.Tensor:
-    """Build the ResNet-18 for CIFAR-10 of IR-Net, or of ReCU with variant "recu"; see `resnet`."""
-    plan = dataclasses.replace(RESNET18_CIFAR, blocks=blocks, filters=filters, **CIFAR_VARIANTS[variant])
+    """Build the ResNet-18 for CIFAR-10 of IR-Net, or of ReCU with variant "recu"; see `resnet`.
+
+    With `depth` 34 it is IR-Net's ResNet-34.
+    """
+    changes = {"blocks": blocks or WIDE_CIFAR_BLOCKS[depth], "filters": filters, **CIFAR_VARIANTS[variant]}
+    plan = dataclasses.replace(RESNET18_CIFAR, **changes)
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 

@@ -50,8 +50,11 @@ def binarynet(
     scheme: Scheme,
     images: tf.Tensor,
     classes: int,
-    filters: tuple[int, ...] = (128, 256, 512),
-    units: tuple[int, ...] = (1024, 1024),
+    filters: int = 128,
+    dense_units: int = 1024,
+    kernel_size: int = 3,
+    multiples: tuple[int, ...] = (1, 2, 4),
+    dense_layers: int = 2,
 ) -> tf.Tensor:
     """Build BinaryNet: six 3×3 convolutions and three dense layers, all binary, each followed by a batch norm.
 
@@ -62,8 +65,11 @@ def binarynet(
         scheme: Builds all layers with kernels.
         images: (batch, height, width, channels), 32×32×3 in the reference.
         classes: Number of logits.
-        filters: Number of filters of each pair of convolutions.
-        units: Number of units of each dense layer except the last.
+        filters: Number of filters of the first two convolutions.
+        dense_units: Number of units of each dense layer except the last.
+        kernel_size: Height and width of the kernels of convolutions.
+        multiples: Number of filters of each pair of convolutions, in units of `filters`.
+        dense_layers: Number of dense layers besides the last.
 
     Returns:
         Logits, (batch, classes).
@@ -72,13 +78,13 @@ def binarynet(
     """
     parts = _Parts(scheme, {"scale": False})
     x = images
-    for index, channels in enumerate(filters):
+    for index, multiple in enumerate(multiples):
         first: dict[str, Any] = {} if index else {"padding": "valid", "inputs": "images"}
-        x = parts.features(parts.conv(x, channels, 3, **first))
-        x = parts.features(parts.pool(parts.conv(x, channels, 3), 2))
+        x = parts.features(parts.conv(x, multiple * filters, kernel_size, **first))
+        x = parts.features(parts.pool(parts.conv(x, multiple * filters, kernel_size), 2))
     x = layers.Flatten(name="flatten")(x)
-    for features in units:
-        x = parts.features(parts.dense(x, features))
+    for _ in range(dense_layers):
+        x = parts.features(parts.dense(x, dense_units))
     return parts.norm(parts.dense(x, classes))
 
 

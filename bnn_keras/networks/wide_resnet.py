@@ -26,20 +26,21 @@ def wide_resnet(scheme: Scheme, images: tf.Tensor, classes: int, depth: int, wid
         scheme: Builds the binary layers.
         images: (batch, height, width, channels), 32×32×3 in the reference.
         classes: Number of logits.
-        depth: Number of convolutions, 2 + 6 · (blocks of a group).
+        depth: Number of convolutions, at least 8. A group has ⌊(depth − 2) / 6⌋ blocks, so that other depths than
+            8, 14, 20, … give the network of the next smaller one of these.
         width: The groups have int(16 · width), int(32 · width), int(64 · width) channels.
 
     Returns:
         Logits, (batch, classes).
 
     Raises:
-        BnnError: The depth is not 8, 14, 20, 26, ….
+        BnnError: The depth is less than 8.
 
     Source: binary-wide-resnet, wrn_mcdonnell.py.
     """
-    blocks, rest = divmod(depth - 2, 6)
-    if rest or not blocks:
-        raise BnnError(f"network.depth is {depth}; expected 2 + 6 · n with n ≥ 1, such as 20")
+    blocks = (depth - 2) // 6
+    if blocks < 1:
+        raise BnnError(f"network.depth is {depth}; expected 8 or more, such as 20: each of three groups needs a block")
 
     def norm(x: tf.Tensor, name: str) -> tf.Tensor:
         return TorchBatchNormalization(scale=False, center=False, name=name)(x)

@@ -1,5 +1,7 @@
 """Counts, initial weights, sizes and options of each network."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -292,10 +294,48 @@ def test_wide_resnet_has_the_given_depth_and_width():
     assert narrow["binary_parameters"] == kernels
 
 
-@pytest.mark.parametrize("depth", [2, 3, 21])
-def test_wide_resnet_rejects_impossible_depths(depth):
-    with pytest.raises(BnnError, match=rf"network\.depth is {depth}; expected 2 \+ 6 · n with n ≥ 1, such as 20"):
-        model_of("wrn_20_1", overrides=[f"network.depth={depth}"])
+def test_wide_resnet_divides_its_depth_as_the_reference():
+    """n = (depth − 2) // 6: WRN-16-4 has the blocks of WRN-14-4."""
+    sixteen, fourteen = (
+        model_of("wrn_20_1", overrides=[f"network.depth={depth}", "network.width=4"]) for depth in (16, 14)
+    )
+    assert count(sixteen) == count(fourteen)
+    with pytest.raises(BnnError, match=r"network\.depth is 7; expected 8 or more, such as 20"):
+        model_of("wrn_20_1", overrides=["network.depth=7"])
+
+
+# Parameters and binary parameters of IR-Net's networks for CIFAR-10, from their shapes: three stages of n blocks of two
+# 3 × 3 convolutions with 16, 32, 64 filters, n = (depth − 2) / 6; and ResNet-34's stages of 3, 4, 6, 3 blocks.
+def resnet_kernels(filters, blocks):
+    shapes = [
+        (filters[max(stage - (index == 0), 0)], filters[stage]) for stage, n in enumerate(blocks) for index in range(n)
+    ]
+    return sum(9 * (before * after + after * after) for before, after in shapes)
+
+
+@pytest.mark.parametrize(
+    ("network", "depth", "filters", "blocks"),
+    [
+        ("resnet20", 32, (16, 32, 64), (5, 5, 5)),
+        pytest.param("resnet20", 110, (16, 32, 64), (18, 18, 18), marks=pytest.mark.slow),
+        pytest.param("resnet18_cifar", 34, (64, 128, 256, 512), (3, 4, 6, 3), marks=pytest.mark.slow),
+    ],
+)
+def test_depths_of_residual_networks_for_cifar(network, depth, filters, blocks):
+    counts = count(model_of(network, overrides=[f"network.depth={depth}"]))
+    kernels = resnet_kernels(filters, blocks)
+    first, last = 27 * filters[0], 11 * filters[-1] - filters[-1] + 10
+    norms = 2 * (filters[0] + filters[-1] + 2 * sum(f * n for f, n in zip(filters, blocks, strict=True)))
+    projected = sum(a * b + 2 * b for a, b in itertools.pairwise(filters)) if network == "resnet18_cifar" else 0
+    assert counts["binary_parameters"] == kernels
+    assert counts["parameters"] == kernels + first + last + norms + projected
+
+
+def test_binarynet_has_the_given_sizes():
+    model = model_of("binarynet", overrides=["network.filters=4", "network.dense_units=8", "network.kernel_size=5"])
+    kernels = [tuple(kernel.shape) for kernel in model.trainable_variables if "kernel" in kernel.name]
+    assert kernels[:3] == [(5, 5, 3, 4), (5, 5, 4, 4), (5, 5, 4, 8)]
+    assert kernels[5:] == [(5, 5, 16, 16), (3 * 3 * 16, 8), (8, 8), (8, 10)]
 
 
 def test_too_small_images_are_rejected():

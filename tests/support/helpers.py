@@ -161,7 +161,7 @@ def small_network(name, scheme, classes=10, input_shape=None, **options):
         "lenet5": ((28, 28, 1), {}),
         "nin": ((16, 16, 3), {"filters": (8,) * 8}),
         "alexnet": ((67, 67, 3), alexnet),
-        "binarynet": ((22, 22, 3), {"filters": (8, 16), "units": (16,)}),
+        "binarynet": ((22, 22, 3), {"filters": 8, "multiples": (1, 2), "dense_units": 16, "dense_layers": 1}),
         "binary_alexnet": ((64, 64, 3), alexnet),
         "xnornet": ((217, 217, 3), alexnet),
         "birealnet18": ((32, 32, 3), two_stages),
