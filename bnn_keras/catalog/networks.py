@@ -39,8 +39,8 @@ class CifarResnet20(IrnetResidual):
 class CifarResnet18(IrnetResidual):
     """Options of the wide residual networks for CIFAR-10."""
 
-    depth: Literal[18, 34] = 18
-    """Number of layers"""
+    depth: Literal[18, 34, 50] = 18
+    """Number of layers. 50: blocks of three convolutions, which IR-Net's code does not binarize"""
 
 
 class BinaryNet(Options):

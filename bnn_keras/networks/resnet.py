@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from bnn_keras.errors import BnnError
 from bnn_keras.layers import PadChannels, Subsample, TorchBatchNormalization
 from bnn_keras.networks.initializers import he_normal, torch_default
 from bnn_keras.schemes import Scheme
@@ -35,6 +36,7 @@ class Plan:
         head_initial: Initializer of the last layer's kernel, as `initial`.
         pooled: Whether shortcuts shrink the map by an average pool 2, else they keep every other pixel.
         norm_initial: Initial scale γ of batch norms of maps.
+        bottleneck: Whether blocks are pointwise, 3×3 and pointwise convolutions, the last with four times the filters.
     """
 
     filters: tuple[int, ...]
@@ -49,6 +51,7 @@ class Plan:
     head_initial: str = "torch"
     pooled: bool = False
     norm_initial: float = 1.0
+    bottleneck: bool = False
 
     def convolution_initializers(self, fan_in: int) -> dict[str, Any]:
         """Return the initializers of a convolution."""
@@ -93,7 +96,7 @@ RESNET18 = Plan(
 RESNET34 = dataclasses.replace(RESNET18, blocks=(3, 4, 6, 3))
 # `network.depth` of an experiment → blocks of each stage.
 CIFAR_BLOCKS = {depth: 3 * ((depth - 2) // 6,) for depth in (20, 32, 44, 56, 110)}
-WIDE_CIFAR_BLOCKS = {18: RESNET18.blocks, 34: RESNET34.blocks}
+WIDE_CIFAR_BLOCKS = {18: RESNET18.blocks, 34: RESNET34.blocks, 50: RESNET34.blocks}
 # `network.variant` of an experiment → changes of IR-Net's plan, for networks on CIFAR-10 and on ImageNet.
 CIFAR_VARIANTS: dict[str, dict[str, Any]] = {
     "irnet": {},
@@ -120,6 +123,9 @@ def resnet(
         plan: Sizes and differences of the network.
         shortcut_per_convolution: Whether each convolution has a shortcut, else each block of two.
 
+    Raises:
+        BnnError: A bottleneck was to have a shortcut per convolution.
+
     Returns:
         Logits, (batch, classes). IR-Net returns their log-softmax if `plan.large`, and in CIFAR-10's ResNet-18.
 
@@ -131,9 +137,9 @@ def resnet(
         scale = tf.keras.initializers.Constant(plan.norm_initial if x.shape.rank == 4 else 1.0)
         return TorchBatchNormalization(gamma_initializer=scale, name=name)(x)
 
-    def binary(x: tf.Tensor, name: str, filters: int, stride: int = 1) -> tf.Tensor:
-        arguments = {"padding": "same", "use_bias": False, **plan.convolution_initializers(9 * x.shape[-1])}
-        return scheme.conv2d(filters, 3, strides=stride, inputs="activated", name=name, **arguments)(x)
+    def binary(x: tf.Tensor, name: str, filters: int, stride: int = 1, size: int = 3) -> tf.Tensor:
+        arguments = {"padding": "same", "use_bias": False, **plan.convolution_initializers(size**2 * x.shape[-1])}
+        return scheme.conv2d(filters, size, strides=stride, inputs="activated", name=name, **arguments)(x)
 
     def shortcut_of(x: tf.Tensor, name: str, filters: int, stride: int) -> tf.Tensor:
         channels = x.shape[-1]
@@ -162,6 +168,20 @@ def resnet(
         x = layers.Add(name=f"{name}.add2")([x, shortcut])
         return scheme.activation(x, f"{name}.activation2", "hardtanh")
 
+    def bottleneck(x: tf.Tensor, name: str, filters: int, stride: int) -> tf.Tensor:
+        shortcut = shortcut_of(x, name, 4 * filters, stride)
+        x = norm(binary(x, f"{name}.conv1", filters, size=1), f"{name}.bn1")
+        x = scheme.activation(x, f"{name}.activation1", "hardtanh")
+        x = norm(binary(x, f"{name}.conv2", filters, stride), f"{name}.bn2")
+        x = scheme.activation(x, f"{name}.activation2", "hardtanh")
+        x = norm(binary(x, f"{name}.conv3", 4 * filters, size=1), f"{name}.bn3")
+        return scheme.activation(layers.Add(name=f"{name}.add")([x, shortcut]), f"{name}.activation3", "hardtanh")
+
+    if plan.bottleneck and shortcut_per_convolution:
+        raise BnnError(
+            "network.structure is 'bireal'; expected 'normal': blocks of three convolutions have one shortcut"
+        )
+    build_block = bottleneck if plan.bottleneck else block
     bits = 0 if scheme.binary_activations else 1
     size, stride = (7, 2) if plan.large else (3, 1)
     initializers = plan.convolution_initializers(size**2 * images.shape[-1])
@@ -171,7 +191,7 @@ def resnet(
     x = layers.MaxPool2D(3, 2, "same", name="maxpool")(x) if plan.large else x
     for stage, (filters, number) in enumerate(zip(plan.filters, plan.blocks, strict=True), 1):
         for index in range(number):
-            x = block(x, f"layer{stage}.{index}", filters, 2 if stage > 1 and index == 0 else 1)
+            x = build_block(x, f"layer{stage}.{index}", filters, 2 if stage > 1 and index == 0 else 1)
     x = layers.GlobalAveragePooling2D(name="avgpool")(x)
     x = norm(x, "bn2") if plan.head_norm else x
     x = scheme.activation(x, "activation2", "hardtanh") if plan.head_activation[bits] else x
@@ -209,10 +229,11 @@ def resnet18_cifar(
 ) -> tf.Tensor:
     """Build the ResNet-18 for CIFAR-10 of IR-Net, or of ReCU with variant "recu"; see `resnet`.
 
-    With `depth` 34 it is IR-Net's ResNet-34.
+    With `depth` 34 it is IR-Net's ResNet-34, and with 50 its ResNet-50, whose blocks the reference does not binarize:
+    with the scheme "float" it is the reference's.
     """
     changes = {"blocks": blocks or WIDE_CIFAR_BLOCKS[depth], "filters": filters, **CIFAR_VARIANTS[variant]}
-    plan = dataclasses.replace(RESNET18_CIFAR, **changes)
+    plan = dataclasses.replace(RESNET18_CIFAR, bottleneck=depth == 50, **changes)
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 

@@ -331,6 +331,41 @@ def test_depths_of_residual_networks_for_cifar(network, depth, filters, blocks):
     assert counts["parameters"] == kernels + first + last + norms + projected
 
 
+def test_resnet50_for_cifar_has_bottlenecks():
+    """In IR-Net's code, 1 × 1 × n, 3 × 3 × n and 1 × 1 × 4n kernels without bias, and a projection in each stage."""
+    model = small_network("resnet18_cifar", scheme_of("resnet18_cifar"), depth=50)
+    shapes = {
+        variable.name.removesuffix("/kernel:0"): tuple(variable.shape)
+        for variable in model.trainable_variables
+        if variable.name.startswith("layer") and "kernel" in variable.name
+    }
+    assert shapes == {
+        "layer1.0.conv1": (1, 1, 8, 8),
+        "layer1.0.conv2": (3, 3, 8, 8),
+        "layer1.0.conv3": (1, 1, 8, 32),
+        "layer1.0.shortcut.0": (1, 1, 8, 32),
+        "layer2.0.conv1": (1, 1, 32, 16),
+        "layer2.0.conv2": (3, 3, 16, 16),
+        "layer2.0.conv3": (1, 1, 16, 64),
+        "layer2.0.shortcut.0": (1, 1, 32, 64),
+    }
+    with pytest.raises(BnnError, match=r"network\.structure is 'bireal'; expected 'normal'"):
+        small_network("resnet18_cifar", scheme_of("resnet18_cifar"), depth=50, structure="bireal")
+
+
+@pytest.mark.slow
+def test_parameters_of_resnet50_for_cifar():
+    counts = count(model_of("resnet18_cifar", scheme="float", overrides=["network.depth=50"]))
+    # Kernels and batch norms of the blocks and of their projections, stem, batch norms, last layer.
+    parameters, channels = 27 * 64 + 2 * 64, 64
+    for n, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        parameters += channels * 4 * n + 8 * n
+        for _ in range(blocks):
+            parameters += channels * n + 9 * n * n + 4 * n * n + 2 * 6 * n
+            channels = 4 * n
+    assert counts["parameters"] == parameters + 2 * 2048 + 2048 * 10 + 10
+
+
 def test_binarynet_has_the_given_sizes():
     model = model_of("binarynet", overrides=["network.filters=4", "network.dense_units=8", "network.kernel_size=5"])
     kernels = [tuple(kernel.shape) for kernel in model.trainable_variables if "kernel" in kernel.name]
