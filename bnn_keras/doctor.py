@@ -24,6 +24,7 @@ _OPTIONAL_PACKAGES = {
     "tf2onnx": "pip install 'bnn-keras[onnx]'",
     "onnxruntime": "pip install 'bnn-keras[onnx]'",
     "torch": "pip install 'bnn-keras[torch]'",
+    "optuna": "pip install 'bnn-keras[sweep]'",
 }
 # TensorFlow 2.19's wheels have no kernels for GPUs of this compute capability and above.
 _UNSUPPORTED_COMPUTE_CAPABILITY = (12, 0)

@@ -25,6 +25,14 @@ class BnnError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class InUseError(BnnError):
+    """Another process holds the lock of a run."""
+
+
+class DivergedError(BnnError):
+    """A loss or a weight of a training is not finite."""
+
+
 def nearest(value: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to `value`, or None if none is similar."""
     matches = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)

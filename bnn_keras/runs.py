@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bnn_keras import files
-from bnn_keras.errors import BnnError
+from bnn_keras.errors import BnnError, InUseError
 from bnn_keras.experiment import Experiment, parse
 from bnn_keras.plugins import MissingPluginError, loaded_plugin
 
@@ -312,7 +312,8 @@ class Run:
         A missing directory is created. It is removed at the end, with the lock file, if no run was started in it.
 
         Raises:
-            BnnError: Another process holds the lock, the directory cannot be written, or a link in it leaves the run.
+            InUseError: Another process holds the lock.
+            BnnError: The directory cannot be written, or a link in it leaves the run.
         """
         created = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         with files.writing(self.directory):
@@ -330,6 +331,18 @@ class Run:
                         for folder in created:
                             folder.rmdir()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a process holds the directory's lock file."""
+        try:
+            with (self / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def _refuse_links_inside_folders(self) -> None:
         """Verify the files of checkpoints and logs, which libraries open by their own names."""
         for name in CONTENTS:
@@ -345,7 +358,7 @@ class Run:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             fix = "wait for it or stop it, or give another --run DIR"
-            raise BnnError(f"run {str(self.directory)!r} is in use by process {owner}; {fix}") from None
+            raise InUseError(f"run {str(self.directory)!r} is in use by process {owner}; {fix}") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bnn_keras import BnnError, __version__
-from bnn_keras.cli import datasets, experiments, exports, reproduce, runs
+from bnn_keras.cli import datasets, experiments, exports, reproduce, runs, sweeps
 from bnn_keras.cli import plugins as plugin_commands
 from bnn_keras.cli.output import print_message, quiet_tensorflow
 from bnn_keras.errors import nearest
@@ -120,6 +120,7 @@ for command in (
     *runs.COMMANDS,
     *exports.COMMANDS,
     *reproduce.COMMANDS,
+    *sweeps.COMMANDS,
     *experiments.COMMANDS,
     *datasets.COMMANDS,
     *plugin_commands.COMMANDS,

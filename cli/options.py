@@ -112,6 +112,18 @@ def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("network")(choices(function))
 
 
+def durations(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --epochs and --batch-size, which override the experiment."""
+    for option in (
+        click.option(
+            "--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), help="Images per step (default: the recipe's)."
+        ),
+        click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs (default: the recipe's)."),
+    ):
+        function = option(function)
+    return function
+
+
 def resolve_recipe(network: str, location: DataLocation, **options: Any) -> Experiment:
     """Return the experiment that the options of `recipe` select. Print its note."""
     resolution = resolve(network, **{**options, "dataset": resolve_dataset(options.get("dataset"), location)})

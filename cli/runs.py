@@ -12,7 +12,6 @@ from bnn_keras import BnnError
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.location import DataLocation
-from bnn_keras.tables import MAX_BATCH_SIZE
 
 EXAMPLES = """\b
 Examples:
@@ -25,8 +24,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @options.recipe
-@click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs (default: the recipe's).")
-@click.option("--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), help="Images per step (default: the recipe's).")
+@options.durations
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, shuffle order and augmentation.")
 @options.data_location
 @click.option(

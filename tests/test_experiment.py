@@ -20,7 +20,7 @@ from bnn_keras.experiment import (
     resolve_for_weights,
 )
 
-EXPERIMENTS = 58
+EXPERIMENTS = 59
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import bnn_keras
 # From the top down, as in docs/architecture.md. A module imports only from lines below its own, or from its own name.
 LAYERS = [
     {"cli"},
-    {"reproduce"},
+    {"reproduce", "sweeps"},
     {"benchmark", "evaluation", "training", "doctor"},
     {"export"},
     {"binarizing", "interop", "models", "plots"},

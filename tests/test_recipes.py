@@ -100,6 +100,7 @@ RECONSTRUCTED = {
     "ir_net/resnet34_imagenet2012_1w32a",
     "rethinking_bnn/binarynet_fashion_mnist",
     "short/binarynet_fashion_mnist_bop",
+    "short/lenet5_fashion_mnist_bop_grid",
     "short/lenet5_mnist_5k_binarynet",
     "short/lenet5_mnist_5k_bireal",
     "short/lenet5_mnist_5k_float",

@@ -64,12 +64,14 @@ with Run({str(tmp_path / "one")!r}).owned():
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline().strip() == "owned"
+    assert Run(tmp_path / "one").in_use
     expected = f"is in use by process {process.pid}; wait for it or stop it"
     with pytest.raises(BnnError, match=expected), Run(tmp_path / "one").owned():
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
+    assert not Run(tmp_path / "one").in_use
     with Run(tmp_path / "one").owned():
         assert (tmp_path / "one" / ".lock").read_text() == f"{os.getpid()}\n"
 

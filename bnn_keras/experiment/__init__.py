@@ -12,7 +12,14 @@ from bnn_keras.experiment.files import (
     parse,
     with_absolute_paths,
 )
-from bnn_keras.experiment.find import Resolution, find_experiment, resolve, resolve_for_weights, resolve_with_images_of
+from bnn_keras.experiment.find import (
+    Resolution,
+    find_experiment,
+    resolve,
+    resolve_for_weights,
+    resolve_with_images_of,
+    with_values,
+)
 from bnn_keras.experiment.schema import DataConfig, Experiment, OptimizerConfig, SchemeConfig, Stage
 from bnn_keras.schedule_config import ScheduleConfig
 
@@ -35,4 +42,5 @@ __all__ = [
     "resolve_for_weights",
     "resolve_with_images_of",
     "with_absolute_paths",
+    "with_values",
 ]

@@ -334,6 +334,33 @@ def resolve(
     return Resolution(validate(document, document["name"]), notes, recipe=note is None)
 
 
+def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """Return an experiment with other values, by dotted key or by option (network, dataset, scheme, bits, optimizer).
+
+    As in `resolve`, an option also removes the keys that belong to the name it replaces.
+
+    Raises:
+        BnnError: A key or a name is unknown, or a value is invalid.
+
+    >>> with_values(resolve("lenet5").experiment, {"stages.0.epochs": 3, "scheme": "irnet"}).scheme.name
+    'irnet'
+    """
+    document = experiment.to_document()
+    choices = {key: value for key, value in values.items() if key in _KEYS}
+    for option, value in choices.items():
+        _, table = _KEYS[option]
+        if table:
+            catalog.find(table, value)
+    changes = unmet(experiment, choices)
+    if changes:
+        _choose(document, changes)
+        document = _renamed(document, experiment)
+    for key, value in values.items():
+        if key not in choices:
+            _override(document, key, value)
+    return validate(document, document["name"])
+
+
 def resolve_for_weights(network: str, *, overrides: Iterable[str] = (), **choices: Any) -> Resolution:
     """Return the experiment that `resolve` selects, for weights that a reference has trained.
 

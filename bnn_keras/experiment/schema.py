@@ -69,6 +69,16 @@ class Published(Table):
     float_top5: Percent | None = None
 
 
+class SweepConfig(Table):
+    """The grid that an experiment's source trains: values to try by dotted key, and trainings of each combination.
+
+    `bnnk sweep` trains it. `bnnk train` trains the experiment itself.
+    """
+
+    vary: Annotated[dict[str, Annotated[list[Any], pydantic.Field(min_length=1)]], pydantic.Field(min_length=1)]
+    seeds: Count = 1
+
+
 class PluginNote(Table):
     """A plugin that an experiment needs, and the digest of its files when the experiment was made."""
 
@@ -384,6 +394,7 @@ class Experiment(Table):
     source: SourceCode | None = None
     published: Published | None = None
     cost: str | None = None
+    sweep: SweepConfig | None = None
     plugins: list[PluginNote] | None = None
     network: pydantic.SerializeAsAny[NetworkConfig]
     scheme: pydantic.SerializeAsAny[SchemeConfig]

@@ -16,7 +16,7 @@ import tensorflow as tf
 from bnn_keras import catalog, files, runs
 from bnn_keras.build import annealing_of, percent
 from bnn_keras.counts import binary_variables
-from bnn_keras.errors import BnnError
+from bnn_keras.errors import BnnError, DivergedError
 from bnn_keras.experiment import SchemeConfig
 from bnn_keras.runs import Run
 from bnn_keras.schedules import Schedule
@@ -126,7 +126,7 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
         examples: Training images per epoch.
 
     Raises:
-        BnnError: The training diverged: a loss or a weight is not finite.
+        DivergedError: A loss or a weight is not finite.
     """
 
     def __init__(self, examples: int):
@@ -171,7 +171,8 @@ def _require_finite(model: tf.keras.Model, logs: Logs, epoch: int) -> None:
         values[f"the weight {variable.name}"] = np.abs(value).max()
     for name, value in values.items():
         if not math.isfinite(value):
-            raise BnnError(f"{name} is {value} in epoch {epoch + 1}; expected a finite number; lower the learning rate")
+            reason = f"{name} is {value} in epoch {epoch + 1}"
+            raise DivergedError(f"{reason}; expected a finite number; lower the learning rate")
 
 
 class StopBetweenSteps(tf.keras.callbacks.Callback):
@@ -223,11 +224,20 @@ class SaveRun(tf.keras.callbacks.Callback):
         state: State of the training at the start of the stage.
         stage: Index of the stage.
         steps: Steps per epoch.
+        after_epoch: Called with the row of `metrics.jsonl` after the checkpoint of its epoch.
     """
 
-    def __init__(self, run: Run, state: checkpoints.State, stage: int, steps: int):
+    def __init__(
+        self,
+        run: Run,
+        state: checkpoints.State,
+        stage: int,
+        steps: int,
+        after_epoch: Callable[[Mapping[str, Any]], object] = lambda row: None,
+    ):
         super().__init__()
         self.run = run
+        self.after_epoch = after_epoch
         self.state = state
         self.stage = stage
         self.steps = steps
@@ -237,8 +247,9 @@ class SaveRun(tf.keras.callbacks.Callback):
         """Write metrics, weights and checkpoint."""
         logs = logs or {}
         step = self.state.step + self.steps
-        row = {"stage": self.stage, "epoch": epoch + 1, "step": step, "first": self.first}
-        length = self.run.append_metrics({**row, **{name: float(value) for name, value in logs.items()}})
+        measured = {name: float(value) for name, value in logs.items()}
+        row = {"stage": self.stage, "epoch": epoch + 1, "step": step, "first": self.first, **measured}
+        length = self.run.append_metrics(row)
         self.first = False
         texts = self.run.texts()
         if logs["val_top1"] > self.state.best_top1:
@@ -248,6 +259,7 @@ class SaveRun(tf.keras.callbacks.Callback):
         self.state = dataclasses.replace(self.state, epoch=epoch + 1, step=step, best_top1=best, metrics_length=length)
         checkpoints.save(self.run, self.state, self.model, self.model.optimizer, texts)
         self.run.remove_replaced()
+        self.after_epoch(row)
 
 
 def save_weights(model: tf.keras.Model, run: Run, name: str, texts: Mapping[str, bytes]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def train(
     plain: bool = False,
     command: Sequence[str] = (),
     console: Console | None = None,
+    after_epoch: Callable[[Mapping[str, Any]], object] = lambda row: None,
 ) -> dict[str, Any]:
     """Train an experiment, or resume an interrupted training in the same directory.
 
@@ -90,6 +91,8 @@ def train(
         plain: Print plain lines instead of a progress bar.
         command: Command line to record in environment.json; `sys.argv` if empty.
         console: Console to show progress on; standard error if None.
+        after_epoch: Called with the row of metrics.jsonl after each epoch, when the run can be resumed from its end.
+            An exception ends the training.
 
     Returns:
         The content of result.json. A finished run is not trained again.
@@ -136,7 +139,7 @@ def train(
         start = Start.load(source) if source and not trained else None
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
         training = _Training(
-            run, experiment, hold_out(dataset, experiment), replicas, _console(console, replicas), plain
+            run, experiment, hold_out(dataset, experiment), replicas, _console(console, replicas), plain, after_epoch
         )
         networks = [training.build_network(stage) for stage in experiment.stages]
         started = {"start_from": training.start(networks[0], start)} if start else {}
@@ -262,6 +265,7 @@ class _Training:
     replicas: Replicas
     console: Console
     plain: bool
+    after_epoch: Callable[[Mapping[str, Any]], object]
 
     def build_network(self, stage: Stage) -> tf.keras.Model:
         """Build the network of a stage, with the distillation loss if the stage has a teacher.
@@ -413,7 +417,7 @@ class _Training:
         examples = min(steps * stage.batch_size, self.dataset.examples(self.dataset.info.train))
         images = self.experiment.best_chosen_on
         progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, images, self.plain)
-        save = SaveRun(self.run, state, index, steps)
+        save = SaveRun(self.run, state, index, steps, self.after_epoch)
         stop = StopBetweenSteps()
         try:
             model.fit(

@@ -40,7 +40,18 @@ def test_help_lists_commands_in_order_of_use():
     result = run_bnnk("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
-    about_runs = ["train", "evaluate", "predict", "import", "repair", "export", "benchmark", "reproduce"]
+    about_runs = [
+        "train",
+        "evaluate",
+        "predict",
+        "import",
+        "repair",
+        "export",
+        "benchmark",
+        "reproduce",
+        "sweep",
+        "plot",
+    ]
     assert commands == [*about_runs, "summary", "list", "show", "check", "doctor", "datasets", "plugin"]
 
 
