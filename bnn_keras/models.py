@@ -175,7 +175,10 @@ def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Ten
             f"{_shape(received)} in {received[-1]}: choose a teacher for the same data"
         )
     scale, shift = _normalisation_change(student, experiment)
-    return lambda images: model(images * tf.cast(scale, images.dtype) + tf.cast(shift, images.dtype), training=False)
+    order = 1 if student.data.channels == experiment.data.channels else -1
+    return lambda images: model(
+        images[..., ::order] * tf.cast(scale, images.dtype) + tf.cast(shift, images.dtype), training=False
+    )
 
 
 def _missing_teacher(directory: str) -> str:
@@ -193,7 +196,11 @@ def _shape(shape_and_classes: tuple[int, ...]) -> str:
 
 
 def _normalisation_change(student: Experiment, teacher: Experiment) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the scale and shift that convert the student's normalised images to the teacher's normalisation."""
-    mean, std = (tf.constant(values) for values in (student.data.mean, student.data.std))
+    """Return the scale and shift that convert the student's normalised images to the teacher's normalisation.
+
+    They apply to images whose channels are in the order of the teacher.
+    """
+    order = 1 if student.data.channels == teacher.data.channels else -1
+    mean, std = (tf.constant(values[::order]) for values in (student.data.mean, student.data.std))
     teacher_mean, teacher_std = (tf.constant(values) for values in (teacher.data.mean, teacher.data.std))
     return std / teacher_std, (mean - teacher_mean) / teacher_std

@@ -61,6 +61,15 @@ class Dropout(Options):
     """Share of quantized inputs that some layers drop in training"""
 
 
+class AlexNet(Dropout):
+    """Options of XNOR-Net's AlexNet."""
+
+    kernel_deviation: Positive = 2.0
+    """Standard deviation of initial kernels, times the number of weights of one output"""
+    dense_scales: Literal["ones", "uniform"] = "ones"
+    """Initial scales of batch norms of dense layers. `uniform`: from [0, 1), as PyTorch before 1.2 has them"""
+
+
 class Variant(Options):
     """Options of Bi-Real Net's network of 34 layers."""
 
@@ -310,7 +319,7 @@ NETWORKS = table(
         source="XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py",
         note="alexnet is XNOR-Net's AlexNet; the network that rethinking-bnn-optimization's README calls alexnet is "
         "binary_alexnet",
-        options=Dropout,
+        options=AlexNet,
         reference=ReferenceLayout(),
     ),
     _wide_resnet(1),

@@ -17,7 +17,8 @@ from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.experiment.schema import AugmentationConfig
 
-MAX_TRIES = 10  # of `crop = "random_area"`, as in torchvision's RandomResizedCrop
+MAX_TRIES = 10  # of the random boxes, as in torchvision's RandomResizedCrop and rethinking-bnn-optimization
+MIN_COVERED = 0.1  # share of the image in a box of `crop = "distorted_box"`, as in rethinking-bnn-optimization
 
 # Principal components of ImageNet's colours (Krizhevsky et al. 2012), with the values of fb.resnet.torch.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -75,6 +76,14 @@ def crop_for_training(image: LazyImage, experiment: Experiment, seed: tf.Tensor)
     corner_seed = _derive_seed(seed, _CROP)
     if augmentation.crop == "random":
         return crop_of_resized(image, experiment, functools.partial(random_corner, seed=corner_seed))
+    if augmentation.crop == "distorted_box":
+        channels = experiment.input_shape[-1]
+        box = distorted_box(image.size, channels, augmentation, corner_seed)
+        return tf.cond(
+            tf.reduce_all(box[2:] == image.size),
+            lambda: tf.cast(resize_for_evaluation(image, experiment), tf.float32),
+            lambda: resize_box(image, experiment, box),
+        )
     areas, aspects = sample_areas_and_aspects(augmentation, _derive_seed(seed, _AREA))
     return resize_box(image, experiment, random_area_box(image.size, areas, aspects, augmentation.aspect, corner_seed))
 
@@ -84,6 +93,32 @@ def random_corner(max_corner: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     # stateless_uniform draws integers with one bound for all elements only.
     corner = tf.random.stateless_uniform([2], seed) * tf.cast(max_corner + 1, tf.float32)
     return tf.minimum(tf.cast(corner, tf.int32), max_corner)
+
+
+def distorted_box(size: tf.Tensor, channels: int, augmentation: AugmentationConfig, seed: tf.Tensor) -> tf.Tensor:
+    """Return the box (top, left, height, width) of TensorFlow's sample_distorted_bounding_box for a whole image.
+
+    The box covers `MIN_COVERED` of the image or more. If `MAX_TRIES` tries fail, it is the whole image, which the
+    reference replaces by the crop of tests.
+
+    Args:
+        size: Height and width of the image, int32.
+        channels: Number of channels of the image.
+        augmentation: Sets `area` and `aspect`.
+        seed: Two int64. Equal seeds give equal boxes.
+
+    Source: rethinking-bnn-optimization, bnn_optimization/data/imagenet.py.
+    """
+    begin, box_size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.concat([size, [channels]], 0),
+        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed,
+        min_object_covered=MIN_COVERED,
+        aspect_ratio_range=augmentation.aspect,
+        area_range=augmentation.area,
+        max_attempts=MAX_TRIES,
+    )
+    return tf.concat([begin[:2], box_size[:2]], 0)
 
 
 def sample_areas_and_aspects(augmentation: AugmentationConfig, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

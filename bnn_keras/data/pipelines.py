@@ -24,6 +24,8 @@ Pair = tuple[tf.Tensor, tf.Tensor]
 def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function that maps pixels 0…255 to the network's inputs: (x / 255 − mean) / std, as float32.
 
+    With `data.channels = "bgr"`, the channels are reversed first.
+
     Example:
         >>> import bnn_keras
         >>> import tensorflow as tf
@@ -34,14 +36,19 @@ def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     """
     mean = tf.constant(experiment.data.mean, tf.float32)
     std = tf.constant(experiment.data.std, tf.float32)
-    return lambda images: (tf.cast(images, tf.float32) / 255 - mean) / std
+    return lambda images: (tf.cast(_in_order(experiment, images), tf.float32) / 255 - mean) / std
 
 
 def denormalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return the inverse of `normalise`: 255 · (x · std + mean), as float32."""
+    """Return the inverse of `normalise`: 255 · (x · std + mean), as float32, in RGB."""
     mean = tf.constant(experiment.data.mean, tf.float32)
     std = tf.constant(experiment.data.std, tf.float32)
-    return lambda images: 255 * (images * std + mean)
+    return lambda images: _in_order(experiment, 255 * (images * std + mean))
+
+
+def _in_order(experiment: Experiment, images: tf.Tensor) -> tf.Tensor:
+    """Convert images between RGB and the order of `data.channels`. It is its own inverse."""
+    return images[..., ::-1] if experiment.data.channels == "bgr" else images
 
 
 def steps_per_epoch(dataset: Dataset, stage: Stage, replicas: int = 1, static: bool = False) -> int:
@@ -140,7 +147,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Return augmented, normalised batches of the epochs `first_epoch` … `epochs` − 1, in sequence.
 
-    Each epoch contains every training image once, in a shuffle order that depends on (seed, epoch) only. A resumed
+    Each epoch contains every training image once, in a shuffle order that depends on (seed, epoch) only, or in the
+    order of the dataset with `data.shuffle = false`. A resumed
     training therefore sees the same batches as an uninterrupted one. Each input pipeline reads its own shard of this
     order: pipeline i of N reads the positions p with p mod N = i. A step sees the same images for any number of
     pipelines.
@@ -190,8 +198,10 @@ def training_batches(
         tf.random.set_seed(1)  # in this function's graph only; `shuffle` combines the global seed with its own
         epoch_seed = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
         shuffle_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
-        order = pairs.enumerate().shuffle(buffer_size, seed=shuffle_seed, reshuffle_each_iteration=False).take(used)
-        shard = order.shard(pipelines, context.input_pipeline_id)
+        order = pairs.enumerate()
+        if experiment.data.shuffle:
+            order = order.shuffle(buffer_size, seed=shuffle_seed, reshuffle_each_iteration=False)
+        shard = order.take(used).shard(pipelines, context.input_pipeline_id)
         batches = _batches(augmented_pairs(dataset, experiment, epoch, shard), batch_size, experiment, static)
         return batches.flat_map(_split_among(local_replicas)) if local_replicas > 1 else batches
 

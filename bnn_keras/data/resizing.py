@@ -12,7 +12,7 @@ from bnn_keras.experiment import Experiment
 
 RESIZE_RATIO = 256 / 224  # resized side / network's side if `data.resize` is not set
 
-# `data.interpolation` → (TensorFlow's name of the kernel, its radius in pixels).
+# `data.interpolation` with antialiasing → (TensorFlow's name of the kernel, its radius in pixels).
 _KERNELS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2)}
 
 
@@ -115,9 +115,10 @@ def resized_size(size: tf.Tensor, experiment: Experiment) -> tf.Tensor:
 def crop_of_resized(
     image: LazyImage, experiment: Experiment, choose_corner: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
-    """Resize an image to `resized_size` (antialiased) and crop the network's size from it.
+    """Resize an image to `resized_size` and crop the network's size from it.
 
-    Only the pixels that contribute to the crop are decoded and resized.
+    With antialiasing, only the pixels that contribute to the crop are decoded and resized. "tf1_bicubic" resizes the
+    whole image.
 
     Args:
         image: The image.
@@ -125,12 +126,16 @@ def crop_of_resized(
         choose_corner: Function that maps the largest possible corner (top, left), int32, to the corner of the crop.
 
     Returns:
-        Pixels 0…255 as float32, (height, width, channels).
+        Pixels 0…255 as float32, (height, width, channels). "tf1_bicubic" can exceed that range.
     """
     height, width, channels = experiment.input_shape
-    kernel, radius = _KERNELS[experiment.data.interpolation]
     crop_size = tf.constant([height, width])
     full_size = resized_size(image.size, experiment)
+    if experiment.data.interpolation == "tf1_bicubic":
+        resized = _tf1_bicubic(image.crop(image.full_box()), full_size)
+        corner = choose_corner(full_size - crop_size)
+        return tf.ensure_shape(_slice(resized, tf.concat([corner, crop_size], 0)), [height, width, channels])
+    kernel, radius = _KERNELS[experiment.data.interpolation]
     scale = tf.cast(full_size, tf.float32) / tf.cast(image.size, tf.float32)
     corner = choose_corner(full_size - crop_size)
     # The crop's box in the original image, enlarged by the pixels that the resize kernel reads around it.
@@ -148,15 +153,39 @@ def crop_of_resized(
 
 
 def resize_box(image: LazyImage, experiment: Experiment, box: tf.Tensor) -> tf.Tensor:
-    """Crop a box (top, left, height, width) and resize it to the network's size (antialiased).
+    """Crop a box (top, left, height, width) and resize it to the network's size.
 
     Returns:
-        Pixels 0…255 as float32, (height, width, channels).
+        Pixels 0…255 as float32, (height, width, channels). "tf1_bicubic" can exceed that range.
     """
     height, width, channels = experiment.input_shape
     method = experiment.data.interpolation
+    if method == "tf1_bicubic":
+        return tf.ensure_shape(_tf1_bicubic(image.crop(box), [height, width]), [height, width, channels])
     resized = tf.image.resize(image.crop(box), [height, width], method, antialias=True)
     return tf.ensure_shape(tf.clip_by_value(resized, 0.0, 255.0), [height, width, channels])
+
+
+def _tf1_bicubic(pixels: tf.Tensor, size: tf.Tensor | list[int]) -> tf.Tensor:
+    """Resize pixels as TensorFlow 1's `tf.image.resize_bicubic`: output pixel i is at i · (input size / output size).
+
+    Source: rethinking-bnn-optimization, bnn_optimization/data/imagenet.py.
+    """
+    return tf.raw_ops.ResizeBicubic(images=pixels[None], size=size, align_corners=False, half_pixel_centers=False)[0]
+
+
+def shares_box(image: LazyImage, experiment: Experiment) -> tf.Tensor:
+    """Return the box in the centre of an image that `data.crop_first` cuts out for tests.
+
+    Its sides are the share network's side / `data.resize` (by default 224/256) of the image's shorter side, rounded
+    down. Odd margins are larger on top and on the left.
+
+    Source: rethinking-bnn-optimization, bnn_optimization/data/imagenet.py.
+    """
+    sides, resize = experiment.input_shape[:2], experiment.data.resize
+    shares = tf.constant([side / resize if resize else 1 / RESIZE_RATIO for side in sides], tf.float32)
+    box_size = tf.maximum(tf.cast(shares * tf.cast(tf.reduce_min(image.size), tf.float32), tf.int32), 1)
+    return tf.concat([(image.size - box_size + 1) // 2, box_size], 0)
 
 
 def centre_box(image: LazyImage, experiment: Experiment) -> tf.Tensor:
@@ -173,16 +202,19 @@ def resize_for_evaluation(image: LazyImage, experiment: Experiment) -> tf.Tensor
     """Bring an image to the network's size without augmentation.
 
     The shorter side is resized and the centre is cropped: to `resized_size` if the dataset's images differ in size, and
-    to the network's size if they all have one. With `data.keep_aspect = false`, both sides are resized.
+    to the network's size if they all have one. With `data.keep_aspect = false`, both sides are resized. With
+    `data.crop_first`, the centre is cropped first (`shares_box`).
 
     Returns:
-        Pixels 0…255 as uint8, (height, width, channels).
+        Pixels 0…255 as uint8, (height, width, channels); with "tf1_bicubic" as float32, neither clipped nor rounded.
     """
-    if experiment.data.row.input_shape[0] is None:
+    if experiment.data.row.input_shape[0] is None and experiment.data.crop_first:
+        pixels = resize_box(image, experiment, shares_box(image, experiment))
+    elif experiment.data.row.input_shape[0] is None:
         pixels = crop_of_resized(image, experiment, lambda max_corner: max_corner // 2)
     else:
         pixels = resize_box(image, experiment, centre_box(image, experiment))
-    return tf.cast(tf.round(pixels), tf.uint8)
+    return pixels if experiment.data.interpolation == "tf1_bicubic" else tf.cast(tf.round(pixels), tf.uint8)
 
 
 def resize_and_crop(image: tf.Tensor, experiment: Experiment) -> tf.Tensor:
@@ -194,7 +226,7 @@ def resize_and_crop(image: tf.Tensor, experiment: Experiment) -> tf.Tensor:
             `data.resize`, else to the network's size; the centre is cropped.
 
     Returns:
-        Pixels 0…255 as uint8, (height, width, channels).
+        Pixels 0…255 as uint8, (height, width, channels); with "tf1_bicubic" as float32, unless returned unchanged.
 
     Raises:
         BnnError: `data.resize` is smaller than the network's size.

@@ -150,7 +150,10 @@ class _Reader:
         if image.shape[:2] != (height, width):
             self._other_sizes += 1
             self._first_other = self._first_other or f"{name!r} ({image.shape[0]} × {image.shape[1]})"
-        return [(name, np.asarray(resize_and_crop(image, self._experiment)))]
+        pixels = np.asarray(resize_and_crop(image, self._experiment))
+        if pixels.dtype != np.uint8:  # floats stand for images that are normalised
+            pixels = normalise(self._experiment)(pixels).numpy()
+        return [(name, pixels)]
 
     def _read_array(self, name: str, array: Any) -> Iterable[tuple[str, np.ndarray]]:
         return _named(name, self._checked(name, np.asarray(array)))

@@ -158,7 +158,7 @@ def _reset_dataset(document: Document, row: catalog.DatasetRow | None, network: 
     """
     data = document["data"]
     source = data.get("like", data["name"])
-    before = {key: data.pop(key, None) for key in ("like", "examples", "max_damaged", "shape", "classes")}
+    before = {key: data.pop(key, None) for key in ("like", "examples", "max_damaged", "shape", "classes", "channels")}
     if row is None:
         kept = {key: before[key] for key in ("shape", "classes") if before[key]}
         return {"data.like": source, **{f"data.{key}": value for key, value in kept.items()}}
@@ -402,11 +402,11 @@ def resolve_with_images_of(
     return dataclasses.replace(resolution, note=f"{resolution.note}; {note}" if resolution.note else note)
 
 
-def _normalization_of(experiment: Experiment, other: Experiment) -> dict[str, list[float]]:
-    """Return mean and deviation of an experiment by their keys; nothing if images of the other have other channels."""
+def _normalization_of(experiment: Experiment, other: Experiment) -> dict[str, Any]:
+    """Return mean, deviation and channels by their keys; nothing if images of the other have another number."""
     data, channels = experiment.data, (1, other.input_shape[-1])
     fits = len(data.mean) in channels and len(data.std) in channels
-    return {"data.mean": data.mean, "data.std": data.std} if fits else {}
+    return {"data.mean": data.mean, "data.std": data.std, "data.channels": data.channels} if fits else {}
 
 
 def _as_overrides(values: Mapping[str, Any]) -> list[str]:

@@ -167,7 +167,9 @@ class AugmentationConfig(Table):
 
     `crop = "random"` cuts the network's size at a random position out of the image resized to `data.resize`.
     `crop = "random_area"` cuts a random part with a share `area` of the pixels and width / height in `aspect`, and
-    resizes it to the network's size. Without `crop`, the center is cut out if image sizes differ.
+    resizes it to the network's size. `crop = "distorted_box"` does the same with the boxes of TensorFlow's
+    `sample_distorted_bounding_box`, which are smaller on average. Without `crop`, the center is cut out if image sizes
+    differ.
 
     `pad` adds pixels on every side and cuts the image's own size out at a random position: a shift by up to `pad`
     pixels. `flip` mirrors images with probability 1/2. `brightness`, `contrast`, `saturation` and `hue` jitter colors,
@@ -175,7 +177,7 @@ class AugmentationConfig(Table):
     colors.
     """
 
-    crop: Literal["random", "random_area"] | None = None
+    crop: Literal["random", "random_area", "distorted_box"] | None = None
     area: Range = pydantic.Field([0.08, 1.0])
     aspect: Range = pydantic.Field([3 / 4, 4 / 3])
     pad: Annotated[int, pydantic.Field(ge=0)] = 0
@@ -210,6 +212,8 @@ def _held_out(value: Any) -> Any:
 class DataConfig(Table):
     """The dataset, and the normalization (x / 255 − mean) / std, with one value or one per channel.
 
+    With `channels = "bgr"`, the network receives blue, green and red, and `mean` and `std` have this order.
+
     `shape` (height, width, channels; 0 if sizes differ) and `classes` describe a dataset outside of the catalog;
     --dataset sets them. The name "fake" generates images with the shape and classes of the dataset `like`: `examples`
     images, by default two batches.
@@ -219,7 +223,11 @@ class DataConfig(Table):
     epoch is chosen on the test images, as in most papers, so that its accuracy is higher than on new images.
 
     If image sizes differ, the shorter side is resized to `resize` pixels (by default 256/224 of the network's size), or
-    both sides with `keep_aspect = false`, and the center is cut out.
+    both sides with `keep_aspect = false`, and the center is cut out. With `crop_first`, the same share of the original
+    image is cut out in tests, and then resized. `interpolation = "tf1_bicubic"` is the bicubic resize of TensorFlow 1:
+    without antialiasing and half-pixel centers; its values are neither clipped nor rounded.
+
+    With `shuffle = false`, every epoch reads the training images in the same order, that of the dataset.
 
     `max_damaged`, of "image_folder", is the largest number of damaged images to leave out of each split.
     """
@@ -235,7 +243,10 @@ class DataConfig(Table):
     std: list[Positive]
     resize: Count | None = None
     keep_aspect: bool = True
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop_first: bool = False
+    interpolation: Literal["bilinear", "bicubic", "tf1_bicubic"] = "bilinear"
+    channels: Literal["rgb", "bgr"] = "rgb"
+    shuffle: bool = True
     augmentation: AugmentationConfig | None = None
 
     @pydantic.field_validator("name")

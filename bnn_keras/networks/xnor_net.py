@@ -125,6 +125,8 @@ def alexnet(
     dropout: float = 0.5,
     filters: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256),
     units: tuple[int, int] = (4096, 4096),
+    kernel_deviation: float = 2.0,
+    dense_scales: str = "ones",
 ) -> tf.Tensor:
     """Build XNOR-Net's AlexNet: five convolutions and three dense layers, all but the first and the last binary.
 
@@ -138,16 +140,23 @@ def alexnet(
         dropout: Fraction of the inputs of the second and the third dense layer to drop.
         filters: Number of filters of each convolution.
         units: Number of units of each dense layer except the last.
+        kernel_deviation: Standard deviation of initial kernels, times the number of weights of one output.
+        dense_scales: Initial scales of the batch norms of dense layers: "ones", or "uniform" in [0, 1).
 
     Returns:
         Logits, (batch, classes).
 
     Source: XNOR-Net-PyTorch, ImageNet/networks/model_list/alexnet.py; initial weights: ImageNet/networks/main.py, whose
-        standard deviation is 2 / fan-in, not its square root.
+        standard deviation is 2 / fan-in (1 / fan-in from commit 119050f to ab4c0b4), not its square root. It sets the
+        scales of batch norms of maps to one, and leaves those of vectors to PyTorch, which drew them from [0, 1) before
+        version 1.2.
     """
 
+    def scales() -> Any:
+        return "ones" if dense_scales == "ones" else tf.keras.initializers.RandomUniform(0, 1)
+
     def initializers(fan_in: int) -> dict[str, Any]:
-        return torch_default(fan_in) | normal(2 / fan_in)
+        return torch_default(fan_in) | normal(kernel_deviation / fan_in)
 
     def block(x: tf.Tensor, index: int, channels: int, size: int) -> tf.Tensor:
         name, fan_in = f"features.{index}", size**2 * x.shape[-1]
@@ -157,7 +166,7 @@ def alexnet(
 
     def dense_block(x: tf.Tensor, index: int, features: int, drop: float = 0.0) -> tf.Tensor:
         name = f"classifier.{index}"
-        x = _batch_norm(x, f"{name}.bn")
+        x = _batch_norm(x, f"{name}.bn", gamma_initializer=scales())
         x = scheme.dense(features, dropout=drop, name=f"{name}.linear", **initializers(x.shape[-1]))(x)
         return scheme.activation(x, f"{name}.relu", "relu")
 
@@ -175,6 +184,6 @@ def alexnet(
     x = layers.Flatten(name="flatten")(x)
     x = dense_block(x, 0, units[0])
     x = dense_block(x, 1, units[1], dropout)
-    x = TorchBatchNormalization(epsilon=1e-3, name="classifier.2")(x)
+    x = TorchBatchNormalization(epsilon=1e-3, name="classifier.2", gamma_initializer=scales())(x)
     x = Dropout(dropout, name="classifier.3")(x) if dropout else x
     return layers.Dense(classes, name="classifier.4", **initializers(units[1]))(x)

@@ -11,13 +11,14 @@ from bnn_keras.data.augmentation import (
     augment,
     check_augmentation,
     crop_for_training,
+    distorted_box,
     jitter_colours,
     random_area_box,
     random_corner,
     sample_areas_and_aspects,
     sample_colour_factors,
 )
-from bnn_keras.data.resizing import lazy_image
+from bnn_keras.data.resizing import lazy_image, resize_for_evaluation
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.experiment.schema import AugmentationConfig
@@ -253,6 +254,79 @@ def test_random_area_is_resized_box(monkeypatch):
     expected = tf.image.resize(image[11:161, 23:273], (224, 224), antialias=True)
     crop = crop_for_training(lazy_image(tf.constant(image), 3), experiment, seed_of(0))
     np.testing.assert_allclose(crop, expected, atol=1e-3)
+
+
+DISTORTED = AugmentationConfig(crop="distorted_box")
+
+
+def tensorflows_box(size, seed):
+    """Return the box of TensorFlow's stateless operation with the reference's arguments."""
+    begin, box_size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        [*size, 3], [[[0, 0, 1, 1]]], seed, 0.1, [3 / 4, 4 / 3], [0.08, 1.0], 10, use_image_if_no_bounding_boxes=True
+    )
+    return [*begin.numpy()[:2], *box_size.numpy()[:2]]
+
+
+def test_distorted_box_equals_tensorflows():
+    boxes = [distorted_box(tf.constant([300, 410]), 3, DISTORTED, seed_of(index)).numpy() for index in range(20)]
+    assert np.array_equal(boxes, [tensorflows_box((300, 410), seed_of(index)) for index in range(20)])
+    assert len({tuple(box) for box in boxes}) == 20
+
+
+@pytest.mark.parametrize("size", [(300, 410), (20, 400)])
+def test_distorted_box_is_resized_as_tensorflow_1_does(size):
+    """In an image of 1 : 20, every try fails, and the crop of tests is taken."""
+    experiment = with_augmentation("resnet18", crop="distorted_box")
+    data = experiment.data.model_copy(update={"interpolation": "tf1_bicubic", "crop_first": True})
+    experiment = experiment.model_copy(update={"data": data})
+    image = lazy_image(tf.constant(noise(*size)), 3)
+    box = tensorflows_box(size, augmentation._derive_seed(seed_of(3), augmentation._CROP))
+    found = crop_for_training(image, experiment, seed_of(3))
+    if box == [0, 0, *size]:
+        expected = resize_for_evaluation(image, experiment)
+    else:
+        expected = tf.compat.v1.image.resize_bicubic(image.crop(tf.constant(box))[None], [224, 224])[0]
+    assert (box == [0, 0, *size]) == (size == (20, 400))
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.slow
+def test_areas_of_distorted_boxes_are_those_of_tensorflow_1():
+    """Areas of 10⁵ boxes: TensorFlow 1's operation and ours, and torchvision's, which are larger."""
+    size, draws = tf.constant([375, 500]), 100_000
+
+    def ours(index):
+        return distorted_box(size, 3, DISTORTED, tf.stack([index, index + 1]))[2:]
+
+    def legacy(index):
+        _, box_size, _ = tf.raw_ops.SampleDistortedBoundingBoxV2(
+            image_size=[375, 500, 3],
+            bounding_boxes=[[[0.0, 0.0, 1.0, 1.0]]],
+            min_object_covered=0.1,
+            seed=1,
+            seed2=2,
+            aspect_ratio_range=[3 / 4, 4 / 3],
+            area_range=[0.08, 1.0],
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return box_size[:2]
+
+    def torchvisions(index):
+        areas, aspects = sample_areas_and_aspects(DISTORTED, tf.stack([index, index + 1]))
+        return random_area_box(size, areas, aspects, DISTORTED.aspect, tf.stack([index, index + 2]))[2:]
+
+    def areas(box_size):
+        sizes = tf.data.Dataset.range(draws).map(box_size, num_parallel_calls=2).batch(draws)
+        (sizes,) = sizes.as_numpy_iterator()
+        return sizes.prod(1) / (375 * 500)
+
+    found, expected, others = map(areas, (ours, legacy, torchvisions))
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.005)
+    quantiles = np.linspace(0.05, 0.95, 19)
+    assert np.quantile(found, quantiles) == pytest.approx(np.quantile(expected, quantiles), abs=0.01)
+    assert (found.mean(), (found < 0.25).mean()) == pytest.approx((0.39, 0.33), abs=0.015)
+    assert (others.mean(), (others < 0.25).mean()) == pytest.approx((0.43, 0.25), abs=0.015)
 
 
 def test_random_crop_is_crop_of_resized_image(monkeypatch):

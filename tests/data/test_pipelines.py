@@ -103,6 +103,21 @@ def test_normalise_equals_formula(experiment):
     np.testing.assert_allclose(denormalise(experiment)(normalised), pixels, atol=1e-3)
 
 
+def test_bgr_reverses_the_channels():
+    experiment = resolve("resnet20", overrides=["data.channels=bgr", "data.mean=[0.1,0.2,0.3]"]).experiment
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    expected = (pixels[..., ::-1] / 255 - [0.1, 0.2, 0.3]) / experiment.data.std
+    inputs = normalise(experiment)(pixels)
+    np.testing.assert_allclose(inputs, expected, atol=1e-5)
+    np.testing.assert_allclose(denormalise(experiment)(inputs), pixels, atol=1e-3)
+
+
+def test_without_shuffle_every_epoch_has_the_order_of_the_dataset(dataset, experiment):
+    experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"shuffle": False})})
+    labels = labels_of(epochs_of(dataset, experiment, 8, 0, 2))
+    assert [label for batch in labels for label in batch] == 2 * list(range(40))
+
+
 def test_epoch_contains_each_image_once(digits, experiment):
     batches = list(epochs_of(digits, experiment, 128, 0, 2))
     assert [len(labels) for _, labels in batches] == ([128] * 31 + [32]) * 2

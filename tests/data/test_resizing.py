@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from bnn_keras.data import resize_and_crop
-from bnn_keras.data.resizing import crop_of_resized, lazy_image, resized_size
+from bnn_keras.data.resizing import crop_of_resized, lazy_image, resize_for_evaluation, resized_size
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 
@@ -111,3 +111,36 @@ def test_resize_must_not_be_smaller_than_network():
     message = r"data.resize = 200 is smaller than the network's input of 224 × 224 pixels, .*; set it to 224 or more"
     with pytest.raises(BnnError, match=message):
         resize_and_crop(tf.constant(photograph(300, 400)), imagenet(resize=200))
+
+
+TF1 = {"interpolation": "tf1_bicubic", "crop_first": True, "resize": 256}
+
+
+@pytest.mark.parametrize("size", [(300, 410), (410, 301), (224, 224)])
+def test_crop_first_and_tf1_bicubic_equal_the_reference(size):
+    """The evaluation of rethinking-bnn-optimization, written from its formulas with TensorFlow's own resize."""
+    data = tf.io.encode_jpeg(photograph(*size), quality=90)
+    side = int(np.float32(0.875) * np.float32(min(size)))
+    top, left = ((length - side + 1) // 2 for length in size)
+    pixels = tf.io.decode_jpeg(data).numpy()[top : top + side, left : left + side]
+    expected = tf.compat.v1.image.resize_bicubic(pixels[None], [224, 224])[0]
+    found = resize_for_evaluation(lazy_image(data, 3), imagenet(**TF1))
+    assert found.dtype == tf.float32
+    assert np.array_equal(found, expected)
+
+
+def test_tf1_bicubic_is_not_clipped():
+    edge = np.zeros((64, 64, 3), np.uint8)
+    edge[:, 32:] = 255
+    resized = resize_for_evaluation(lazy_image(tf.constant(edge), 3), imagenet(**TF1)).numpy()
+    assert resized.min() < 0
+    assert resized.max() > 255
+
+
+def test_tf1_bicubic_crop_of_resized_image_is_part_of_it():
+    image = photograph(300, 410)
+    expected = tf.compat.v1.image.resize_bicubic(image[None], [256, 350])[0, 5:229, 7:231]
+    found = crop_of_resized(
+        lazy_image(tf.constant(image), 3), imagenet(**TF1, augmentation=None), lambda _: tf.constant([5, 7])
+    )
+    assert np.array_equal(found, expected)

@@ -7,11 +7,12 @@ import pytest
 import tensorflow as tf
 from helpers import small_network
 
-from bnn_keras import catalog
+from bnn_keras import catalog, schemes
 from bnn_keras.build import build_model, build_network, build_scheme
 from bnn_keras.counts import binary_variables, count
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
+from bnn_keras.networks import xnor_net
 
 
 def uniform(limit):
@@ -423,3 +424,19 @@ def test_unknown_options_are_rejected(key, message):
 def test_larq_zoo_networks_need_the_zoo_scheme(network, scheme):
     with pytest.raises(BnnError, match=f"network '{network}' and scheme '{scheme}' do not go together"):
         resolve(network, scheme=scheme)
+
+
+def test_initial_weights_of_alexnet_as_of_2017():
+    """Kernels from N(0, (1/n)²); PyTorch before 1.2 draws the scales of batch norms of vectors from [0, 1)."""
+    images = tf.keras.Input((67, 67, 3))
+    sizes = {"filters": (8, 8, 8, 8, 8), "units": (64, 64)}
+    logits = xnor_net.alexnet(schemes.xnor(), images, 10, **sizes, kernel_deviation=1.0, dense_scales="uniform")
+    model = tf.keras.Model(images, logits)
+    kernel = model.get_layer("features.6.conv").kernel.numpy()
+    assert kernel.std() == pytest.approx(1 / (9 * 8), rel=0.15)
+    assert np.all(model.get_layer("features.6.bn").gamma == 1)
+    for name in ("classifier.0.bn", "classifier.1.bn", "classifier.2"):
+        gamma = model.get_layer(name).gamma.numpy()
+        assert gamma.min() >= 0
+        assert gamma.max() < 1
+        assert len(set(gamma)) > 1
