@@ -174,6 +174,11 @@ def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Ten
             f"teacher {name!r} takes images {_shape(expected)} in {expected[-1]} classes; the student has "
             f"{_shape(received)} in {received[-1]}: choose a teacher for the same data"
         )
+    if student.data.mean_image or experiment.data.mean_image:
+        raise BnnError(
+            f"teacher {name!r} and its student must normalize images without data.mean_image; choose another teacher, "
+            "or leave data.mean_image out"
+        )
     scale, shift = _normalisation_change(student, experiment)
     order = 1 if student.data.channels == experiment.data.channels else -1
     return lambda images: model(

@@ -10,6 +10,7 @@ Evaluation, export and reports read a training from its run directory only:
     plugins/             copies of the plugins it was trained with, for reference; nothing runs them
     weights.h5           latent weights after the last epoch
     weights_best.h5      latent weights after the best epoch
+    mean_image.npy       the mean image that is subtracted from images, if the experiment has one
     result.json          accuracies and times, written when the training is finished
 
 Files are written atomically (`bnn_keras.files`). The two files of weights begin with digests of their content and of
@@ -22,6 +23,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -44,6 +46,7 @@ PLUGINS = "plugins"
 WEIGHTS = "weights.h5"
 BEST_WEIGHTS = "weights_best.h5"
 RESULT = "result.json"
+MEAN_IMAGE = "mean_image.npy"
 LOCK = ".lock"
 
 TEXTS = (EXPERIMENT, ENVIRONMENT, METRICS)  # of which each checkpoint holds a copy
@@ -54,7 +57,19 @@ _DESCRIPTIONS = (EXPERIMENT, ENVIRONMENT)  # files that readers of the weights n
 _STARTED = (EXPERIMENT, METRICS, CHECKPOINTS, WEIGHTS, BEST_WEIGHTS, RESULT)  # any of these makes a folder a run
 _METRICS_KEYS = ("stage", "epoch", "step", "first", "val_top1", "val_top5", "seconds", "images_per_second")
 
-CONTENTS = (EXPERIMENT, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, PLUGINS, WEIGHTS, BEST_WEIGHTS, RESULT, LOCK)
+CONTENTS = (
+    EXPERIMENT,
+    ENVIRONMENT,
+    METRICS,
+    CHECKPOINTS,
+    TENSORBOARD,
+    PLUGINS,
+    WEIGHTS,
+    BEST_WEIGHTS,
+    RESULT,
+    MEAN_IMAGE,
+    LOCK,
+)
 
 
 def default_directory(experiment: Experiment) -> Path:
@@ -156,13 +171,50 @@ class Run:
         text = self._text(EXPERIMENT)
         try:
             # Paths in runs of earlier versions are relative to the folder of the command.
-            return parse(text, str(self / EXPERIMENT), Path.cwd())
+            experiment = parse(text, str(self / EXPERIMENT), Path.cwd())
         except MissingPluginError as error:
             raise MissingPluginError(
                 f"{error}; the run keeps a copy for reference in {str(self / PLUGINS)!r}"
             ) from error
         except BnnError as error:
             raise BnnError(f"{error}; {self.cure}") from error
+        return experiment.with_mean_image(self._read_mean_image) if experiment.data.mean_image else experiment
+
+    def _read_mean_image(self) -> Any:
+        """Read the mean image after verifying its digest.
+
+        Raises:
+            BnnError: It is missing, or does not match the digest in environment.json.
+        """
+        import numpy as np  # here, because it slows down commands that do not need it
+
+        try:
+            content = (self / MEAN_IMAGE).read_bytes()
+            if _digest(content) != self.environment.get("mean_image"):
+                raise ValueError(f"it does not match its digest in {ENVIRONMENT}")
+            return np.load(io.BytesIO(content), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BnnError(
+                f"cannot read {str(self / MEAN_IMAGE)!r} ({reason}); restore it from a backup, or from the file that "
+                f"data.mean_image in {EXPERIMENT} names, as a .npy file"
+            ) from error
+
+    def write_mean_image(self, experiment: Experiment) -> dict[str, str]:
+        """Write the mean image of an experiment, if it has one.
+
+        Returns:
+            The entry of environment.json with its digest; nothing without a mean image.
+        """
+        if experiment.data.mean_image is None:
+            return {}
+        import numpy as np  # here, because it slows down commands that do not need it
+
+        stream = io.BytesIO()
+        np.save(stream, experiment.mean_image)
+        with files.replacing(self / MEAN_IMAGE) as temporary:
+            temporary.write_bytes(stream.getvalue())
+        return {"mean_image": _digest(stream.getvalue())}
 
     @property
     def environment(self) -> dict[str, Any]:

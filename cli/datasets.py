@@ -1,10 +1,12 @@
-"""Commands `datasets prepare`, `datasets list`, `datasets show` and `datasets check`."""
+"""Commands `datasets prepare`, `datasets list`, `datasets show`, `datasets mean` and `datasets check`."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from bnn_keras import catalog
+from bnn_keras import catalog, files
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.experiment import resolve
@@ -90,7 +92,7 @@ def show(
     """
     location = DataLocation(data_dir, manual_dir)
     with quiet_tensorflow():
-        from bnn_keras.data import open_data, open_dataset
+        from bnn_keras.data import open_data, open_dataset, with_mean_image
         from bnn_keras.data.grid import draw_grid
         from bnn_keras.data.readers import decoding
     resolution = None
@@ -103,9 +105,39 @@ def show(
     else:
         dataset = open_dataset(name, location)
     with decoding(name):
-        draw_grid(dataset, output, resolution.experiment if resolution else None)
+        draw_grid(dataset, output, with_mean_image(resolution.experiment) if resolution else None)
     print_line(f"{name} → {output}")
     print_line(f"{len(dataset.labels):,} classes: {', '.join(dataset.labels)}")
+
+
+@datasets.command()
+@click.argument("name", metavar="NAME")
+@click.option("--output", "-o", default="mean.npy", show_default=True, metavar="FILE.npy", help="File to write.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Height and width of the mean image, if images differ in size.",
+)
+@click.option(
+    "--channels", type=click.Choice(["rgb", "bgr"]), default="rgb", show_default=True, help="Order of the channels."
+)
+@options.data_location
+def mean(name: str, output: str, size: int, channels: str, data_dir: str | None, manual_dir: str | None) -> None:
+    """Write the mean of all training images of dataset NAME, for `data.mean_image`."""
+    with quiet_tensorflow():
+        import numpy as np
+
+        from bnn_keras.data import mean_image_of, open_dataset
+        from bnn_keras.data.readers import decoding
+    dataset = open_dataset(name, DataLocation(data_dir, manual_dir))
+    with decoding(name):
+        array = mean_image_of(dataset, size, channels)
+    path = Path(output)
+    with files.replacing(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array)
+    print_line(f"{name} → {path}: {' × '.join(map(str, array.shape))}, {channels.upper()}")
 
 
 @datasets.command()

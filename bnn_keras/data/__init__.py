@@ -12,6 +12,7 @@ from bnn_keras.data.datasets import (
     open_test_data,
     training_examples,
 )
+from bnn_keras.data.mean_image import check_mean_image, mean_image_of, read_mean_image, with_mean_image
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
 from bnn_keras.data.records import check_labels, check_record, record_of
 from bnn_keras.data.resizing import resize_and_crop
@@ -21,6 +22,7 @@ __all__ = [
     "Dataset",
     "available_data",
     "check_labels",
+    "check_mean_image",
     "check_record",
     "describe",
     "evaluation_batches",
@@ -29,14 +31,17 @@ __all__ = [
     "find_dataset",
     "hold_out",
     "image_batches",
+    "mean_image_of",
     "normalise",
     "open_data",
     "open_dataset",
     "open_test_data",
     "prediction_batch",
+    "read_mean_image",
     "record_of",
     "resize_and_crop",
     "steps_per_epoch",
     "training_batches",
     "training_examples",
+    "with_mean_image",
 ]

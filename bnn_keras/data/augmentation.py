@@ -88,6 +88,16 @@ def crop_for_training(image: LazyImage, experiment: Experiment, seed: tf.Tensor)
     return resize_box(image, experiment, random_area_box(image.size, areas, aspects, augmentation.aspect, corner_seed))
 
 
+def random_corner_of_crop(max_corner: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Return the corner that `crop = "random"` takes with the seed of an image."""
+    return random_corner(max_corner, _derive_seed(seed, _CROP))
+
+
+def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirror an image, with probability 1/2, as `flip` does with the seed of an image."""
+    return tf.image.stateless_random_flip_left_right(image, _derive_seed(seed, _FLIP))
+
+
 def random_corner(max_corner: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Sample a corner (top, left) uniformly from (0, 0) to `max_corner` inclusive, int32."""
     # stateless_uniform draws integers with one bound for all elements only.
@@ -184,7 +194,7 @@ def augment(image: tf.Tensor, experiment: Experiment, seed: tf.Tensor) -> tf.Ten
     if augmentation.pad:
         image = pad_and_crop(image, augmentation.pad, augmentation.padding, seed)
     if augmentation.flip:
-        image = tf.image.stateless_random_flip_left_right(image, _derive_seed(seed, _FLIP))
+        image = random_flip(image, seed)
     amounts = {name: amount for name in COLOUR_CHANGES if (amount := getattr(augmentation, name))}
     if amounts:
         factors = sample_colour_factors(amounts, _derive_seed(seed, _COLOUR))

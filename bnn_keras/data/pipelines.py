@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bnn_keras.data.augmentation import augment, check_augmentation, crop_for_training
 from bnn_keras.data.datasets import Dataset
+from bnn_keras.data.mean_image import central_mean, move_mean
 from bnn_keras.data.resizing import lazy_image, resize_for_evaluation
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
@@ -24,7 +25,8 @@ Pair = tuple[tf.Tensor, tf.Tensor]
 def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function that maps pixels 0…255 to the network's inputs: (x / 255 − mean) / std, as float32.
 
-    With `data.channels = "bgr"`, the channels are reversed first.
+    With `data.channels = "bgr"`, the channels are reversed first. With `data.mean_image`, x is the image less the
+    centre of the mean image.
 
     Example:
         >>> import bnn_keras
@@ -36,14 +38,19 @@ def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     """
     mean = tf.constant(experiment.data.mean, tf.float32)
     std = tf.constant(experiment.data.std, tf.float32)
-    return lambda images: (tf.cast(_in_order(experiment, images), tf.float32) / 255 - mean) / std
+    central = central_mean(experiment)
+    if central is None:
+        return lambda images: (tf.cast(_in_order(experiment, images), tf.float32) / 255 - mean) / std
+    return lambda images: ((tf.cast(_in_order(experiment, images), tf.float32) - central) / 255 - mean) / std
 
 
 def denormalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return the inverse of `normalise`: 255 · (x · std + mean), as float32, in RGB."""
     mean = tf.constant(experiment.data.mean, tf.float32)
     std = tf.constant(experiment.data.std, tf.float32)
-    return lambda images: _in_order(experiment, 255 * (images * std + mean))
+    central = central_mean(experiment)
+    added = 0.0 if central is None else central
+    return lambda images: _in_order(experiment, 255 * (images * std + mean) + added)
 
 
 def _in_order(experiment: Experiment, images: tf.Tensor) -> tf.Tensor:
@@ -112,7 +119,7 @@ def augmented_pairs(
         seed = tf.random.experimental.stateless_fold_in(epoch_seed, index)
         if crops:
             image = crop_for_training(lazy_image(image, channels), experiment, seed)
-        return augment(image, experiment, seed), label
+        return move_mean(augment(image, experiment, seed), experiment, seed), label
 
     return indexed_pairs.map(augment_pair, tf.data.AUTOTUNE)
 

@@ -158,7 +158,10 @@ def _reset_dataset(document: Document, row: catalog.DatasetRow | None, network: 
     """
     data = document["data"]
     source = data.get("like", data["name"])
-    before = {key: data.pop(key, None) for key in ("like", "examples", "max_damaged", "shape", "classes", "channels")}
+    before = {
+        key: data.pop(key, None)
+        for key in ("like", "examples", "max_damaged", "shape", "classes", "channels", "mean_image")
+    }
     if row is None:
         kept = {key: before[key] for key in ("shape", "classes") if before[key]}
         return {"data.like": source, **{f"data.{key}": value for key, value in kept.items()}}
@@ -393,7 +396,7 @@ def resolve_with_images_of(
     needed = {"network.rotated": other.network.rotated, **_normalization_of(other, resolution.experiment)}
     before = resolution.experiment.flat()
     set_by_user = {key for key, _ in map(parse_override, overrides)}
-    changed = {key: value for key, value in needed.items() if before[key] != value and key not in set_by_user}
+    changed = {key: value for key, value in needed.items() if before.get(key) != value and key not in set_by_user}
     if not changed:
         return resolution
     resolution = resolve(network, overrides=[*_as_overrides(changed), *overrides], **choices)
@@ -403,15 +406,16 @@ def resolve_with_images_of(
 
 
 def _normalization_of(experiment: Experiment, other: Experiment) -> dict[str, Any]:
-    """Return mean, deviation and channels by their keys; nothing if images of the other have another number."""
+    """Return the normalization of an experiment by its keys; nothing if images of the other have another number."""
     data, channels = experiment.data, (1, other.input_shape[-1])
+    mean_image = {"data.mean_image": data.mean_image} if data.mean_image else {}
     fits = len(data.mean) in channels and len(data.std) in channels
-    return {"data.mean": data.mean, "data.std": data.std, "data.channels": data.channels} if fits else {}
+    return {"data.mean": data.mean, "data.std": data.std, "data.channels": data.channels, **mean_image} if fits else {}
 
 
 def _as_overrides(values: Mapping[str, Any]) -> list[str]:
     """Return values by dotted key as the overrides that set them."""
-    return [f"{key}={str(value).lower()}" for key, value in values.items()]
+    return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()]
 
 
 def _apply(

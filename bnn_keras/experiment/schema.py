@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pydantic
 import tomli_w
 
 from bnn_keras import catalog
-from bnn_keras.errors import unknown
+from bnn_keras.errors import BnnError, unknown
 from bnn_keras.schedule_config import Scheduled
 from bnn_keras.tables import BatchSize, Count, NotNegative, Percent, Positive, Range, Size, Table
+
+if TYPE_CHECKING:
+    import numpy as np
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -197,6 +200,12 @@ class AugmentationConfig(Table):
         return values
 
 
+def _absolute(path: str, info: pydantic.ValidationInfo) -> str:
+    """Return the absolute path, if the context of the validation has the folder that it is relative to."""
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else str((folder / Path(path).expanduser()).absolute())
+
+
 def _held_out(value: Any) -> Any:
     """Return a fraction, a number of images or the name of a split; None for 0."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -211,6 +220,10 @@ def _held_out(value: Any) -> Any:
 
 class DataConfig(Table):
     """The dataset, and the normalization (x / 255 − mean) / std, with one value or one per channel.
+
+    `mean_image` is a `.npy` file of (height, width, channels) or a `.binaryproto` of Caffe. It is subtracted from
+    pixels 0…255 before the rest of the normalization: as a whole if it has the network's size, or else, where the crop
+    of the resized image is. A run keeps a copy. In a file, a relative path is relative to the folder of the file.
 
     With `channels = "bgr"`, the network receives blue, green and red, and `mean` and `std` have this order.
 
@@ -241,6 +254,7 @@ class DataConfig(Table):
     max_damaged: Count | None = None
     mean: list[float]
     std: list[Positive]
+    mean_image: str | None = None
     resize: Count | None = None
     keep_aspect: bool = True
     crop_first: bool = False
@@ -283,6 +297,11 @@ class DataConfig(Table):
             allowed = " or ".join(map(str, sorted({1, channels})))
             raise ValueError(f"expected {allowed} value(s), one for each channel")
         return values
+
+    @pydantic.field_validator("mean_image")
+    @classmethod
+    def _relative_to_file(cls, path: str | None, info: pydantic.ValidationInfo) -> str | None:
+        return path and _absolute(path, info)
 
     @property
     def source(self) -> str:
@@ -356,10 +375,7 @@ class DistillationConfig(Table):
     @pydantic.field_validator("teacher")
     @classmethod
     def _relative_to_file(cls, teacher: str, info: pydantic.ValidationInfo) -> str:
-        folder = (info.context or {}).get("folder")
-        if folder is None or teacher.startswith("zoo/"):
-            return teacher
-        return str((folder / Path(teacher).expanduser()).absolute())
+        return teacher if teacher.startswith("zoo/") else _absolute(teacher, info)
 
 
 class Stage(Table):
@@ -412,6 +428,8 @@ class Experiment(Table):
     data: DataConfig
     stages: Annotated[list[Stage], pydantic.Field(min_length=1)]
 
+    _load_mean_image: Callable[[], np.ndarray] | None = None
+
     @pydantic.model_validator(mode="before")
     @classmethod
     def _default_structure(cls, values: Any) -> Any:
@@ -445,6 +463,28 @@ class Experiment(Table):
         if True in kinds and unflippable:
             raise ValueError(f"Bop has nothing to flip with {unflippable[0]}; choose another optimizer or scheme")
         return self
+
+    def with_mean_image(self, load: Callable[[], np.ndarray]) -> Experiment:
+        """Return the experiment with a function that returns the array of `data.mean_image`."""
+        experiment = self.model_copy()
+        experiment._load_mean_image = load
+        return experiment
+
+    @property
+    def mean_image(self) -> np.ndarray:
+        """The array of `data.mean_image`, (height, width, channels).
+
+        Raises:
+            BnnError: It is not loaded, or cannot be read.
+        """
+        if self._load_mean_image is None:
+            raise BnnError(
+                f"the mean image {self.data.mean_image!r} is not loaded; load it with bnn_keras.data.with_mean_image"
+            )
+        return self._load_mean_image()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Experiment) and self.to_document() == other.to_document()
 
     def scheme_of(self, stage: Stage) -> SchemeConfig:
         """Return the scheme that a stage trains with."""

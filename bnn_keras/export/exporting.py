@@ -119,6 +119,11 @@ def export_run(
     check()
     location = DataLocation(data_dir, manual_dir)
     experiment, model = load_run(directory, best)
+    if experiment.data.mean_image:
+        raise BnnError(
+            f"{str(directory)!r} subtracts a mean image, which exported files cannot hold; expected a run without "
+            "data.mean_image: evaluate the run, or export its Keras model with export_model"
+        )
     labels = run.environment["dataset"]["labels"]
     job = _job(model, experiment, labels, row, options, lambda: verify.calibration(experiment, location))
     sample = verify.load_sample(experiment, verify_on, verify_images, location)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog, files, interop, runs
 from bnn_keras.build import build_model, build_optimizer
-from bnn_keras.data import find_data
+from bnn_keras.data import find_data, with_mean_image
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Resolution, resolve_for_weights, with_absolute_paths
 from bnn_keras.location import DataLocation
@@ -88,7 +88,7 @@ def import_checkpoint(
         resolution = resolve_for_weights(network, overrides=overrides, **choices)
         model = build_model(resolution.experiment)
     interop.load_reference(model, tensors)
-    resolution = dataclasses.replace(resolution, experiment=_remaining(resolution.experiment))
+    resolution = dataclasses.replace(resolution, experiment=with_mean_image(_remaining(resolution.experiment)))
     dataset = find_data(resolution.experiment, DataLocation(data_dir))
     environment = collect_environment(resolution.experiment, dataset, command)
     _write_run(Run(directory), resolution.experiment, model, environment)
@@ -120,6 +120,7 @@ def _write_run(run: Run, experiment: Experiment, model: tf.keras.Model, environm
         if run.begun:
             raise BnnError(f"{str(run.directory)!r} holds a run already; give another --run DIR")
         stage = experiment.stages[0]
+        environment = {**environment, **run.write_mean_image(experiment)}
         texts = {runs.EXPERIMENT: experiment.to_toml(), runs.ENVIRONMENT: files.to_json(environment)}
         contents = {name: text.encode() for name, text in texts.items()}
         try:

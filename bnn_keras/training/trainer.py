@@ -32,6 +32,7 @@ from bnn_keras.data import (
     open_data,
     steps_per_epoch,
     training_batches,
+    with_mean_image,
 )
 from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError, unknown
@@ -137,6 +138,7 @@ def train(
         trained = checkpoint is not None and checkpoint.state.epoch > 0
         # Before the networks are built: loading sets the random seed of another experiment.
         start = Start.load(source) if source and not trained else None
+        experiment = home.experiment if trained else with_mean_image(experiment)
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
         training = _Training(
             run, experiment, hold_out(dataset, experiment), replicas, _console(console, replicas), plain, after_epoch
@@ -152,7 +154,8 @@ def train(
         if not (run.begun and trained):  # a run without epochs records anew what it is trained on
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
-            files.write_json(run / runs.ENVIRONMENT, {**environment, **options, **started})
+            arrays = run.write_mean_image(experiment)
+            files.write_json(run / runs.ENVIRONMENT, {**environment, **options, **started, **arrays})
             run.copy_plugins(experiment)
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow(), decoding(dataset.info.name):

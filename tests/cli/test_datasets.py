@@ -126,3 +126,12 @@ def test_errors(data_dir, arguments, message, monkeypatch):
     monkeypatch.setattr(grid, "COLUMNS", 1)
     line = error_line("datasets", *arguments, "--data-dir", data_dir)
     assert message in line
+
+
+def test_mean_is_that_of_the_training_images(data_dir, tmp_path):
+    file = tmp_path / "mean.npy"
+    result = run_bnnk("datasets", "mean", "mnist_5k", "-o", file, "--data-dir", data_dir)
+    assert result.exit_code == 0
+    assert result.stdout.strip().endswith("28 × 28 × 1, RGB")
+    array = np.load(file)
+    assert array.mean() / 255 == pytest.approx(0.1307, abs=0.003)
