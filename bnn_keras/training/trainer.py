@@ -138,7 +138,8 @@ def train(
         trained = checkpoint is not None and checkpoint.state.epoch > 0
         # Before the networks are built: loading sets the random seed of another experiment.
         start = Start.load(source) if source and not trained else None
-        experiment = home.experiment if trained else with_mean_image(experiment)
+        images_of = home.experiment if home.begun and not fresh else with_mean_image(experiment)
+        experiment = experiment.with_mean_image(lambda: images_of.mean_image)
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
         training = _Training(
             run, experiment, hold_out(dataset, experiment), replicas, _console(console, replicas), plain, after_epoch

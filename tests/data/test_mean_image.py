@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnn_keras import evaluate, predict, train
+from bnn_keras import build_model, evaluate, import_checkpoint, interop, predict, train
 from bnn_keras.data import mean_image_of, normalise, open_data, read_mean_image, with_mean_image
 from bnn_keras.data.augmentation import augment, crop_for_training
 from bnn_keras.data.mean_image import move_mean
@@ -125,3 +125,17 @@ def test_run_keeps_the_mean_image(tmp_path):
     (tmp_path / "run" / "mean_image.npy").write_bytes(b"damaged")
     with pytest.raises(BnnError, match=r"does not match its digest .*restore it from a backup"):
         evaluate(tmp_path / "run")
+
+
+def test_imported_run_is_trained_without_the_file(tmp_path):
+    """An import has no trained epoch; its copy of the mean image is used."""
+    np.save(tmp_path / "mean.npy", np.full((28, 28, 1), 100.0))
+    overrides = ["data.examples=8", f"data.mean_image={tmp_path / 'mean.npy'}", "stages.0.epochs=1"]
+    experiment = resolve("lenet5", dataset="fake", batch_size=8, overrides=overrides).experiment
+    np.savez(tmp_path / "lenet5.npz", **interop.to_reference(build_model(experiment)))
+    overrides.append("stages.0.batch_size=8")
+    run = tmp_path / "run"
+    imported = import_checkpoint(tmp_path / "lenet5.npz", run, "lenet5", dataset="fake", overrides=overrides)
+    (tmp_path / "mean.npy").unlink()
+    train(imported.experiment, run, plain=True)
+    assert np.all(np.load(run / "mean_image.npy") == 100)
