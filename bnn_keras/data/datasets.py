@@ -15,6 +15,7 @@ from bnn_keras import catalog
 from bnn_keras.data.image_folder import TEST_SPLITS, FolderReader
 from bnn_keras.data.preparing import data_dir_of, is_writable, prepare, temporary_data_dir
 from bnn_keras.data.readers import FakeReader, Reader, TfdsReader, reason_of
+from bnn_keras.data.shuffling import Order
 from bnn_keras.errors import BnnError, nearest
 from bnn_keras.experiment import Experiment
 from bnn_keras.experiment.schema import FAKE, IMAGE_FOLDER
@@ -73,6 +74,10 @@ class Dataset:
         Images are the bytes of image files if `encoded`, else pixels (height, width, channels) as uint8.
         """
         return self.reader.read(split)
+
+    def order(self, split: str) -> Order:
+        """Return the shuffle order of a split: seed of an epoch, int64 (2,) → (index, (image, label)) of each image."""
+        return self.reader.order(split)
 
 
 def hold_out(dataset: Dataset, experiment: Experiment) -> Dataset:

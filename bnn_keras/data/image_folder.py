@@ -10,7 +10,7 @@ import io
 import os
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bnn_keras.data.readers import ranges, reason_of
+from bnn_keras.data.shuffling import Order, shuffle
 from bnn_keras.errors import BnnError
 
 # Suffixes of formats that TensorFlow does not decode (of BMP, only files with 24 bits per pixel), and Pillow's names of
@@ -153,12 +154,25 @@ class FolderReader:
 
         Files that TensorFlow does not decode are returned as PNG.
         """
+        files, read_file = self._files(split)
+        return files.map(read_file, tf.data.AUTOTUNE)
+
+    def order(self, split: str) -> Order:
+        """Return a full shuffle: the names of the files are shuffled before the files are read."""
+        files, read_file = self._files(split)
+        indexed, number = files.enumerate(), self.count(split)
+        return lambda epoch_seed: shuffle(indexed, number, epoch_seed).map(
+            lambda index, file: (index, read_file(*file)), tf.data.AUTOTUNE
+        )
+
+    def _files(self, split: str) -> tuple[tf.data.Dataset, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
+        """Return (name, whether Pillow decodes it, label) of the files of a split, and the function that reads one."""
         pairs = [pair for name, start, stop in ranges(split, self._size) for pair in self._pairs(name)[start:stop]]
         files, labels = zip(*pairs, strict=True)
         by_pillow = [_needs_pillow(os.fsdecode(file)) for file in files]
         dataset = tf.data.Dataset.from_tensor_slices((list(files), by_pillow, tf.constant(labels, tf.int64)))
         read_file = _read_either if any(by_pillow) else lambda file, _: tf.io.read_file(file)
-        return dataset.map(lambda file, by_pillow, label: (read_file(file, by_pillow), label), tf.data.AUTOTUNE)
+        return dataset, lambda file, by_pillow, label: (read_file(file, by_pillow), label)
 
     def _pairs(self, split: str) -> list[tuple[bytes, int]]:
         """Return the (file name, label) pairs of a split in random order."""

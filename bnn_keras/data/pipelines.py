@@ -13,11 +13,11 @@ from bnn_keras.data.augmentation import augment, check_augmentation, crop_for_tr
 from bnn_keras.data.datasets import Dataset
 from bnn_keras.data.mean_image import central_mean, move_mean
 from bnn_keras.data.resizing import lazy_image, resize_for_evaluation
+from bnn_keras.data.shuffling import fixed_order
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
 
 EVALUATION_BATCH = 128
-SHUFFLE_BUFFER = 8_192  # images, of a dataset that is not held in memory
 
 Pair = tuple[tf.Tensor, tf.Tensor]
 
@@ -193,8 +193,8 @@ def training_batches(
     context = context or tf.distribute.InputContext()
     replicas, pipelines = context.num_replicas_in_sync, context.num_input_pipelines
     used = _examples_per_epoch(dataset, stage, replicas, static)
-    pairs = dataset.pairs(dataset.info.train)
-    buffer_size = SHUFFLE_BUFFER if dataset.encoded else dataset.examples(dataset.info.train)
+    split = dataset.info.train
+    order = dataset.order(split) if experiment.data.shuffle else fixed_order(dataset.pairs(split))
     # A smaller last batch is split among this pipeline's replicas after batching. Batching it with the size of one
     # replica's full batch would give most of it to one replica.
     last_is_smaller = used % stage.batch_size > 0
@@ -204,11 +204,7 @@ def training_batches(
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(1)  # in this function's graph only; `shuffle` combines the global seed with its own
         epoch_seed = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
-        shuffle_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
-        order = pairs.enumerate()
-        if experiment.data.shuffle:
-            order = order.shuffle(buffer_size, seed=shuffle_seed, reshuffle_each_iteration=False)
-        shard = order.take(used).shard(pipelines, context.input_pipeline_id)
+        shard = order(epoch_seed).take(used).shard(pipelines, context.input_pipeline_id)
         batches = _batches(augmented_pairs(dataset, experiment, epoch, shard), batch_size, experiment, static)
         return batches.flat_map(_split_among(local_replicas)) if local_replicas > 1 else batches
 

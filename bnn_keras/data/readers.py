@@ -15,10 +15,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bnn_keras import catalog
+from bnn_keras.data.shuffling import SHUFFLE_BUFFER, Order, buffered_order, sharded_order
 from bnn_keras.errors import BnnError
 
 MAX_CACHED_BYTES = 2**31  # of decoded pixels, of all splits together; larger datasets are read from their files
-INTERLEAVED_FILES = 16  # read in parallel, of a dataset that is not held in memory
+INTERLEAVED_FILES = 16  # read at once in the fixed order, of a dataset that is not held in memory
+READ_BYTES = 2**20  # read at once from each file, in a random order of files
 DISTINCT_FAKE_IMAGES = 512  # per split; longer splits repeat them
 FAKE_JPEG_SIZE = (375, 500)  # height, width; the most frequent size in ImageNet
 
@@ -95,6 +97,12 @@ class Reader(Protocol):
 
     def read(self, split: str) -> tf.data.Dataset:
         """Return (image, label) pairs of a split or of parts of it, always in the same order."""
+
+    def order(self, split: str) -> Order:
+        """Return the shuffle order of a training split: seed of an epoch → (index, (image, label)).
+
+        The index of an image is the same in every epoch.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,10 +192,37 @@ class TfdsReader:
             interleave_cycle_length=INTERLEAVED_FILES if self.encoded else 1,
             enable_ordering_guard=False,
         )
-        decoders = {image: tfds.decode.SkipDecoding()} if self.encoded else None
-        examples = self.builder.as_dataset(split, decoders=decoders, shuffle_files=False, read_config=config)
+        examples = self.builder.as_dataset(split, decoders=self._decoders, shuffle_files=False, read_config=config)
         pairs = examples.map(lambda features: (features[image], features[label]))
         return pairs if self.encoded else pairs.cache()
+
+    @property
+    def _decoders(self) -> dict[str, Any] | None:
+        return {self.keys[0]: tfds.decode.SkipDecoding()} if self.encoded else None
+
+    def order(self, split: str) -> Order:
+        """Return a full shuffle of images that fit into memory or into the buffer, else one by files (`sharded_order`).
+
+        The index of an image is its position in the order of `read`, or in that of the files.
+        """
+        count = self.count(split)
+        if not self.encoded or count <= SHUFFLE_BUFFER:
+            return buffered_order(self.read(split), count)
+        image, label = self.keys
+        features, decoders = self.builder.info.features, self._decoders
+        files = self.builder.info.splits[split].file_instructions
+        names = tf.constant([str(file.filename) for file in files])
+        skipped = tf.constant([file.skip for file in files], tf.int64)
+
+        def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            example = features.deserialize_example(record, decoders=decoders)
+            return example[image], example[label]
+
+        def read_file(file: tf.Tensor, start: tf.Tensor, number: tf.Tensor) -> tf.data.Dataset:
+            records = tf.data.TFRecordDataset(names[file], buffer_size=READ_BYTES)
+            return records.skip(skipped[file] + start).take(number).map(parse)
+
+        return sharded_order([file.take for file in files], read_file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +278,10 @@ class FakeReader:
         """Return (image, label) pairs; the images repeat after `DISTINCT_FAKE_IMAGES`."""
         first, *others = (self._read(*part) for part in ranges(split, self.splits.__getitem__))
         return functools.reduce(tf.data.Dataset.concatenate, others, first)
+
+    def order(self, split: str) -> Order:
+        """Return a shuffle through a buffer, of all images if they are held in memory."""
+        return buffered_order(self.read(split), SHUFFLE_BUFFER if self.encoded else self.count(split))
 
     def _read(self, split: str, start: int, stop: int) -> tf.data.Dataset:
         seed = tf.constant([self.seed, list(self.splits).index(split)], tf.int64)

@@ -16,6 +16,7 @@ from bnn_keras.data import (
     training_batches,
 )
 from bnn_keras.data.pipelines import augmented_pairs, denormalise
+from bnn_keras.data.shuffling import buffered_order
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.experiment.schema import AugmentationConfig
@@ -47,6 +48,9 @@ class InMemory:
 
     def read(self, split):
         return tf.data.Dataset.from_tensor_slices((self.images, np.arange(len(self.images))))
+
+    def order(self, split):
+        return buffered_order(self.read(split), self.count(split))
 
 
 @pytest.fixture(scope="module")
