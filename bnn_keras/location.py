@@ -11,7 +11,7 @@ class DataLocation:
 
     Attributes:
         data_dir: Folder of prepared datasets, or None for TFDS's default folder. For "image_folder", the folder of
-            images.
+            images; for "arrays", their folder or .npz file.
         manual_dir: Folder with the files that TFDS would download, under the same names; None to download them.
 
     Example:

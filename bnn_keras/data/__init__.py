@@ -1,4 +1,4 @@
-"""Datasets (TFDS, folders of images, generated images) and input pipelines."""
+"""Datasets (TFDS, folders of images, arrays, generated images) and input pipelines."""
 
 from bnn_keras.data.datasets import (
     Dataset,

@@ -6,23 +6,30 @@ import dataclasses
 import importlib
 import warnings
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bnn_keras import catalog
+from bnn_keras.data.arrays import ArraysReader
 from bnn_keras.data.image_folder import TEST_SPLITS, FolderReader
 from bnn_keras.data.preparing import data_dir_of, is_writable, prepare, temporary_data_dir
 from bnn_keras.data.readers import FakeReader, Reader, TfdsReader, reason_of
 from bnn_keras.data.shuffling import Order
 from bnn_keras.errors import BnnError, nearest
 from bnn_keras.experiment import Experiment
-from bnn_keras.experiment.schema import FAKE, IMAGE_FOLDER
+from bnn_keras.experiment.schema import ARRAYS, FAKE, IMAGE_FOLDER
 from bnn_keras.location import DEFAULT_LOCATION, DataLocation
 
 # Training and test split of a dataset with one split. TFDS shuffles when it prepares, so any tenth is a random sample.
 _PARTS_OF_TRAIN = ("train[:90%]", "train[90%:]")
+
+# Readers of files that no builder of TFDS describes, by the name of the dataset.
+_OWN_READERS: dict[str, type[FolderReader] | type[ArraysReader]] = {IMAGE_FOLDER: FolderReader, ARRAYS: ArraysReader}
+_KNOWN = (*_OWN_READERS, FAKE)
+AnyReader: TypeAlias = TfdsReader | FolderReader | ArraysReader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +153,8 @@ def open_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION)
     """Open the dataset of an experiment. Download and prepare it if necessary.
 
     Args:
-        experiment: Names a dataset of the catalog, any other image classification dataset of TFDS, "image_folder" or
-            "fake".
+        experiment: Names a dataset of the catalog, any other image classification dataset of TFDS, "image_folder",
+            "arrays" or "fake".
         location: Folder of prepared datasets, and of manually downloaded files.
 
     Raises:
@@ -249,7 +256,7 @@ def open_dataset(name: str, location: DataLocation = DEFAULT_LOCATION) -> Datase
     cannot be written.
 
     Args:
-        name: A dataset of the catalog, any other image classification dataset of TFDS, or "image_folder".
+        name: A dataset of the catalog, any other image classification dataset of TFDS, "image_folder" or "arrays".
         location: Folder of prepared datasets, and of manually downloaded files.
 
     Raises:
@@ -318,13 +325,16 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
     return " × ".join("any" if size is None else str(size) for size in shape)
 
 
-def _find(name: str, location: DataLocation) -> tuple[catalog.DatasetRow, TfdsReader | FolderReader]:
-    reader = FolderReader.open(location.data_dir) if name == IMAGE_FOLDER else TfdsReader(_builder(name, location))
+def _find(name: str, location: DataLocation) -> tuple[catalog.DatasetRow, AnyReader]:
+    own = _OWN_READERS.get(name)
+    reader = own.open(location.data_dir) if own else TfdsReader(_builder(name, location))
     return catalog.DATASETS.get(name) or _row_of_reader(name, reader), reader
 
 
-def _row_of_reader(name: str, reader: TfdsReader | FolderReader) -> catalog.DatasetRow:
+def _row_of_reader(name: str, reader: AnyReader) -> catalog.DatasetRow:
     row = catalog.DatasetRow.other(name, reader.shape, reader.classes)
+    if isinstance(reader, ArraysReader):
+        row = dataclasses.replace(row, mean=reader.normalization.mean, std=reader.normalization.std)
     if not reader.splits:
         return row
     train, test = _choose_splits(name, reader)
@@ -353,7 +363,7 @@ def _choose_splits(name: str, reader: Reader) -> tuple[str, str]:
     )
     if splits.get("train") and test:
         return row.train if row else "train", test
-    if splits.get("train") and not row and name != IMAGE_FOLDER:
+    if splits.get("train") and not row and name not in _OWN_READERS:
         return _PARTS_OF_TRAIN
     present = ", ".join(split for split, examples in splits.items() if examples) or "none"
     raise BnnError(
@@ -387,10 +397,10 @@ def _builder(name: str, location: DataLocation) -> tfds.core.DatasetBuilder:
         importlib.import_module(row.module)
     known = tfds.list_builders(with_community_datasets=False)
     if name.split("/")[0].split(":")[0] not in known:
-        guess = nearest(name, [*catalog.DATASETS, IMAGE_FOLDER, FAKE]) or nearest(name, known)
+        guess = nearest(name, [*catalog.DATASETS, *_KNOWN]) or nearest(name, known)
         hint = f"did you mean {guess!r}? " if guess else ""
         raise BnnError(
-            f"unknown dataset {name!r}; {hint}known: {', '.join([*catalog.DATASETS, IMAGE_FOLDER, FAKE])}, "
+            f"unknown dataset {name!r}; {hint}known: {', '.join([*catalog.DATASETS, *_KNOWN])}, "
             "and every image classification dataset of TFDS"
         )
     try:

@@ -1,4 +1,4 @@
-"""Readers of images and labels: prepared by TFDS, in folders of image files, or generated."""
+"""Readers of images and labels: prepared by TFDS, or generated."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ def _lookup(table: Mapping[str, Any], name: Any) -> Any:
 
 FAKE = "fake"
 IMAGE_FOLDER = "image_folder"
+ARRAYS = "arrays"
 MAX_FAKE_EXAMPLES = 10_000_000
 
 
