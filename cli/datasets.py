@@ -14,7 +14,7 @@ from bnn_keras.location import DataLocation
 
 OTHERS = (
     "Other names: every image classification dataset of TFDS, `image_folder` for images in --data-dir "
-    "DIR/train/<class>/*.jpg, and `fake` for generated images."
+    "DIR/train/<class>/*.jpg, `arrays` for arrays of NumPy in --data-dir DIR, and `fake` for generated images."
 )
 
 
@@ -35,6 +35,22 @@ def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
     click.echo(
         f"{name} {dataset.version}: {train:,} training images and {test:,} test images in {dataset.reader.folder}"
     )
+
+
+@datasets.command()
+@click.argument("name", metavar="NAME")
+@click.option("--output", "-o", required=True, metavar="DIR", help="Folder to write, which must not exist.")
+@options.data_location
+def whiten(name: str, output: str, data_dir: str | None, manual_dir: str | None) -> None:
+    """Whiten the images of dataset NAME, for `--dataset arrays --data-dir DIR`.
+
+    Global contrast normalization, then ZCA whitening fitted to the training images, as Network in Network's CIFAR-10.
+    """
+    with quiet_tensorflow():
+        from bnn_keras.data import open_dataset
+        from bnn_keras.data.whitening import whiten as whiten_dataset
+    whiten_dataset(open_dataset(name, DataLocation(data_dir, manual_dir)), output)
+    print_line(f"{name} → {output}")
 
 
 @datasets.command("list")

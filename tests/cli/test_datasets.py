@@ -43,6 +43,15 @@ def test_prepare_new_dataset(tmp_path):
     assert (tmp_path / "mnist_5k" / "1.0.0" / "dataset_info.json").is_file()
 
 
+def test_whiten(data_dir, tmp_path):
+    folder = tmp_path / "whitened"
+    result = run_bnnk("datasets", "whiten", "mnist_5k", "--data-dir", data_dir, "-o", folder)
+    assert (result.exit_code, result.stdout) == (0, f"mnist_5k → {folder}\n")
+    assert np.load(folder / "train_data").shape == (4000, 1, 28, 28)
+    error = error_line("datasets", "whiten", "mnist_5k", "--data-dir", data_dir, "-o", folder)
+    assert error.endswith("exists; choose a new folder, or remove it")
+
+
 def test_list(data_dir, tmp_path):
     rows = {
         row["name"]: row for row in json.loads(run_bnnk("datasets", "list", "--data-dir", data_dir, "--json").stdout)
@@ -55,7 +64,7 @@ def test_list(data_dir, tmp_path):
     assert rows["mnist_5k"]["folder"] in table
     assert rows["imagenet2012"]["folder"] not in table
     last = table.splitlines()[-1]
-    assert all(name in last for name in ("TFDS", "`image_folder`", "`fake`"))
+    assert all(name in last for name in ("TFDS", "`image_folder`", "`arrays`", "`fake`"))
 
 
 def test_show(data_dir, folder, tmp_path, monkeypatch):
