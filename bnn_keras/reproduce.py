@@ -21,6 +21,25 @@ from bnn_keras.text import markdown_row
 from bnn_keras.training import train
 
 
+class Accuracies(tuple[float, ...]):
+    """Accuracies of the runs of an experiment, in percent."""
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean, or None if there are none."""
+        return statistics.fmean(self) if self else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation (n − 1), or None if there are fewer than two."""
+        return statistics.stdev(self) if len(self) > 1 else None
+
+    def __str__(self) -> str:
+        """Return "mean ± deviation (n seeds)", or "–" if there are none."""
+        spread = f" ± {self.deviation:.2f} ({len(self)} seeds)" if len(self) > 1 else ""
+        return f"{self.mean:.2f}{spread}" if self else "–"
+
+
 @dataclasses.dataclass(frozen=True)
 class ReproductionRow:
     """An experiment with its published and measured results.
@@ -45,30 +64,26 @@ class ReproductionRow:
         return self.experiment.published.top1 if self.experiment.published else None
 
     @property
-    def top1(self) -> list[float]:
-        """Top-1 accuracy of each finished run after its last epoch, in percent."""
-        return [run.result["top1"] for run in self.finished if run.result]
+    def published_of(self) -> str | None:
+        """Whether `published` is of the "last" epoch or of the "best" one."""
+        return self.experiment.published.of if self.experiment.published else None
 
     @property
-    def measured(self) -> float | None:
-        """Mean of `top1`."""
-        return statistics.fmean(self.top1) if self.top1 else None
+    def last(self) -> Accuracies:
+        """Top-1 accuracies of the finished runs after their last epoch."""
+        return Accuracies(run.result["top1"] for run in self.finished if run.result)
 
     @property
-    def deviation(self) -> float | None:
-        """Sample standard deviation (n − 1) of `top1`, or None if there are fewer than two runs."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
-
-    @property
-    def best(self) -> float | None:
-        """Mean of the accuracies with the weights of the best epoch."""
+    def best(self) -> Accuracies:
+        """Top-1 accuracies of the finished runs of their best epoch; none if a run has lost its weights."""
         values = [run.result["best_top1"] for run in self.finished if run.result]
-        return statistics.fmean(values) if values and None not in values else None
+        return Accuracies(() if None in values else values)
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published accuracy, in percentage points."""
-        return None if self.measured is None or self.published is None else self.measured - self.published
+        """Measured minus published accuracy, in percentage points, both of the last epoch or both of the best one."""
+        measured = (self.best if self.published_of == "best" else self.last).mean
+        return None if measured is None or self.published is None else measured - self.published
 
     @property
     def hours(self) -> float | None:
@@ -96,11 +111,13 @@ class ReproductionRow:
             "epochs": experiment.epochs,
             "reconstructed": experiment.reconstructed,
             "published": self.published,
-            "measured": self.measured,
-            "deviation": self.deviation,
-            "best": self.best,
+            "published_of": self.published_of,
+            "last": self.last.mean,
+            "last_deviation": self.last.deviation,
+            "best": self.best.mean,
+            "best_deviation": self.best.deviation,
             "best_chosen_on": experiment.best_chosen_on,
-            "seeds": len(self.top1),
+            "seeds": len(self.last),
             "difference": self.difference,
             "hours": self.hours,
             "hardware": self.hardware,
@@ -195,7 +212,8 @@ COLUMNS = (
     "bits",
     "epochs",
     "published",
-    "measured",
+    "last",
+    "best",
     "difference",
     "hours",
     "hardware",
@@ -207,18 +225,13 @@ COLUMNS = (
 def cells(row: ReproductionRow) -> list[str]:
     """Return the formatted cells of a row, in the order of `COLUMNS`. A * marks a reconstructed recipe."""
     document = row.to_document()
-    measured = "–"
-    if row.measured is not None:
-        spread = f" ± {row.deviation:.2f} ({len(row.top1)} seeds)" if row.deviation is not None else ""
-        measured = f"{row.measured:.2f}{spread}"
-    elif row.failures:
-        measured = "failed"
     return [
         document["experiment"] + ("*" if document["reconstructed"] else ""),
         document["bits"],
         str(document["epochs"]),
         _published(row.experiment),
-        measured,
+        "failed" if row.failures and not row.last else str(row.last),
+        str(row.best),
         "–" if row.difference is None else f"{row.difference:+.2f}",
         "–" if row.hours is None else f"{row.hours:.2f}",
         row.hardware or "–",
@@ -231,7 +244,7 @@ def _published(experiment: Experiment) -> str:
     figure = experiment.published
     if figure is None:
         return "–"
-    return f"{figure.top1:g}" + (f" ± {figure.top1_deviation:g}" if figure.top1_deviation else "")
+    return f"{figure.top1:g}" + (f" ± {figure.top1_deviation:g}" if figure.top1_deviation else "") + f" ({figure.of})"
 
 
 def write_table(rows: Sequence[ReproductionRow], file: str | Path) -> tuple[Path, Path]:
@@ -266,8 +279,10 @@ def _csv(rows: Sequence[ReproductionRow]) -> str:
 
 def _markdown(rows: Sequence[ReproductionRow]) -> str:
     lines = [
-        "Top-1 accuracy on the test images after the last epoch, in percent. Hours are those of one run. A * marks a",
-        "reconstructed recipe: its source gives no recipe, or none for this dataset.",
+        "Top-1 accuracy on the test images in percent, after the last epoch and after the best one. The best epoch is",
+        "chosen on the test images too if the recipe holds out no others. The difference is that of the epoch which",
+        "the source reports. Hours are those of one run. A * marks a reconstructed recipe: its source gives none for",
+        "this dataset.",
         "",
         markdown_row(COLUMNS),
         f"|{'---|' * len(COLUMNS)}",

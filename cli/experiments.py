@@ -81,7 +81,11 @@ def _cell(value: Any) -> Any:
     if isinstance(value, tuple):
         return ", ".join(value) if all(isinstance(part, str) for part in value) else _shape(value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {inner:g}" for key, inner in value.items() if inner is not None)
+        return ", ".join(
+            f"{key} {inner:g}" if isinstance(inner, float) else f"{key} {inner}"
+            for key, inner in value.items()
+            if inner is not None
+        )
     if isinstance(value, bool):
         return "yes" if value else None
     return f"{value:,}" if isinstance(value, int) else value

@@ -86,14 +86,16 @@ def train(
     if as_json:
         print_json(result)
         return
-    published = (result["published"] or {}).get("top1")
+    published = result["published"] or {}
+    figure = f" (published {published['top1']:.2f} %)" if published else ""
+    last, best = ("", figure) if published.get("of") == "best" else (figure, "")
     print_table(
         ["result", ""],
         [
             ["experiment", experiment.name + (" (reconstructed)" if experiment.reconstructed else "")],
-            ["top-1", f"{result['top1']:.2f} %" + (f" (published {published:.2f} %)" if published else "")],
+            ["top-1", f"{result['top1']:.2f} %{last}"],
             ["top-5", f"{result['top5']:.2f} %"],
-            ["best top-1", _best(result)],
+            ["best top-1", f"{_best(result)}{best}"],
             ["parameters", f"{result['parameters']:,}, {100 * result['binary_share']:.1f} % binary"],
             [
                 "time",

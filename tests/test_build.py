@@ -178,7 +178,7 @@ def documented():
 
 def test_documented_examples_build(documented):
     _, experiments = documented
-    assert len(experiments) == 4
+    assert len(experiments) == 5
     for experiment in experiments:
         assert parse(experiment.to_toml(), "copy") == experiment
         for stage in experiment.stages:

@@ -222,11 +222,32 @@ def test_published_figures():
 
 def test_other_published_figures():
     figures = {
-        name: experiment.published.model_dump(exclude_none=True, exclude={"top1", "top5"})
+        name: experiment.published.model_dump(exclude_none=True, exclude={"of", "top1", "top5"})
         for name, experiment in EXPERIMENTS.items()
         if experiment.published
     }
     assert {name: values for name, values in figures.items() if values} == OTHER_FIGURES
+
+
+@pytest.mark.parametrize("name", [name for name, experiment in EXPERIMENTS.items() if experiment.published])
+def test_published_figure_is_of_the_best_or_the_last_epoch(name):
+    """These references keep track of the best test accuracy; the others report, or keep, the last epoch."""
+    document = tomllib.loads((ROOT / "experiments" / f"{name}.toml").read_text())
+    best = ("xnor_net", "bireal_net", "ir_net", "reactnet", "recu")
+    tracked = name.startswith(best) and not name.endswith("_stepwise")
+    assert document["published"]["of"] == ("best" if tracked else "last")
+
+
+def test_references_that_score_a_part_of_the_test_images():
+    numbers = {name: experiment.data.test_examples for name, experiment in EXPERIMENTS.items()}
+    assert {name: number for name, number in numbers.items() if number} == {
+        "ir_net/resnet20_cifar10": 9984,
+        "ir_net/resnet20_cifar10_1w32a": 9984,
+        "ir_net/vgg_small_cifar10": 9984,
+        "rethinking_bnn/binary_alexnet_imagenet2012": 49152,
+        "rethinking_bnn/birealnet18_imagenet2012": 49152,
+        "rethinking_bnn/xnornet_imagenet2012": 49152,
+    }
 
 
 def test_reconstructed_recipes():

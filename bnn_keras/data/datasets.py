@@ -158,7 +158,8 @@ def open_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION)
         location: Folder of prepared datasets, and of manually downloaded files.
 
     Raises:
-        BnnError: As `open_dataset`; or image shape or number of classes differ from the experiment's.
+        BnnError: As `open_dataset`; image shape or number of classes differ from the experiment's; or there are fewer
+            test images than `data.test_examples`.
 
     Example:
         >>> import bnn_keras
@@ -177,7 +178,22 @@ def open_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION)
             f"{dataset.info.classes} classes; the experiment expects {shape_text(expected.input_shape)} in "
             f"{expected.classes}; correct data.shape and data.classes, or remove them and use --dataset"
         )
-    return _without_damaged(dataset, experiment)
+    return _first_test_images(_without_damaged(dataset, experiment), experiment.data.test_examples)
+
+
+def _first_test_images(dataset: Dataset, number: int | None) -> Dataset:
+    """Return the dataset with the first images of its test split only."""
+    if number is None:
+        return dataset
+    row = dataset.info
+    if number > (present := dataset.examples(row.test)):
+        raise BnnError(
+            f"data.test_examples = {number}, but {row.name!r} has {present} test images; expected at most as many; "
+            "remove the key to score all"
+        )
+    return dataclasses.replace(
+        dataset, info=dataclasses.replace(row, test=f"{row.test}[:{number}]", test_examples=number)
+    )
 
 
 def _without_damaged(dataset: Dataset, experiment: Experiment) -> Dataset:

@@ -160,7 +160,7 @@ def _reset_dataset(document: Document, row: catalog.DatasetRow | None, network: 
     source = data.get("like", data["name"])
     before = {
         key: data.pop(key, None)
-        for key in ("like", "examples", "max_damaged", "shape", "classes", "channels", "mean_image")
+        for key in ("like", "examples", "max_damaged", "test_examples", "shape", "classes", "channels", "mean_image")
     }
     if row is None:
         kept = {key: before[key] for key in ("shape", "classes") if before[key]}

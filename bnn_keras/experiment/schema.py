@@ -63,8 +63,12 @@ class SourceCode(Table):
 
 
 class Published(Table):
-    """Published accuracy in percent, its standard deviation over `runs` trainings, and that of the float network."""
+    """Published accuracy in percent, its standard deviation over `runs` trainings, and that of the float network.
 
+    `of` says of which weights it is: those after the last epoch, or those of the epoch with the best test accuracy.
+    """
+
+    of: Literal["best", "last"] = "last"
     top1: Percent
     top1_deviation: NotNegative | None = None
     runs: Count | None = None
@@ -241,6 +245,9 @@ class DataConfig(Table):
     image is cut out in tests, and then resized. `interpolation = "tf1_bicubic"` is the bicubic resize of TensorFlow 1:
     without antialiasing and half-pixel centers; its values are neither clipped nor rounded.
 
+    `test_examples` is the number of test images that are scored, the first ones; by default all. It is for references
+    that drop a smaller last batch in tests.
+
     With `shuffle = false`, every epoch reads the training images in the same order, that of the dataset.
 
     `max_damaged`, of "image_folder", is the largest number of damaged images to leave out of each split.
@@ -253,6 +260,7 @@ class DataConfig(Table):
     examples: Annotated[int, pydantic.Field(ge=1, le=MAX_FAKE_EXAMPLES)] | None = None
     validation: Annotated[float | int | str | None, pydantic.BeforeValidator(_held_out)] = None
     max_damaged: Count | None = None
+    test_examples: Count | None = None
     mean: list[float]
     std: list[Positive]
     mean_image: str | None = None

@@ -74,7 +74,7 @@ def test_list_of_experiments_has_documented_fields():
         "xnor",
         "adam_torch",
     )
-    assert row["published"] == {"top1": 99.23, "float_top1": 99.34}
+    assert row["published"] == {"of": "best", "top1": 99.23, "float_top1": 99.34}
     assert rows["xnor_net/lenet5_mnist_5k"]["published"] is None
 
 

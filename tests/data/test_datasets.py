@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnn_keras.data import available_data, describe, hold_out, open_dataset, preparing
+from bnn_keras.data import (
+    available_data,
+    describe,
+    evaluation_batches,
+    hold_out,
+    open_data,
+    open_dataset,
+    open_test_data,
+    preparing,
+)
 from bnn_keras.data.mnist_5k import FILE
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
@@ -129,6 +138,28 @@ def test_validation_split_of_a_folder(tmp_path):
     ]
     assert [len(part) for part in files] == [36, 4]
     assert len(set(files[0] + files[1])) == 40
+
+
+def test_first_test_images_are_scored(data_dir):
+    """Also by an evaluation, unless a dataset is named."""
+    experiment = resolve("lenet5", dataset="mnist_5k", overrides=["data.test_examples=130"]).experiment
+    location = DataLocation(data_dir)
+    dataset = open_data(experiment, location)
+    (all_images, _), (images, labels) = (
+        next(iter(data.pairs(data.info.test).batch(130))) for data in (open_dataset("mnist_5k", location), dataset)
+    )
+    np.testing.assert_array_equal(images, all_images)
+    assert dataset.examples(dataset.info.test) == len(labels) == 130
+    assert [len(batch) for _, batch in evaluation_batches(dataset, experiment)] == [128, 2]
+    assert open_test_data(experiment, "mnist_5k", location).info.test == "test"
+    found = [resolve("resnet20", dataset=name).experiment.data.test_examples for name in ("cifar10", "cifar100")]
+    assert found == [9984, None]
+
+
+def test_more_test_images_than_there_are(data_dir):
+    experiment = resolve("lenet5", dataset="mnist_5k", overrides=["data.test_examples=1001"]).experiment
+    with pytest.raises(BnnError, match=r"data.test_examples = 1001, but 'mnist_5k' has 1000 test images; expected at"):
+        open_data(experiment, DataLocation(data_dir))
 
 
 def test_unknown_name():

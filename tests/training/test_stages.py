@@ -171,7 +171,7 @@ def test_distillation_loss(trained, tmp_path):
     experiment = resolve(
         experiment=_write(tmp_path, experiment), overrides=["data.mean=[0.5]", "data.std=[0.25]"]
     ).experiment
-    training = trainer._Training(None, experiment, None, trainer.build_replicas("single"), None, True)
+    training = trainer._Training(None, experiment, None, trainer.build_replicas("single"), None, True, lambda row: None)
     model = training.build_network(experiment.stages[0])
     training._compile(model, experiment.stages[0])
     random = np.random.default_rng(2)
