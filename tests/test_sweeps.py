@@ -274,6 +274,8 @@ def test_two_processes_share_a_sweep_and_one_is_killed(tmp_path):
     for trial in trials:
         assert [row["epoch"] for row in Run(trial.run).metrics] == [1, 2, 3, 4]
     begun = ((tmp_path / "first").read_text() + (tmp_path / "second").read_text()).split("trial ")[1:]
-    assert sorted(text.split()[0] for text in begun) == ["1", "1", "2", "3"]
+    # A process may also announce a trial that the other one has just asked for, and then finds its run in use.
+    assert {text.split()[0] for text in begun} == {"1", "2", "3"}
+    assert [text.split()[0] for text in begun].count("1") >= 2
     train(sweep.at(trials[0].values), tmp_path / "whole", console=QUIET)
     assert same_weights(tmp_path / "whole" / "weights.h5", folder / "000" / "weights.h5")
