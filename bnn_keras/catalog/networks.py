@@ -27,6 +27,8 @@ class IrnetResidual(Structured):
     variant: Literal["irnet", "recu"] = "irnet"
     """`recu`: initial weights of ReCU and, in networks for CIFAR-10, its shortcuts: an average pool and channels of
     zeros"""
+    scales: Literal["ones", "uniform"] = "ones"
+    """Initial scales of batch norms. `uniform`: from [0, 1), as PyTorch before 1.2 has them"""
 
 
 class CifarResnet20(IrnetResidual):
@@ -100,6 +102,8 @@ class Wide(Options):
     """Number of layers, 8 or more; each of the three groups has ⌊(depth − 2) / 6⌋ blocks"""
     width: Positive = 1.0
     """Factor of the numbers of filters"""
+    last_scales: Literal["ones", "uniform"] = "ones"
+    """Initial scales of the last batch norm. `uniform`: from [0, 1), as PyTorch before 1.2 has them"""
 
     @classmethod
     def of(cls, width: int) -> type[Options]:

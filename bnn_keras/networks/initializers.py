@@ -28,6 +28,14 @@ def normal(deviation: float) -> Initializers:
     return {"kernel_initializer": tf.keras.initializers.RandomNormal(0, deviation)}
 
 
+def scales(kind: str) -> Any:
+    """Return the initializer of scales of batch norms: "ones", or "uniform" in [0, 1).
+
+    Source: torch.nn.BatchNorm2d: uniform before PyTorch 1.2 (its issue 12259), ones since.
+    """
+    return tf.keras.initializers.RandomUniform(0, 1) if kind == "uniform" else "ones"
+
+
 def small_and_positive() -> Initializers:
     """Draw the kernel uniformly from [0, 0.001).
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bnn_keras.errors import BnnError
 from bnn_keras.layers import PadChannels, Subsample, TorchBatchNormalization
-from bnn_keras.networks.initializers import he_normal, torch_default
+from bnn_keras.networks.initializers import he_normal, scales, torch_default
 from bnn_keras.schemes import Scheme
 
 # `network.structure` of an experiment → whether every convolution has its own shortcut, as in Bi-Real Net.
@@ -35,7 +35,8 @@ class Plan:
         initial: Initializer of convolutions: "fan_in" or "fan_out" (He), or "torch" for PyTorch's default.
         head_initial: Initializer of the last layer's kernel, as `initial`.
         pooled: Whether shortcuts shrink the map by an average pool 2, else they keep every other pixel.
-        norm_initial: Initial scale γ of batch norms of maps.
+        scales: Initial scales of batch norms: "ones", or "uniform" in [0, 1).
+        map_scale: Initial scale of batch norms of maps, if `scales` is not for them.
         bottleneck: Whether blocks are pointwise, 3×3 and pointwise convolutions, the last with four times the filters.
     """
 
@@ -50,7 +51,8 @@ class Plan:
     head_norm: bool = True
     head_initial: str = "torch"
     pooled: bool = False
-    norm_initial: float = 1.0
+    scales: str = "ones"
+    map_scale: float | None = None
     bottleneck: bool = False
 
     def convolution_initializers(self, fan_in: int) -> dict[str, Any]:
@@ -102,7 +104,7 @@ CIFAR_VARIANTS: dict[str, dict[str, Any]] = {
     "irnet": {},
     "recu": {"shortcut": None, "pooled": True, "initial": "fan_in", "head_initial": "torch"},
 }
-IMAGENET_VARIANTS: dict[str, dict[str, Any]] = {"irnet": {}, "recu": {"initial": "fan_in", "norm_initial": 1e-8}}
+IMAGENET_VARIANTS: dict[str, dict[str, Any]] = {"irnet": {}, "recu": {"initial": "fan_in", "map_scale": 1e-8}}
 TORCHVISION_RESNET18 = dataclasses.replace(RESNET18, head_norm=False)
 TORCHVISION_RESNET34 = dataclasses.replace(RESNET34, head_norm=False)
 
@@ -134,8 +136,9 @@ def resnet(
     """
 
     def norm(x: tf.Tensor, name: str) -> tf.Tensor:
-        scale = tf.keras.initializers.Constant(plan.norm_initial if x.shape.rank == 4 else 1.0)
-        return TorchBatchNormalization(gamma_initializer=scale, name=name)(x)
+        fixed = plan.map_scale if x.shape.rank == 4 else None
+        initial = scales(plan.scales) if fixed is None else tf.keras.initializers.Constant(fixed)
+        return TorchBatchNormalization(gamma_initializer=initial, name=name)(x)
 
     def binary(x: tf.Tensor, name: str, filters: int, stride: int = 1, size: int = 3) -> tf.Tensor:
         arguments = {"padding": "same", "use_bias": False, **plan.convolution_initializers(size**2 * x.shape[-1])}
@@ -204,6 +207,7 @@ def resnet20(
     classes: int,
     structure: str = "bireal",
     variant: str = "irnet",
+    scales: str = "ones",
     depth: int = 20,
     blocks: tuple[int, ...] | None = None,
     filters: tuple[int, ...] = RESNET20.filters,
@@ -212,7 +216,7 @@ def resnet20(
 
     With `depth` 32, 44, 56 or 110 it is IR-Net's network of that depth.
     """
-    changes = {"blocks": blocks or CIFAR_BLOCKS[depth], "filters": filters, **CIFAR_VARIANTS[variant]}
+    changes = {"blocks": blocks or CIFAR_BLOCKS[depth], "filters": filters, "scales": scales, **CIFAR_VARIANTS[variant]}
     plan = dataclasses.replace(RESNET20, **changes)
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
@@ -223,6 +227,7 @@ def resnet18_cifar(
     classes: int,
     structure: str = "normal",
     variant: str = "irnet",
+    scales: str = "ones",
     depth: int = 18,
     blocks: tuple[int, ...] | None = None,
     filters: tuple[int, ...] = RESNET18_CIFAR.filters,
@@ -232,7 +237,12 @@ def resnet18_cifar(
     With `depth` 34 it is IR-Net's ResNet-34, and with 50 its ResNet-50, whose blocks the reference does not binarize:
     with the scheme "float" it is the reference's.
     """
-    changes = {"blocks": blocks or WIDE_CIFAR_BLOCKS[depth], "filters": filters, **CIFAR_VARIANTS[variant]}
+    changes = {
+        "blocks": blocks or WIDE_CIFAR_BLOCKS[depth],
+        "filters": filters,
+        "scales": scales,
+        **CIFAR_VARIANTS[variant],
+    }
     plan = dataclasses.replace(RESNET18_CIFAR, bottleneck=depth == 50, **changes)
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
@@ -243,11 +253,12 @@ def resnet18(
     classes: int,
     structure: str = "bireal",
     variant: str = "irnet",
+    scales: str = "ones",
     blocks: tuple[int, ...] = RESNET18.blocks,
     filters: tuple[int, ...] = RESNET18.filters,
 ) -> tf.Tensor:
     """Build the ResNet-18 for ImageNet of IR-Net, or of ReCU with variant "recu"; see `resnet`."""
-    plan = dataclasses.replace(RESNET18, blocks=blocks, filters=filters, **IMAGENET_VARIANTS[variant])
+    plan = dataclasses.replace(RESNET18, blocks=blocks, filters=filters, scales=scales, **IMAGENET_VARIANTS[variant])
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 
@@ -257,11 +268,12 @@ def resnet34(
     classes: int,
     structure: str = "bireal",
     variant: str = "irnet",
+    scales: str = "ones",
     blocks: tuple[int, ...] = RESNET34.blocks,
     filters: tuple[int, ...] = RESNET34.filters,
 ) -> tf.Tensor:
     """Build the ResNet-34 for ImageNet of IR-Net, or of ReCU with variant "recu"; see `resnet`."""
-    plan = dataclasses.replace(RESNET34, blocks=blocks, filters=filters, **IMAGENET_VARIANTS[variant])
+    plan = dataclasses.replace(RESNET34, blocks=blocks, filters=filters, scales=scales, **IMAGENET_VARIANTS[variant])
     return resnet(scheme, images, classes, plan, SHORTCUT_PER_CONVOLUTION[structure])
 
 

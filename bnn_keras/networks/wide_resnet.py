@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bnn_keras.errors import BnnError
 from bnn_keras.layers import PadChannels, PaddedAveragePooling2D, TorchBatchNormalization
-from bnn_keras.networks.initializers import he_normal
+from bnn_keras.networks.initializers import he_normal, scales
 from bnn_keras.schemes import Scheme
 
 FILTERS = (16, 32, 64)
@@ -14,7 +14,9 @@ FILTERS = (16, 32, 64)
 layers = tf.keras.layers
 
 
-def wide_resnet(scheme: Scheme, images: tf.Tensor, classes: int, depth: int, width: float) -> tf.Tensor:
+def wide_resnet(
+    scheme: Scheme, images: tf.Tensor, classes: int, depth: int, width: float, last_scales: str = "ones"
+) -> tf.Tensor:
     """Build McDonnell's wide residual network, for 32×32 images.
 
     Three groups of blocks; a block is twice batch norm → (ReLU or sign) → binary 3×3 convolution, + shortcut. Batch
@@ -29,6 +31,7 @@ def wide_resnet(scheme: Scheme, images: tf.Tensor, classes: int, depth: int, wid
         depth: Number of convolutions, at least 8. A group has ⌊(depth − 2) / 6⌋ blocks, so that other depths than
             8, 14, 20, … give the network of the next smaller one of these.
         width: The groups have int(16 · width), int(32 · width), int(64 · width) channels.
+        last_scales: Initial scales of the last batch norm: "ones", or "uniform" in [0, 1).
 
     Returns:
         Logits, (batch, classes).
@@ -67,5 +70,5 @@ def wide_resnet(scheme: Scheme, images: tf.Tensor, classes: int, depth: int, wid
             x = block(x, f"group{group}.block{index}", filters[group], shrink=group > 0 and index == 0)
     x = layers.ReLU(name="relu")(norm(x, "bn"))
     x = layers.Conv2D(classes, 1, use_bias=False, name="conv_last", **he_normal("fan_out"))(x)
-    x = TorchBatchNormalization(name="bn_last")(x)
+    x = TorchBatchNormalization(gamma_initializer=scales(last_scales), name="bn_last")(x)
     return layers.GlobalAveragePooling2D(name="pool")(x)

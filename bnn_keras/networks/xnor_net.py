@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bnn_keras.constraints import AtLeast
 from bnn_keras.layers import PaddedAveragePooling2D, TorchBatchNormalization
-from bnn_keras.networks.initializers import normal, torch_default
+from bnn_keras.networks.initializers import normal, scales, torch_default
 from bnn_keras.quantizers import Dropout
 from bnn_keras.schemes import Scheme
 
@@ -152,9 +152,6 @@ def alexnet(
         version 1.2.
     """
 
-    def scales() -> Any:
-        return "ones" if dense_scales == "ones" else tf.keras.initializers.RandomUniform(0, 1)
-
     def initializers(fan_in: int) -> dict[str, Any]:
         return torch_default(fan_in) | normal(kernel_deviation / fan_in)
 
@@ -166,7 +163,7 @@ def alexnet(
 
     def dense_block(x: tf.Tensor, index: int, features: int, drop: float = 0.0) -> tf.Tensor:
         name = f"classifier.{index}"
-        x = _batch_norm(x, f"{name}.bn", gamma_initializer=scales())
+        x = _batch_norm(x, f"{name}.bn", gamma_initializer=scales(dense_scales))
         x = scheme.dense(features, dropout=drop, name=f"{name}.linear", **initializers(x.shape[-1]))(x)
         return scheme.activation(x, f"{name}.relu", "relu")
 
@@ -184,6 +181,6 @@ def alexnet(
     x = layers.Flatten(name="flatten")(x)
     x = dense_block(x, 0, units[0])
     x = dense_block(x, 1, units[1], dropout)
-    x = TorchBatchNormalization(epsilon=1e-3, name="classifier.2", gamma_initializer=scales())(x)
+    x = TorchBatchNormalization(epsilon=1e-3, name="classifier.2", gamma_initializer=scales(dense_scales))(x)
     x = Dropout(dropout, name="classifier.3")(x) if dropout else x
     return layers.Dense(classes, name="classifier.4", **initializers(units[1]))(x)
