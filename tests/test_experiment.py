@@ -20,7 +20,7 @@ from bnn_keras.experiment import (
     resolve_for_weights,
 )
 
-EXPERIMENTS = 61
+EXPERIMENTS = 65
 
 
 @pytest.fixture
