@@ -21,12 +21,14 @@ from bnn_keras.sources import Source
 from bnn_keras.transfer import Transfer, assign_weights, head, kernels, weights_by_name
 
 
-def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.keras.Model]:
+def load_run(directory: str | Path, best: bool = False, constrain: bool = True) -> tuple[Experiment, tf.keras.Model]:
     """Load the experiment and the trained network of a run.
 
     Args:
         directory: The run directory.
         best: Load the weights of the best epoch instead of the last.
+        constrain: Whether to apply the constraints of the model to imported weights that were not trained here yet.
+            Without that, latent weights are those of the imported file bit by bit.
 
     Returns:
         The experiment, and a model from normalised images (batch, height, width, channels) to logits (batch, classes).
@@ -55,12 +57,26 @@ def load_run(directory: str | Path, best: bool = False) -> tuple[Experiment, tf.
     run.verify_weights(name)
     model = build_empty(experiment)
     try:
-        model.load_weights(run / name)
+        load_weights(model, run, name, constrain)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BnnError(
             f"cannot read {str(run / name)!r} as the weights of {experiment.network.name} ({error}); {run.cure}"
         ) from error
     return experiment, model
+
+
+def load_weights(model: tf.keras.Model, run: Run, name: str, constrain: bool = True) -> None:
+    """Load a file of weights of a run into a model, and apply its constraints if they do not hold for the file.
+
+    Args:
+        model: The network.
+        run: The run.
+        name: Name of the file.
+        constrain: Whether to apply constraints at all.
+    """
+    model.load_weights(run / name)
+    if constrain and run.unconstrained(name):
+        apply_constraints(model)
 
 
 def build_empty(experiment: Experiment, stage: Stage | None = None) -> tf.keras.Model:

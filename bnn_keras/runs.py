@@ -53,6 +53,7 @@ TEXTS = (EXPERIMENT, ENVIRONMENT, METRICS)  # of which each checkpoint holds a c
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DIGEST_BLOCK = 512  # bytes; HDF5 ignores a block of this size before its signature
+_UNCONSTRAINED = "unconstrained"  # name of a line beside the digests
 _DESCRIPTIONS = (EXPERIMENT, ENVIRONMENT)  # files that readers of the weights need, and that never change
 _STARTED = (EXPERIMENT, METRICS, CHECKPOINTS, WEIGHTS, BEST_WEIGHTS, RESULT)  # any of these makes a folder a run
 _METRICS_KEYS = ("stage", "epoch", "step", "first", "val_top1", "val_top5", "seconds", "images_per_second")
@@ -92,7 +93,7 @@ def default_directory(experiment: Experiment) -> Path:
     return Path("runs") / "-".join(parts)
 
 
-def prepend_digests(path: Path, texts: Mapping[str, bytes]) -> None:
+def prepend_digests(path: Path, texts: Mapping[str, bytes], constrained: bool = True) -> None:
     """Prepend digests to an HDF5 file, as a user block that HDF5 readers skip.
 
     In the same file, digests and content are replaced together.
@@ -100,11 +101,21 @@ def prepend_digests(path: Path, texts: Mapping[str, bytes]) -> None:
     Args:
         path: The file.
         texts: Contents of the text files of the run; the digests of experiment and environment are written too.
+        constrained: Whether the constraints of the network hold for the weights. Otherwise a line notes that.
     """
     content = path.read_bytes()
     digests = {"sha256": _digest(content), **{name: _digest(texts[name]) for name in _DESCRIPTIONS if name in texts}}
-    block = "".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()
+    notes = {} if constrained else {_UNCONSTRAINED: "yes"}
+    block = "".join(f"{name} {digest}\n" for name, digest in {**digests, **notes}.items()).encode()
     path.write_bytes(block.ljust(_DIGEST_BLOCK, b"\0") + content)
+
+
+def _lines(content: bytes) -> dict[str, str]:
+    """Return the digests in the first bytes of a file of weights by name; nothing if it has none."""
+    if content.startswith(_HDF5_SIGNATURE):
+        return {}
+    block = content[:_DIGEST_BLOCK].rstrip(b"\0").decode("ascii", "replace").splitlines()
+    return {name: digest for name, _, digest in (line.partition(" ") for line in block)}
 
 
 def _digest(content: bytes) -> str:
@@ -324,14 +335,19 @@ class Run:
             raise BnnError(self._cannot_read(name, error)) from error
         if content.startswith(_HDF5_SIGNATURE):
             return  # written before files had digests
-        block = content[:_DIGEST_BLOCK].rstrip(b"\0").decode("ascii", "replace").splitlines()
-        digests = {name: digest for name, _, digest in (line.partition(" ") for line in block)}
+        digests = _lines(content)
+        digests.pop(_UNCONSTRAINED, None)
         if digests.pop("sha256", "") != _digest(content[_DIGEST_BLOCK:]) or not digests.keys() <= set(_DESCRIPTIONS):
             raise BnnError(f"the content of {str(path)!r} does not match its digest; {self.cure}")
         texts = self.texts()
         for other in digests if among_others else ():
             if _digest(texts.get(other, b"")) != digests[other]:
                 raise BnnError(f"{str(path)!r} was trained with another {other} than that of the run; {self.cure}")
+
+    def unconstrained(self, name: str) -> bool:
+        """Return whether the constraints of the network do not hold for a file of weights, as for imported ones."""
+        with (self / name).open("rb") as stream:
+            return _UNCONSTRAINED in _lines(stream.read(_DIGEST_BLOCK))
 
     @property
     def cure(self) -> str:

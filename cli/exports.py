@@ -11,7 +11,7 @@ from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_message, print_table, quiet_tensorflow
 from bnn_keras.tables import MAX_BATCH_SIZE
 
-FORMATS = "\n".join(f"  {row.name:<12} {row.description}" for row in catalog.FORMATS.values())
+FORMATS = "\n".join(f"  {row.name:<17} {row.description}" for row in catalog.FORMATS.values())
 EPILOG = f"""\b
 Formats:
 {FORMATS}
@@ -21,6 +21,7 @@ Examples:
   bnnk export runs/lenet5 --to packed -o lenet5.safetensors
   bnnk export runs/lenet5 --to tflite -o lenet5.tflite
   bnnk export runs/resnet18 --to openvino -o resnet18.xml --verify-on my-images
+  bnnk export runs/resnet20 --to reference -o resnet20.th
 """
 
 BENCHMARK_EPILOG = """\b
@@ -76,7 +77,11 @@ Examples:
 @options.data_location
 @options.as_json
 def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> None:
-    """Export a RUN's network to a file for a device, and verify that the file predicts the same."""
+    """Export a RUN's network to a file for a device, and verify that the file predicts the same.
+
+    A file for a reference's own code holds the latent weights, under the reference's names and in its layout. It is
+    verified by reading it back, bit for bit.
+    """
     catalog.find("format", to)
     with quiet_tensorflow():
         from bnn_keras.export import export_run
@@ -84,18 +89,18 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
     if as_json:
         print_json(sidecar)
         return
+    rows = [
+        ["file", f"{file}, {sidecar['bytes']:,} bytes (arithmetic minimum: {sidecar['bytes_minimum']:,})"],
+        ["binary layers", f"{sidecar['packed_layers']} of {sidecar['binary_layers']} in one bit per weight"],
+    ]
+    if not catalog.FORMATS[to].opens:
+        print_table(["export", ""], [*rows, ["tensors", f"{sidecar['tensors']}, read back bit for bit"]])
+        return
     for name, reason in sidecar["float_layers"].items():
         print_message(f"binary layer {name} is float in the file: {reason}", "Note")
     agreement = f"{sidecar['agreement']:.2f} % on {sidecar['images']:,} images of {sidecar['verified_on']}"
-    print_table(
-        ["export", ""],
-        [
-            ["file", f"{file}, {sidecar['bytes']:,} bytes (arithmetic minimum: {sidecar['bytes_minimum']:,})"],
-            ["binary layers", f"{sidecar['packed_layers']} of {sidecar['binary_layers']} in one bit per weight"],
-            ["agreement", agreement],
-            ["logit error", f"{sidecar['logit_error']:.1e} (median), {sidecar['largest_logit_error']:.1e} (maximum)"],
-        ],
-    )
+    logit_error = f"{sidecar['logit_error']:.1e} (median), {sidecar['largest_logit_error']:.1e} (maximum)"
+    print_table(["export", ""], [*rows, ["agreement", agreement], ["logit error", logit_error]])
 
 
 @click.command(epilog=BENCHMARK_EPILOG)

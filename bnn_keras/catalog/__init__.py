@@ -21,6 +21,7 @@ from bnn_keras.catalog.rows import (
     NetworkRow,
     Normalization,
     OptimizerRow,
+    ReferenceFile,
     ReferenceLayout,
     SchemeRow,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "OptimizerRow",
     "Options",
     "Positive",
+    "ReferenceFile",
     "ReferenceLayout",
     "ScheduleConfig",
     "Scheduled",

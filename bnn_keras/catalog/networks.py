@@ -9,7 +9,7 @@ import pydantic
 
 from bnn_keras.catalog.datasets import IMAGENET_NORMALIZATION
 from bnn_keras.catalog.options import BY_BITS, Options
-from bnn_keras.catalog.rows import NetworkRow, ReferenceLayout, table
+from bnn_keras.catalog.rows import NetworkRow, ReferenceFile, ReferenceLayout, table
 from bnn_keras.tables import Count, Positive
 
 
@@ -118,11 +118,16 @@ _CIFAR = (32, 32, 3)
 # Binary activations need a shortcut around each convolution.
 _BY_ACTIVATIONS = {"1/1": "bireal", "32/1": "bireal", "1/32": "normal", "32/32": "normal"}
 _IMAGENET = (224, 224, 3)
-_ROTATED = ReferenceLayout(rotated=True)
+# What the trainers of the references store. IR-Net has no trainer for ImageNet.
+_XNOR_IMAGENET = ReferenceFile(wrapped="features", epoch="epoch", best="best_prec1", constants={"arch": "alexnet"})
+_WIDE_RESNET = ReferenceFile(wrapped="", epoch="epoch", epoch_of=1)
+_BIREAL = ReferenceFile(wrapped="", epoch="epoch", epoch_of=1, best="best_top1_acc")  # ReActNet's, too
+_IRNET = ReferenceFile(wrapped="", epoch="epoch", best="best_prec1")
 _VECTOR = (-1,)
 _MAP = (1, -1, 1, 1)
 _REACTNET = ReferenceLayout(
     rotated=True,
+    file=_BIREAL,
     parts={
         "binary_conv.shift": ("move0.bias", _MAP),
         "add.activation.before": ("move1.bias", _MAP),
@@ -148,7 +153,13 @@ _REACTNET_A = {
         )
     },
 }
-_RECU = ReferenceLayout(rotated=True, parts={".alpha": (".alpha", (-1, 1, 1))}, unused=("*.tau",))
+_FLAT = ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True, file=_BIREAL)
+# A batch norm that IR-Net's networks for ImageNet have and never use.
+_BN3 = {
+    f"bn3.{name}": ((-1,), value)
+    for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0))
+}
+_RECU = ReferenceLayout(rotated=True, parts={".alpha": (".alpha", (-1, 1, 1))}, unused={"*.tau": None}, file=_IRNET)
 
 
 def _wide_resnet(width: int, dataset: str = "cifar10") -> NetworkRow:
@@ -163,7 +174,7 @@ def _wide_resnet(width: int, dataset: str = "cifar10") -> NetworkRow:
         dataset=dataset,
         source="binary-wide-resnet, wrn_mcdonnell.py",
         options=Wide.of(width),
-        reference=ReferenceLayout(kernel="{}", binary_kernel="{}", rotated=True),
+        reference=ReferenceLayout(kernel="{}", binary_kernel="{}", rotated=True, packs=True, file=_WIDE_RESNET),
     )
 
 
@@ -193,7 +204,7 @@ def _irnet(name: str, function: str, description: str, **kwargs: Any) -> Network
             "scheme": "irnet",
             "bits": "1/1",
             "dataset": "cifar10",
-            "reference": _ROTATED,
+            "reference": ReferenceLayout(rotated=True, file=_IRNET),
             "references": {"recu": _RECU},
             **kwargs,
         }
@@ -210,7 +221,7 @@ def _irnet_for_imagenet(depth: int) -> NetworkRow:
         dataset="imagenet2012",
         options=IrnetResidual,
         structures=_BY_ACTIVATIONS,
-        reference=ReferenceLayout(rotated=True, unused=("bn3",)),
+        reference=ReferenceLayout(rotated=True, unused=_BN3, file=ReferenceFile(state=None)),
         source=f"IR-Net, ImageNet/ResNet{depth}",
     )
 
@@ -228,7 +239,7 @@ def _torchvision(depth: int) -> NetworkRow:
         source="torchvision, models/resnet.py",
         options=Structured,
         structures=_BY_ACTIVATIONS,
-        reference=_ROTATED,
+        reference=ReferenceLayout(rotated=True, file=ReferenceFile(state=None)),
         normalization=IMAGENET_NORMALIZATION,
     )
 
@@ -296,7 +307,7 @@ NETWORKS = table(
         bits="1/1",
         dataset="mnist",
         source="XNOR-Net-PyTorch, MNIST/models/LeNet_5.py",
-        reference=ReferenceLayout(),
+        reference=ReferenceLayout(file=ReferenceFile(best="acc")),
     ),
     NetworkRow(
         name="nin",
@@ -309,7 +320,7 @@ NETWORKS = table(
         dataset="cifar10",
         source="XNOR-Net-PyTorch, CIFAR_10/models/nin.py",
         options=Dropout,
-        reference=_ROTATED,
+        reference=ReferenceLayout(rotated=True, file=ReferenceFile(best="best_acc")),
     ),
     NetworkRow(
         name="alexnet",
@@ -324,7 +335,7 @@ NETWORKS = table(
         note="alexnet is XNOR-Net's AlexNet; the network that rethinking-bnn-optimization's README calls alexnet is "
         "binary_alexnet",
         options=AlexNet,
-        reference=ReferenceLayout(),
+        reference=ReferenceLayout(file=_XNOR_IMAGENET),
     ),
     _wide_resnet(1),
     _wide_resnet(2),
@@ -344,21 +355,21 @@ NETWORKS = table(
     _rethinking("xnornet", "XNOR-Net's AlexNet for Bop: all layers but the first and the last binary", "xnor.py"),
     _bireal(
         18,
-        ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
+        _FLAT,
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
         options=Variant18,
         references={"reactnet": _REACTNET},
     ),
     _bireal(
         34,
-        ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True),
+        _FLAT,
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
         options=Variant,
         references={"reactnet": _REACTNET},
     ),
     _bireal(
         50,
-        ReferenceLayout(rotated=True, unused=("layers.0.down_conv1x1",)),
+        ReferenceLayout(rotated=True, unused={"layers.0.down_conv1x1.weight": ((64, 16, 1, 1), 0.0)}, file=_BIREAL),
         source="Bi-Real-net, pytorch_implementation/BiReal_50/birealnet.py",
     ),
     NetworkRow(
@@ -371,8 +382,8 @@ NETWORKS = table(
         bits="1/1",
         dataset="imagenet2012",
         source="ReActNet, mobilenet/2_step2/reactnet.py",
-        reference=ReferenceLayout(binary_kernel="{}.weights", flat=True, rotated=True, parts=_REACTNET_A),
-        references={"reactnet 32/1": ReferenceLayout(rotated=True, parts=_REACTNET_A)},
+        reference=dataclasses.replace(_FLAT, parts=_REACTNET_A),
+        references={"reactnet 32/1": ReferenceLayout(rotated=True, parts=_REACTNET_A, file=_BIREAL)},
     ),
     _irnet(
         "resnet20",
@@ -386,7 +397,7 @@ NETWORKS = table(
         "vgg_small",
         "vgg:vgg_small",
         "IR-Net's VGG-Small: six convolutions, all but the first binary, and a dense layer",
-        reference=ReferenceLayout(),
+        reference=ReferenceLayout(file=_IRNET),
         references={"recu": dataclasses.replace(_RECU, rotated=False)},
         source="IR-Net, CIFAR-10/VGG-Small/vgg.py",
     ),

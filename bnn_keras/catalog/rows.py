@@ -21,6 +21,31 @@ _CHECKED = pydantic.ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, config=_CHECKED)
+class ReferenceFile:
+    """What a reference's trainer stores in its checkpoint file, by the keys of the outermost dictionary.
+
+    Attributes:
+        state: Key of the state dict; None if the file is the state dict.
+        wrapped: Name of the module within `torch.nn.DataParallel`, whose tensors have `module.` in their names: "" for
+            the whole network, None for no module.
+        epoch: Key of the epoch; None if the file has none.
+        epoch_of: Number of finished epochs when 0 is stored: 1 if the file has the index of the last finished epoch.
+        best: Key of the best test accuracy in percent; None if the file has none.
+        constants: Further entries with a fixed value.
+    """
+
+    state: str | None = "state_dict"
+    wrapped: str | None = None
+    epoch: str | None = None
+    epoch_of: int = 0
+    best: str | None = None
+    constants: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, config=_CHECKED)
 class ReferenceLayout:
     """How a reference's PyTorch code stores the weights of a network.
 
@@ -31,16 +56,22 @@ class ReferenceLayout:
         rotated: Whether our network equals the reference's rotated by 180°.
         parts: Ends of our names of the weights of learnt parts ("layer.weight") → ends of the reference's names, and
             the shape in which the reference stores the tensor, with -1 for the channels.
-        unused: Tensors and modules that have no counterpart here, because the reference never uses them or because they
-            are no weights. `*` stands for any part of a name.
+        unused: Tensors that have no counterpart here, because the reference never uses them or because they are no
+            weights: name → shape, with -1 for the number of classes, and initial value. `*` stands for any part of a
+            name. None: files for the reference cannot be written, because it uses the tensor.
+        packs: Whether the reference also reads binary kernels as signs packed along the input channels, in a state dict
+            alone.
+        file: What the reference's trainer stores.
     """
 
     kernel: str = "{}.weight"
     binary_kernel: str = "{}.weight"
     flat: bool = False
     rotated: bool = False
-    parts: Mapping[str, tuple[str, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
-    unused: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[str, Shape]] = dataclasses.field(default_factory=dict)
+    unused: Mapping[str, tuple[Shape, float] | None] = dataclasses.field(default_factory=dict)
+    packs: bool = False
+    file: ReferenceFile = dataclasses.field(default_factory=ReferenceFile)
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -197,6 +228,8 @@ class FormatRow:
         companions: Suffixes of further files beside the file, with the same stem. They hold the weights.
         batch: Batch size that an exported model accepts: "any", "one" (single images), or "fixed" (chosen on export).
         softmax: Whether an exported model can return probabilities.
+        opens: Whether the file can be opened for inference. A file that cannot holds latent weights for the reference's
+            code; its module implements `bnn_keras.export.formats.WeightsFormat`.
         self_contained: Whether the file holds experiment and labels, so that it opens without its sidecar. Its module
             implements `bnn_keras.export.formats.SelfContainedFormat`.
         code: Whether opening a file runs a program in it, which may read and write other files. Such a file is opened
@@ -216,6 +249,7 @@ class FormatRow:
     companions: tuple[str, ...] = ()
     batch: Literal["any", "one", "fixed"] = "any"
     softmax: bool = True
+    opens: bool = True
     self_contained: bool = False
     code: bool = False
     extra: str | None = None

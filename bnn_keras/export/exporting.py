@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import catalog, files
+from bnn_keras import catalog, files, interop
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import verify, worker
 from bnn_keras.export.destination import check_destination
-from bnn_keras.export.formats import format_module, installed, load_predictor
+from bnn_keras.export.formats import format_module, installed, load_predictor, weights_module
+from bnn_keras.export.freeze import binary_kernels
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.logits import ends_in_softmax, without_softmax
@@ -77,7 +78,9 @@ def export_run(
             the run's dataset, or to random images if it is not prepared.
         verify_images: Maximum number of images to verify on.
         min_agreement: Minimum top-1 agreement with the network, in percent. Defaults to `verify.AGREEMENT`.
-        tolerance: Maximum median error of the logits. Defaults to `verify.TOLERANCE`.
+        tolerance: Maximum median error of the logits. Defaults to `verify.TOLERANCE`. This argument and the three
+            before do not apply to files for a reference's code: those are read back, and all tensors must be the same
+            bit for bit.
         data_dir: Folder of prepared datasets. Defaults to TFDS's folder.
         manual_dir: Folder with the files that TFDS would download.
 
@@ -117,6 +120,13 @@ def export_run(
     _check_options(row, options)
     check = functools.partial(check_destination, row, path, run)
     check()
+    if not row.opens:
+        if (verify_on, min_agreement, tolerance) != (None, None, None):
+            raise BnnError(
+                f"format {row.name!r} is verified by reading its tensors back; leave --verify-on, --min-agreement and "
+                "--tolerance out"
+            )
+        return _export_weights(row, path, run, best, check)
     location = DataLocation(data_dir, manual_dir)
     experiment, model = load_run(directory, best)
     if experiment.data.mean_image:
@@ -189,6 +199,8 @@ def export_model(
         (100.0, 1)
     """
     row, path = catalog.find("format", to), Path(file)
+    if not row.opens:
+        raise BnnError(f"format {to!r} is for networks of the catalog; export a run with export_run")
     network = flat_copy(model, dtype="float32")
     _check_classifier(network)
     options = ExportOptions(
@@ -206,6 +218,60 @@ def export_model(
     names = _labels(labels, network.output_shape[-1])
     job = _job(without_softmax(network), None, names, row, options, lambda: verify.calibration_of(sample))
     return _export(row, path, job, model, sample, options, check, {})
+
+
+def _export_weights(
+    row: catalog.FormatRow, path: Path, run: Run, best: bool, check: Callable[[], None]
+) -> dict[str, Any]:
+    """Write a file of latent weights, and verify that reading it returns the same tensors bit for bit.
+
+    Args:
+        row: A format without `opens`.
+        path: The file.
+        run: The run.
+        best: Export the best weights instead of the last.
+        check: Verifies that the file may be written.
+    """
+    experiment, model = load_run(run.directory, best, constrain=False)
+    module = weights_module(row)
+    expected = module.tensors(model)
+    with _staged(path, check) as staged:
+        with installed(row):
+            module.write(staged, model, _progress(run, best))
+        written = interop.read_checkpoint(staged)
+        if list(written) != list(expected) or not all(map(_identical, written.values(), expected.values())):
+            raise BnnError(f"reading {path.name!r} back does not return the tensors of the run; nothing was written")
+        binary, packed = binary_kernels(model), row.packs == "all"
+        fields = {
+            "format": row.name,
+            "floats": row.floats[0],
+            "outputs": "logits",
+            "network": experiment.network.name,
+            "input_shape": list(experiment.input_shape),
+            "bytes_minimum": count(model)["bytes_minimum"],
+            "binary_layers": len(binary),
+            "packed_layers": len(binary) if packed else 0,
+            "float_layers": {} if packed else dict.fromkeys(binary, "the file holds latent weights"),
+            "tensors": len(expected),
+            "labels": run.environment["dataset"]["labels"],
+            "weights": "best" if best else "last",
+            "experiment": experiment.to_toml(),
+        }
+        return write_sidecar(staged, fields)
+
+
+def _identical(array: np.ndarray, other: np.ndarray) -> bool:
+    return array.dtype == other.dtype and array.shape == other.shape and array.tobytes() == other.tobytes()
+
+
+def _progress(run: Run, best: bool) -> interop.Progress:
+    """Return how far the training of a run was when its weights were written."""
+    rows = run.metrics
+    if not rows:
+        return interop.Progress()
+    last_stage = [row for row in rows if row["stage"] == rows[-1]["stage"]]
+    highest = max(last_stage, key=lambda row: row["val_top1"])
+    return interop.Progress((highest if best else rows[-1])["epoch"], highest["val_top1"])
 
 
 def _check_classifier(network: tf.keras.Model) -> None:

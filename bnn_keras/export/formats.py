@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, cast
 
+import numpy as np
+import tensorflow as tf
+
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.export import verify
 from bnn_keras.export.description import Description
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.predictors import Predictor
+from bnn_keras.interop import Progress
 
 
 class Format(Protocol):
@@ -58,6 +62,27 @@ class Format(Protocol):
         ...
 
 
+class WeightsFormat(Protocol):
+    """What the module of a format without `opens` implements."""
+
+    def tensors(self, model: tf.keras.Model) -> dict[str, np.ndarray]:
+        """Return the arrays that a file of a network holds, by the reference's names.
+
+        Raises:
+            BnnError: The reference has no such file.
+        """
+        ...
+
+    def write(self, file: Path, model: tf.keras.Model, progress: Progress) -> None:
+        """Write a network, with latent weights, and how far its training is.
+
+        Raises:
+            BnnError: The reference has no such file, or not with this suffix.
+            ImportError: A package is missing.
+        """
+        ...
+
+
 class SelfContainedFormat(Format, Protocol):
     """What the module of a format with `self_contained` implements."""
 
@@ -82,6 +107,16 @@ def format_module(row: catalog.FormatRow, floats: str | None = None) -> Format:
     """
     with installed(row, floats):
         return cast(Format, importlib.import_module(row.module))
+
+
+def weights_module(row: catalog.FormatRow) -> WeightsFormat:
+    """Import the module of a format without `opens`.
+
+    Raises:
+        BnnError: A package that it needs is not installed.
+    """
+    assert not row.opens
+    return cast(WeightsFormat, format_module(row))
 
 
 def self_contained_module(row: catalog.FormatRow) -> SelfContainedFormat:

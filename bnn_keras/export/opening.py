@@ -92,10 +92,10 @@ def open_export(
 
 
 def _require_known_format(path: Path) -> None:
-    """Verify that a file of any suffix is not of a format that the catalog does not have.
+    """Verify that a file of any suffix is of a format that can be opened.
 
     Raises:
-        BnnError: Its sidecar names such a format, which a plugin had.
+        BnnError: Its sidecar names a format that a plugin had, or one of weights for a reference's code.
     """
     try:
         name = parse_sidecar(path)["format"]
@@ -104,6 +104,11 @@ def _require_known_format(path: Path) -> None:
     if name not in catalog.FORMATS:
         problem = unknown("format", name, catalog.FORMATS)
         raise BnnError(f"cannot open {str(path)!r}: {problem}; give the plugin that wrote it with --plugin")
+    if not catalog.FORMATS[name].opens:
+        raise BnnError(
+            f"{str(path)!r} holds weights for the reference's code and no network; read it with `bnnk import`, or give "
+            "the run that it was exported from"
+        )
 
 
 def _description(sidecar: dict[str, Any], path: Path) -> Description:

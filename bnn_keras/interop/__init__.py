@@ -8,5 +8,16 @@ kernels rotated by 180°.
 
 from bnn_keras.interop.files import read_checkpoint
 from bnn_keras.interop.reference import classes_of, from_reference, load_reference, reference_names, to_reference
+from bnn_keras.interop.writing import Progress, state_dict, write_checkpoint
 
-__all__ = ["classes_of", "from_reference", "load_reference", "read_checkpoint", "reference_names", "to_reference"]
+__all__ = [
+    "Progress",
+    "classes_of",
+    "from_reference",
+    "load_reference",
+    "read_checkpoint",
+    "reference_names",
+    "state_dict",
+    "to_reference",
+    "write_checkpoint",
+]

@@ -1,11 +1,13 @@
-"""Read the tensors of the references' checkpoint files. Nothing else in a file is used."""
+"""Read and write the references' checkpoint files: tensors by name, and what PyTorch files hold beside them."""
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,21 @@ import numpy as np
 
 from bnn_keras.errors import BnnError
 
-_TORCH_SUFFIXES = (".pth", ".tar", ".th", ".pt")
+TORCH_SUFFIXES = (".pth", ".tar", ".th", ".pt")
 _SUFFIXES = ".npz, .safetensors, .pth, .pth.tar, .th or .pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """The content of a checkpoint file.
+
+    Attributes:
+        tensors: The arrays by name, in the order and layout of the file, without `module.` in their names.
+        entries: What a PyTorch file holds beside its state dict: epoch, accuracy, the optimizer's state.
+    """
+
+    tensors: dict[str, np.ndarray]
+    entries: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def read_checkpoint(file: str | Path) -> dict[str, np.ndarray]:
@@ -45,22 +60,38 @@ def read_checkpoint(file: str | Path) -> dict[str, np.ndarray]:
         >>> {name: tensor.shape for name, tensor in tensors.items()}
         {'conv1.weight': (20, 1, 5, 5)}
     """
+    return read_content(file).tensors
+
+
+def read_content(file: str | Path) -> Content:
+    """Read a checkpoint. Files and errors are those of `read_checkpoint`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/checkpoint.npz", fc=np.ones(3))
+        ...     read_content(f"{folder}/checkpoint.npz").entries
+        {}
+    """
     path = Path(file)
     if not path.is_file():
         raise BnnError(f"no file {str(path)!r}; give a checkpoint: {_SUFFIXES}")
     suffix = path.suffix.lower()
-    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, **dict.fromkeys(_TORCH_SUFFIXES, _read_torch)}
+    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, **dict.fromkeys(TORCH_SUFFIXES, _read_torch)}
     if suffix not in readers:
         raise BnnError(f"{str(path)!r} ends in {suffix!r}; expected a checkpoint named {_SUFFIXES}")
     try:
-        tensors = readers[suffix](path)
+        content = readers[suffix](path)
     except BnnError:
         raise
     except Exception as error:  # a damaged file can make its reader raise any error
         raise _damaged(path, error) from error
-    if not tensors:
+    if not content.tensors:
         raise BnnError(f"{str(path)!r} holds no tensors; expected the state dict of a network")
-    return {".".join(part for part in name.split(".") if part != "module"): value for name, value in tensors.items()}
+    unwrapped = {
+        ".".join(part for part in name.split(".") if part != "module"): value for name, value in content.tensors.items()
+    }
+    return dataclasses.replace(content, tensors=unwrapped)
 
 
 def _damaged(path: Path, error: Exception) -> BnnError:
@@ -70,21 +101,21 @@ def _damaged(path: Path, error: Exception) -> BnnError:
     )
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> Content:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         tensors = dict(arrays)
     if not all(isinstance(value, np.ndarray) for value in tensors.values()):
         raise ValueError("the archive holds something other than arrays")
-    return tensors
+    return Content(tensors)
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> Content:
     import safetensors.numpy
 
-    return safetensors.numpy.load_file(path)
+    return Content(safetensors.numpy.load_file(path))
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+def _read_torch(path: Path) -> Content:
     try:
         import torch
     except ImportError as error:
@@ -104,7 +135,28 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             f"refused to read {str(path)!r}: it asks for more than tensors and numbers ({refused[1]}), and "
             "could run any program; save its state dict alone with torch.save"
         ) from error
-    return {name: _array(value) for name, value in _state_dict(content, torch.Tensor).items()}
+    tensors, entries = _split(content, torch.Tensor)
+    return Content({name: _array(value) for name, value in tensors.items()}, _without_tensors(entries, torch.Tensor))
+
+
+def write_torch(
+    file: str | Path, tensors: Mapping[str, np.ndarray], key: str | None, entries: Mapping[str, Any]
+) -> None:
+    """Write a PyTorch file with a state dict.
+
+    Args:
+        file: The file.
+        tensors: The arrays of the state dict by name, in its order.
+        key: Key of the state dict; None to write the state dict alone.
+        entries: What the file holds beside the state dict. Arrays in it become tensors.
+
+    Raises:
+        ImportError: PyTorch is not installed.
+    """
+    import torch
+
+    state = collections.OrderedDict((name, torch.from_numpy(value.copy())) for name, value in tensors.items())
+    torch.save(state if key is None else {**_with_tensors(entries, torch.from_numpy), key: state}, file)
 
 
 # PyTorch's error names the global, or the class of the object, that `weights_only=True` refuses.
@@ -123,10 +175,36 @@ def _numpy_scalars() -> list[Any]:
     return [*((scalar, name) for name in names), np.dtype, *{type(np.dtype(kind)) for kind in "efdbhilqBHILQ?"}]
 
 
-def _state_dict(content: Any, tensor: type) -> Mapping[str, Any]:
-    """Return the tensors by name: those of the entry `state_dict` if it exists, else those at the top level."""
+def _split(content: Any, tensor: type) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the tensors by name, those of the entry `state_dict` or else those at the top level, and other entries.
+
+    Without an entry `state_dict`, there are no other entries.
+    """
+    entries: Mapping[str, Any] = {}
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        entries = {name: value for name, value in content.items() if name != "state_dict"}
         content = content["state_dict"]
     if not isinstance(content, Mapping):
-        return {}
-    return {name: value for name, value in content.items() if isinstance(value, tensor) and isinstance(name, str)}
+        return {}, {}
+    tensors = {name: value for name, value in content.items() if isinstance(value, tensor) and isinstance(name, str)}
+    return tensors, entries
+
+
+def _without_tensors(value: Any, tensor: type) -> Any:
+    """Return nested dictionaries and lists with arrays in place of tensors."""
+    if isinstance(value, tensor):
+        return _array(value)
+    if isinstance(value, Mapping):
+        return {key: _without_tensors(item, tensor) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(item, tensor) for item in value]
+    return value
+
+
+def _with_tensors(value: Any, tensor: Callable[[np.ndarray], Any]) -> Any:
+    """Return nested dictionaries and lists with tensors in place of arrays."""
+    if isinstance(value, np.ndarray):
+        return tensor(value.copy())
+    if isinstance(value, Mapping):
+        return {key: _with_tensors(item, tensor) for key, item in value.items()}
+    return [_with_tensors(item, tensor) for item in value] if isinstance(value, list) else value

@@ -37,6 +37,7 @@ class Tensor:
         rotated: Whether the reference is our network rotated by 180°.
         flat: Whether the reference stores the tensor as a column.
         stored_shape: Shape in which the reference stores a vector, with -1 for its length.
+        binary: Whether it is a kernel that the layer quantizes.
         flattened: (height, width, channels) of the feature map that is flattened before this layer; None if there is
             no such map. Keras flattens in HWC order, PyTorch in CHW order.
     """
@@ -47,6 +48,7 @@ class Tensor:
     rotated: bool = False
     flat: bool = False
     stored_shape: tuple[int, ...] = (-1,)
+    binary: bool = False
     flattened: tuple[int, int, int] | None = None
 
     def to_reference(self, value: np.ndarray) -> np.ndarray:
@@ -106,7 +108,14 @@ def _flattened_map(layer: tf.keras.layers.Layer) -> tuple[int, int, int] | None:
     return tuple(previous.input_shape[1:]) if isinstance(previous, tf.keras.layers.Flatten) else None
 
 
-def _layout_of(model: tf.keras.Model) -> catalog.ReferenceLayout:
+def layout_of(model: tf.keras.Model) -> catalog.ReferenceLayout:
+    """Return how the reference stores the network of a model; the default for a model outside of the catalog.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> layout_of(build_model(resolve("nin").experiment)).file.best
+        'best_acc'
+    """
     row, scheme = catalog.NETWORKS.get(model.name), getattr(model, "scheme", None)
     layout = row.layout(*(scheme.name, scheme.bits) if scheme else (row.scheme, row.bits)) if row else None
     return layout or catalog.ReferenceLayout()
@@ -132,12 +141,21 @@ def _tensor(
         variable,
         rotated=rotated,
         flat=binary and layout.flat,
+        binary=binary and layer.kernel_quantizer is not None,
         flattened=_flattened_map(layer),
     )
 
 
-def _tensors(model: tf.keras.Model) -> list[Tensor]:
-    layout = _layout_of(model)
+def tensors_of(model: tf.keras.Model) -> list[Tensor]:
+    """Return the tensors of the reference for all variables of a model that hold floating-point numbers.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> tensor = tensors_of(build_model(resolve("lenet5").experiment))[0]
+        >>> tensor.name, tensor.shape, tensor.binary
+        ('conv1.weight', (20, 1, 5, 5), False)
+    """
+    layout = layout_of(model)
     rotated = any(isinstance(layer, Rotate180) for layer in model.layers)
     return [
         _tensor(layer, variable, layout, rotated)
@@ -156,7 +174,7 @@ def reference_names(model: tf.keras.Model, variables: Iterable[tf.Variable]) -> 
         >>> reference_names(model, model.get_layer("bin_conv2.conv").weights)
         ['bin_conv2.conv.weight', 'bin_conv2.conv.bias']
     """
-    names = {id(tensor.variable): tensor.name for tensor in _tensors(model)}
+    names = {id(tensor.variable): tensor.name for tensor in tensors_of(model)}
     return [names[id(variable)] for variable in variables]
 
 
@@ -179,7 +197,7 @@ def to_reference(model: tf.keras.Model, values: Mapping[str, np.ndarray] | None 
         >>> model.get_layer("bin_conv2.conv").kernel.shape.as_list(), tensors["bin_conv2.conv.weight"].shape
         ([5, 5, 20, 50], (50, 20, 5, 5))
     """
-    tensors = _tensors(model)
+    tensors = tensors_of(model)
     if values is None:
         values = {tensor.name: tensor.variable.numpy() for tensor in tensors}
     return {tensor.name: tensor.to_reference(values[tensor.name]) for tensor in tensors if tensor.name in values}
@@ -210,9 +228,9 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
         >>> values["bin_conv2.conv.weight"].shape
         (5, 5, 20, 50)
     """
-    unused = _layout_of(model).unused
+    unused = layout_of(model).unused
     received = {name: np.asarray(value) for name, value in tensors.items() if not _ignored(name, unused)}
-    expected = {tensor.name: tensor for tensor in _tensors(model)}
+    expected = {tensor.name: tensor for tensor in tensors_of(model)}
     received = {
         name: _unpacked(value, expected[name].shape) if name in expected and value.dtype == np.uint8 else value
         for name, value in received.items()
@@ -245,10 +263,9 @@ def from_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
     return {name: tensor.from_reference(received[name]) for name, tensor in expected.items()}
 
 
-def _ignored(name: str, unused: tuple[str, ...]) -> bool:
-    """Return whether a tensor is a counter of batches, or is or belongs to one of the `unused` names."""
-    patterns = ("*num_batches_tracked", *unused, *(f"{module}.*" for module in unused))
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def _ignored(name: str, unused: Iterable[str]) -> bool:
+    """Return whether a tensor is a counter of batches, or has one of the `unused` names."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in ("*num_batches_tracked", *unused))
 
 
 def _unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -271,17 +288,19 @@ def classes_of(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> int 
         >>> classes_of(model, {"ip2.weight": np.zeros((26, 500))})
         26
     """
-    kernels = [tensor for tensor in _tensors(model) if len(tensor.variable.shape) > 1]
+    kernels = [tensor for tensor in tensors_of(model) if len(tensor.variable.shape) > 1]
     last = tensors.get(kernels[-1].name)
     return None if last is None or not last.ndim else last.shape[-1 if kernels[-1].keras else 0]
 
 
-def load_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
+def load_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray], constrain: bool = True) -> None:
     """Load the tensors of a reference into a model, then apply the model's constraints once.
 
     Args:
         model: A network of the catalog. If it is the reference rotated by 180°, build it with `network.rotated=true`.
         tensors: The reference's tensors by name, for example from `read_checkpoint`.
+        constrain: Whether to apply the constraints. Without them, the model has the latent weights of the tensors bit
+            by bit, and is not ready for a forward pass.
 
     Raises:
         BnnError: The tensors do not belong to the model (see `from_reference`). The model is then unchanged.
@@ -295,6 +314,7 @@ def load_reference(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> 
         True
     """
     values = from_reference(model, tensors)
-    for tensor in _tensors(model):
+    for tensor in tensors_of(model):
         tensor.variable.assign(values[tensor.name])
-    apply_constraints(model)
+    if constrain:
+        apply_constraints(model)

@@ -262,7 +262,9 @@ class SaveRun(tf.keras.callbacks.Callback):
         self.after_epoch(row)
 
 
-def save_weights(model: tf.keras.Model, run: Run, name: str, texts: Mapping[str, bytes]) -> None:
+def save_weights(
+    model: tf.keras.Model, run: Run, name: str, texts: Mapping[str, bytes], constrained: bool = True
+) -> None:
     """Write the latent weights of a model to an HDF5 file of a run, atomically, with digests.
 
     Args:
@@ -270,6 +272,8 @@ def save_weights(model: tf.keras.Model, run: Run, name: str, texts: Mapping[str,
         run: The run.
         name: Name of the file.
         texts: Contents of the text files of the run, by name.
+        constrained: Whether the constraints of the model hold. Otherwise they are applied whenever the file is
+            loaded.
 
     Raises:
         BnnError: The file cannot be written.
@@ -279,4 +283,4 @@ def save_weights(model: tf.keras.Model, run: Run, name: str, texts: Mapping[str,
             model.save_weights(temporary, save_format="h5")
         except RuntimeError as error:  # h5py raises RuntimeError if the disk is full
             raise BnnError(files.cannot_write(run / name, str(error))) from error
-        runs.prepend_digests(temporary, texts)
+        runs.prepend_digests(temporary, texts, constrained)

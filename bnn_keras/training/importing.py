@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog, files, interop, runs
 from bnn_keras.build import build_model, build_optimizer
+from bnn_keras.constraints import apply_constraints
 from bnn_keras.data import find_data, with_mean_image
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Resolution, resolve_for_weights, with_absolute_paths
@@ -87,7 +88,7 @@ def import_checkpoint(
         choices["dataset"] = _dataset_with_classes(classes, resolution.experiment)
         resolution = resolve_for_weights(network, overrides=overrides, **choices)
         model = build_model(resolution.experiment)
-    interop.load_reference(model, tensors)
+    interop.load_reference(model, tensors, constrain=False)
     resolution = dataclasses.replace(resolution, experiment=with_mean_image(_remaining(resolution.experiment)))
     dataset = find_data(resolution.experiment, DataLocation(data_dir))
     environment = collect_environment(resolution.experiment, dataset, command)
@@ -124,9 +125,10 @@ def _write_run(run: Run, experiment: Experiment, model: tf.keras.Model, environm
         texts = {runs.EXPERIMENT: experiment.to_toml(), runs.ENVIRONMENT: files.to_json(environment)}
         contents = {name: text.encode() for name, text in texts.items()}
         try:
+            save_weights(model, run, runs.WEIGHTS, contents, constrained=False)
+            save_weights(model, run, runs.BEST_WEIGHTS, contents, constrained=False)
+            apply_constraints(model)
             checkpoints.save(run, checkpoints.State(), model, build_optimizer(stage.optimizer, stage.epochs), contents)
-            save_weights(model, run, runs.WEIGHTS, contents)
-            save_weights(model, run, runs.BEST_WEIGHTS, contents)
             run.copy_plugins(experiment)
             for name, text in reversed(texts.items()):  # the experiment last: with it, the run is complete
                 files.write_text(run / name, text)

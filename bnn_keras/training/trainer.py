@@ -40,7 +40,7 @@ from bnn_keras.experiment import Experiment, Stage, check_experiment, with_absol
 from bnn_keras.layers import precision_policy
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
-from bnn_keras.models import Start, load_teacher
+from bnn_keras.models import Start, load_teacher, load_weights
 from bnn_keras.optimizers import decayed_variables, set_hyperparameter, verify_learning_rate_factors
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start
@@ -383,7 +383,7 @@ class _Training:
         if not (home / runs.BEST_WEIGHTS).exists():
             return {"top1": last["top1"], "top5": last["top5"], "best_top1": None}
         home.verify_weights(runs.BEST_WEIGHTS)
-        model.load_weights(home / runs.BEST_WEIGHTS)
+        load_weights(model, home, runs.BEST_WEIGHTS)
         return {"top1": last["top1"], "top5": last["top5"], "best_top1": self._accuracies(model, dataset)["top1"]}
 
     def _accuracies(self, model: tf.keras.Model, dataset: Dataset) -> dict[str, float]:
