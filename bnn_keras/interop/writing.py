@@ -48,8 +48,8 @@ def state_dict(model: tf.keras.Model, packed: bool = False) -> dict[str, np.ndar
     Example:
         >>> from bnn_keras import build_model, resolve
         >>> model = build_model(resolve("lenet5").experiment)
-        >>> list(state_dict(model))[:3]
-        ['conv1.weight', 'conv1.bias', 'bn_conv1.weight']
+        >>> list(state_dict(model))[-2:]
+        ['ip2.weight', 'ip2.bias']
     """
     layout, tensors = layout_of(model), tensors_of(model)
     for name, filler in layout.unused.items():

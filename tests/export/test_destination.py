@@ -16,6 +16,7 @@ from bnn_keras.runs import Run
 
 FIELDS = {"format": "", "floats": "float32", "outputs": "logits", "labels": [], "experiment": ""}
 FILES = {"packed": "model.safetensors", "tflite": "model.tflite", "openvino": "model.xml", "onnx": "model.onnx"}
+FILES |= {row.name: f"{row.name}.pth" for row in catalog.FORMATS.values() if not row.opens}
 
 
 @pytest.fixture
