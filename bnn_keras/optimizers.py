@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import larq
 import tensorflow as tf
@@ -221,6 +221,10 @@ class Adam(_LearningRateFactors, _CoupledWeightDecay, tf.keras.optimizers.legacy
     """
 
 
+# PyTorch's names of an optimizer's state, and Keras's names of the same slots (`torch_state`).
+_MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}
+
+
 class _TorchEpsilon(tf.keras.optimizers.legacy.Adam):
     """Adam that adds ε to √v̂, as PyTorch does.
 
@@ -247,6 +251,8 @@ class TorchAdam(_LearningRateFactors, _CoupledWeightDecay, _TorchEpsilon):
     Source: torch.optim.Adam; Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
     """
 
+    torch_state: ClassVar = _MOMENTS
+
 
 class _DecoupledWeightDecay(_WeightDecay):
     """Take w ← w − η · λ · w before the step of the optimizer."""
@@ -272,6 +278,8 @@ class TorchAdamW(_LearningRateFactors, _DecoupledWeightDecay, _TorchEpsilon):
 
     Source: torch.optim.AdamW; Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
     """
+
+    torch_state: ClassVar = _MOMENTS
 
 
 class _TorchMomentum(tf.keras.optimizers.legacy.SGD):
@@ -306,6 +314,8 @@ class TorchSGD(_LearningRateFactors, _CoupledWeightDecay, _TorchMomentum):
 
     Source: torch.optim.SGD; Sutskever et al. 2013, eq. 3 and 4.
     """
+
+    torch_state: ClassVar = {"momentum_buffer": "momentum"}
 
 
 class CaffeSGD(_LearningRateFactors, _CoupledWeightDecay, tf.keras.optimizers.legacy.SGD):

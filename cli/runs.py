@@ -206,6 +206,7 @@ def predict(
 @click.option("--network", required=True, metavar="N", help="Network that the checkpoint belongs to.")
 @options.choices
 @options.data_dir
+@click.option("--weights-only", is_flag=True, help="Begin a training anew: without epoch and optimizer's state.")
 @click.option("--run", "directory", required=True, metavar="DIR", help="Run directory to create.")
 def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> None:
     """Create a run from a CHECKPOINT of a reference implementation.
@@ -215,7 +216,8 @@ def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> No
 
     CHECKPOINT is a PyTorch file (.pth, .pth.tar, .th), or an .npz or .safetensors file with the same tensor names. The
     number of classes is that of the checkpoint. The run can be evaluated and exported as it is. Train it further with
-    `bnnk train N --experiment DIR/experiment.toml --run DIR`.
+    `bnnk train N --experiment DIR/experiment.toml --run DIR`: if the file has the epoch, the best accuracy and the
+    optimizer's state, training goes on from there.
     """
     with quiet_tensorflow():
         from bnn_keras.training import import_checkpoint

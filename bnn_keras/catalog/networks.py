@@ -119,15 +119,20 @@ _CIFAR = (32, 32, 3)
 _BY_ACTIVATIONS = {"1/1": "bireal", "32/1": "bireal", "1/32": "normal", "32/32": "normal"}
 _IMAGENET = (224, 224, 3)
 # What the trainers of the references store. IR-Net has no trainer for ImageNet.
-_XNOR_IMAGENET = ReferenceFile(wrapped="features", epoch="epoch", best="best_prec1", constants={"arch": "alexnet"})
-_WIDE_RESNET = ReferenceFile(wrapped="", epoch="epoch", epoch_of=1)
-_BIREAL = ReferenceFile(wrapped="", epoch="epoch", epoch_of=1, best="best_top1_acc")  # ReActNet's, too
+_XNOR_IMAGENET = ReferenceFile(
+    wrapped="features", epoch="epoch", best="best_prec1", optimizer="optimizer", constants={"arch": "alexnet"}
+)
+_WIDE_RESNET = ReferenceFile(wrapped="", epoch="epoch", epoch_of=1, optimizer="optimizer")
+_BIREAL = ReferenceFile(
+    wrapped="", epoch="epoch", epoch_of=1, best="best_top1_acc", optimizer="optimizer", second_group=(4, "")
+)
+_REACTNET_FILE = dataclasses.replace(_BIREAL, second_group=(4, "*conv*"))
 _IRNET = ReferenceFile(wrapped="", epoch="epoch", best="best_prec1")
 _VECTOR = (-1,)
 _MAP = (1, -1, 1, 1)
 _REACTNET = ReferenceLayout(
     rotated=True,
-    file=_BIREAL,
+    file=_REACTNET_FILE,
     parts={
         "binary_conv.shift": ("move0.bias", _MAP),
         "add.activation.before": ("move1.bias", _MAP),
@@ -382,8 +387,8 @@ NETWORKS = table(
         bits="1/1",
         dataset="imagenet2012",
         source="ReActNet, mobilenet/2_step2/reactnet.py",
-        reference=dataclasses.replace(_FLAT, parts=_REACTNET_A),
-        references={"reactnet 32/1": ReferenceLayout(rotated=True, parts=_REACTNET_A, file=_BIREAL)},
+        reference=dataclasses.replace(_FLAT, parts=_REACTNET_A, file=_REACTNET_FILE),
+        references={"reactnet 32/1": ReferenceLayout(rotated=True, parts=_REACTNET_A, file=_REACTNET_FILE)},
     ),
     _irnet(
         "resnet20",

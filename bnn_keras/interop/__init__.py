@@ -6,9 +6,17 @@ the layer `bin_conv2.conv` is the reference's `bin_conv2.conv.weight`. Exception
 kernels rotated by 180°.
 """
 
-from bnn_keras.interop.files import read_checkpoint
-from bnn_keras.interop.reference import classes_of, from_reference, load_reference, reference_names, to_reference
-from bnn_keras.interop.writing import Progress, state_dict, write_checkpoint
+from bnn_keras.interop.files import read_checkpoint, read_content
+from bnn_keras.interop.progress import Progress, read_progress
+from bnn_keras.interop.reference import (
+    classes_of,
+    from_reference,
+    load_reference,
+    reference_names,
+    tensors_of,
+    to_reference,
+)
+from bnn_keras.interop.writing import state_dict, write_checkpoint
 
 __all__ = [
     "Progress",
@@ -16,8 +24,11 @@ __all__ = [
     "from_reference",
     "load_reference",
     "read_checkpoint",
+    "read_content",
+    "read_progress",
     "reference_names",
     "state_dict",
+    "tensors_of",
     "to_reference",
     "write_checkpoint",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,11 @@ import tensorflow as tf
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.interop.files import TORCH_SUFFIXES, write_torch
+from bnn_keras.interop.progress import Progress
 from bnn_keras.interop.reference import Tensor, layout_of, tensors_of
 
 _BITS = 8  # of a byte
 _LAST_MODULES = ("down_conv1x1", "downsample", "shortcut")  # in this order, behind the other modules of a block
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a training is.
-
-    Attributes:
-        epoch: Finished epochs.
-        best_top1: Best test accuracy so far, in percent; None if there is none.
-    """
-
-    epoch: int = 0
-    best_top1: float | None = None
 
 
 def state_dict(model: tf.keras.Model, packed: bool = False) -> dict[str, np.ndarray]:

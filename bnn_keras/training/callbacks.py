@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import catalog, files, runs
+from bnn_keras import catalog, checkpoints, files, runs
 from bnn_keras.build import annealing_of, percent
 from bnn_keras.counts import binary_variables
 from bnn_keras.errors import BnnError, DivergedError
 from bnn_keras.experiment import SchemeConfig
 from bnn_keras.runs import Run
 from bnn_keras.schedules import Schedule
-from bnn_keras.training import checkpoints
 
 Logs = dict[str, Any]
 _PERCENTAGES = ("top1", "top5", "val_top1", "val_top5")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from bnn_keras import catalog, files, interop, runs
+from bnn_keras import catalog, checkpoints, files, interop, runs
 from bnn_keras.build import build_model, build_optimizer
 from bnn_keras.constraints import apply_constraints
-from bnn_keras.data import find_data, with_mean_image
+from bnn_keras.data import Dataset, find_data, hold_out, steps_per_epoch, with_mean_image
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Resolution, resolve_for_weights, with_absolute_paths
+from bnn_keras.export.sidecar import sha256_of
 from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
-from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import save_weights
 from bnn_keras.training.environment import collect_environment
 
@@ -28,11 +29,16 @@ def import_checkpoint(
     network: str,
     *,
     overrides: Iterable[str] = (),
+    weights_only: bool = False,
     data_dir: str | None = None,
     command: Sequence[str] = (),
     **choices: Any,
 ) -> Resolution:
-    """Create a run, with no trained epochs, from a checkpoint of a reference implementation.
+    """Create a run from a checkpoint of a reference implementation.
+
+    Epoch, best accuracy and the optimizer's state are imported too if the file has them, so that a training goes on:
+    the next epoch is the one after the last finished one. The state is imported if the experiment's optimizer has
+    PyTorch's slots of the same names.
 
     The experiment is the one that `resolve` finds. If neither `dataset` nor `experiment` is given, the dataset is one
     with the number of classes of the checkpoint. For networks that match their reference after a rotation by 180°,
@@ -45,6 +51,7 @@ def import_checkpoint(
         directory: Path of the run directory to create.
         network: Name of the network that the checkpoint belongs to.
         overrides: "dotted.key=value" strings, applied last.
+        weights_only: Leave epoch, best accuracy and the optimizer's state out: a training begins anew.
         data_dir: Folder of prepared datasets; for "image_folder", the folder of images.
         command: Command line to record in environment.json.
         **choices: `dataset`, `scheme`, `bits`, `optimizer` and `experiment`, as for `resolve`.
@@ -54,7 +61,8 @@ def import_checkpoint(
 
     Raises:
         BnnError: The file cannot be read or is unsafe to read; tensors are missing, unknown or of the wrong shape; no
-            dataset has the checkpoint's number of classes; or the directory is not empty.
+            dataset has the checkpoint's number of classes; epoch, accuracy or the optimizer's state are not those of
+            the reference's trainer; or the directory is not empty.
 
     >>> import tempfile
     >>> import numpy as np
@@ -72,7 +80,8 @@ def import_checkpoint(
         raise BnnError(
             f"network {network!r} has no reference in PyTorch to import from; networks that have one: {known}"
         )
-    tensors = interop.read_checkpoint(file)
+    content = interop.read_content(file)
+    tensors = content.tensors
     overrides = list(overrides)
     if not choices.get("experiment"):
         defaults = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
@@ -91,9 +100,62 @@ def import_checkpoint(
     interop.load_reference(model, tensors, constrain=False)
     resolution = dataclasses.replace(resolution, experiment=with_mean_image(_remaining(resolution.experiment)))
     dataset = find_data(resolution.experiment, DataLocation(data_dir))
-    environment = collect_environment(resolution.experiment, dataset, command)
-    _write_run(Run(directory), resolution.experiment, model, environment)
+    progress = interop.Progress() if weights_only else interop.read_progress(model, content)
+    stage = resolution.experiment.stages[0]
+    optimizer = build_optimizer(stage.optimizer, stage.epochs)
+    taken = _load_slots(optimizer, model, progress)
+    if progress.slots and not taken:
+        resolution = _with_note(
+            resolution, f"the optimizer's state is not imported: {stage.optimizer.name} has none of {_listed(progress)}"
+        )
+    epoch = min(progress.epoch, stage.epochs)
+    state = checkpoints.State(
+        epoch,
+        epoch * _steps(dataset, resolution.experiment) if epoch and progress.step is None else progress.step or 0,
+        -math.inf if progress.best_top1 is None else progress.best_top1,
+        imported=epoch,
+    )
+    record = {
+        "file": str(file),
+        "sha256": sha256_of(Path(file)),
+        "epochs": epoch,
+        "best_top1": progress.best_top1,
+        "optimizer_state": taken,
+    }
+    environment = {**collect_environment(resolution.experiment, dataset, command), "imported": record}
+    _write_run(Run(directory), resolution.experiment, model, optimizer, state, environment)
     return resolution
+
+
+def _load_slots(
+    optimizer: tf.keras.optimizers.legacy.Optimizer, model: tf.keras.Model, progress: interop.Progress
+) -> bool:
+    """Set the state of an optimizer to that of a reference's; return whether it has all of the slots."""
+    names = getattr(optimizer, "torch_state", {})
+    if not progress.slots or not progress.slots.keys() <= names.keys():
+        return False
+    optimizer._create_all_weights(model.trainable_variables)
+    for tensor in interop.tensors_of(model):
+        for name, values in progress.slots.items():
+            if tensor.name in values:
+                slot = optimizer.get_slot(tensor.variable, names[name])
+                slot.assign(tensor.from_reference(values[tensor.name]))
+    optimizer.iterations.assign(progress.step or 0)
+    return True
+
+
+def _listed(progress: interop.Progress) -> str:
+    return ", ".join(progress.slots)
+
+
+def _with_note(resolution: Resolution, note: str) -> Resolution:
+    return dataclasses.replace(resolution, note="; ".join(filter(None, (resolution.note, note))))
+
+
+def _steps(dataset: Dataset, experiment: Experiment) -> int:
+    """Return the number of steps of an epoch; 0 if the number of images is unknown."""
+    held = hold_out(dataset, experiment)
+    return steps_per_epoch(held, experiment.stages[0]) if dataset.info.train_examples else 0
 
 
 def _remaining(experiment: Experiment) -> Experiment:
@@ -115,12 +177,18 @@ def _dataset_with_classes(classes: int, experiment: Experiment) -> str:
     )
 
 
-def _write_run(run: Run, experiment: Experiment, model: tf.keras.Model, environment: dict[str, Any]) -> None:
+def _write_run(
+    run: Run,
+    experiment: Experiment,
+    model: tf.keras.Model,
+    optimizer: tf.keras.optimizers.legacy.Optimizer,
+    state: checkpoints.State,
+    environment: dict[str, Any],
+) -> None:
     with run.owned():
         run.refuse_other_files()
         if run.begun:
             raise BnnError(f"{str(run.directory)!r} holds a run already; give another --run DIR")
-        stage = experiment.stages[0]
         environment = {**environment, **run.write_mean_image(experiment)}
         texts = {runs.EXPERIMENT: experiment.to_toml(), runs.ENVIRONMENT: files.to_json(environment)}
         contents = {name: text.encode() for name, text in texts.items()}
@@ -128,7 +196,7 @@ def _write_run(run: Run, experiment: Experiment, model: tf.keras.Model, environm
             save_weights(model, run, runs.WEIGHTS, contents, constrained=False)
             save_weights(model, run, runs.BEST_WEIGHTS, contents, constrained=False)
             apply_constraints(model)
-            checkpoints.save(run, checkpoints.State(), model, build_optimizer(stage.optimizer, stage.epochs), contents)
+            checkpoints.save(run, state, model, optimizer, contents)
             run.copy_plugins(experiment)
             for name, text in reversed(texts.items()):  # the experiment last: with it, the run is complete
                 files.write_text(run / name, text)

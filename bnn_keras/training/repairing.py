@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnn_keras import files, runs
+from bnn_keras import checkpoints, files, runs
+from bnn_keras.checkpoints import Checkpoint
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
 from bnn_keras.models import build_empty
 from bnn_keras.plugins import MissingPluginError
 from bnn_keras.runs import Run
-from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import save_weights
-from bnn_keras.training.checkpoints import Checkpoint
 
 _MISSING = "is missing"
 
@@ -142,8 +141,8 @@ def _check_text(name: str) -> _Check:
 def _read_metrics(run: Run, checkpoint: Checkpoint | None) -> None:
     state = checkpoint.state if checkpoint else checkpoints.State()
     epochs = [row["epoch"] for row in run.metrics_until(state.metrics_length)]
-    if epochs != list(range(1, state.epoch + 1)):
-        raise BnnError(f"rows of the epochs {epochs}; expected all of 1 to {state.epoch}")
+    if epochs != list(range(state.imported + 1, state.epoch + 1)):
+        raise BnnError(f"rows of the epochs {epochs}; expected all of {state.imported + 1} to {state.epoch}")
 
 
 _READERS: Mapping[str, Callable[[Run, Checkpoint | None], Any]] = {
@@ -153,8 +152,13 @@ _READERS: Mapping[str, Callable[[Run, Checkpoint | None], Any]] = {
 }
 
 
+def _epochs_here(checkpoint: Checkpoint) -> int:
+    """Return the finished epochs that were not imported."""
+    return checkpoint.state.epoch - checkpoint.state.imported
+
+
 def _check_metrics(run: Run, checkpoint: Checkpoint | None, found: Mapping[str, str]) -> str | None:
-    expected = checkpoint.state.epoch if checkpoint else (run / runs.RESULT).exists()
+    expected = _epochs_here(checkpoint) if checkpoint else (run / runs.RESULT).exists()
     return _check_text(runs.METRICS)(run, checkpoint, found) if expected or (run / runs.METRICS).exists() else None
 
 
@@ -162,7 +166,7 @@ def _check_checkpoints(run: Run, checkpoint: Checkpoint | None, found: Mapping[s
     """Find checkpoints that are gone. A kill leaves at most metrics and weights of one epoch without its checkpoint."""
     if (run / runs.RESULT).exists() or runs.METRICS in found:
         return None  # a finished run does not need them
-    written, epoch = run.measured_epochs, checkpoint.state.epoch if checkpoint else 0
+    written, epoch = run.measured_epochs, _epochs_here(checkpoint) if checkpoint else 0
     if written > epoch + (checkpoints.KEPT if checkpoint else 1):
         return f"has no undamaged checkpoint after epoch {epoch}, but metrics of {written} epochs exist"
     if checkpoint is None and not written and (run / runs.WEIGHTS).exists():
@@ -238,14 +242,16 @@ def _restore_weights(run: Run, undamaged: Sequence[Checkpoint], found: Repair) -
 
 
 def _restore_best_weights(run: Run, undamaged: Sequence[Checkpoint], found: Repair) -> Repair:
-    """Write the best weights from the checkpoint of the best epoch: the first best one of its stage."""
+    """Write the best weights from the checkpoint of the best epoch: the first best one of its stage, or the import."""
     for checkpoint in undamaged:
         try:
             rows = run.metrics_until(undamaged[0].state.metrics_length)
         except BnnError:
             break
         stage = [row for row in rows if row["stage"] == rows[-1]["stage"]]
-        best = max(stage, key=lambda row: row["val_top1"])["epoch"] if stage else 0
+        newest = undamaged[0].state
+        highest = max(stage, key=lambda row: row["val_top1"]) if stage else {"val_top1": -1, "epoch": 0}
+        best = highest["epoch"] if highest["val_top1"] >= newest.best_top1 else newest.imported
         if checkpoint.state.epoch == best:
             return _write_weights(run, checkpoint, found)
     kept = run.set_aside(found.name)

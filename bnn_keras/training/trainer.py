@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from rich.console import Console
 
-from bnn_keras import files, runs
+from bnn_keras import checkpoints, files, runs
 from bnn_keras.build import (
     build_annealing,
     build_loss,
@@ -45,7 +45,6 @@ from bnn_keras.optimizers import decayed_variables, set_hyperparameter, verify_l
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start
 from bnn_keras.text import some
-from bnn_keras.training import checkpoints
 from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps, save_weights
 from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment, require_same_images
@@ -136,6 +135,8 @@ def train(
             require_same_start(home, source)
             source = source or _recorded_source(home)
         trained = checkpoint is not None and checkpoint.state.epoch > 0
+        _require_remaining_epochs(home, experiment, checkpoint)
+        imported = home.environment.get("imported") if home.begun and not fresh else None
         # Before the networks are built: loading sets the random seed of another experiment.
         start = Start.load(source) if source and not trained else None
         images_of = home.experiment if home.begun and not fresh else with_mean_image(experiment)
@@ -156,15 +157,18 @@ def train(
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
             arrays = run.write_mean_image(experiment)
-            files.write_json(run / runs.ENVIRONMENT, {**environment, **options, **started, **arrays})
+            files.write_json(
+                run / runs.ENVIRONMENT,
+                {**environment, **options, **started, **arrays, **({"imported": imported} if imported else {})},
+            )
             run.copy_plugins(experiment)
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
         with _naming_the_replaced_run(run), _explaining_errors_of_tensorflow(), decoding(dataset.info.name):
-            model = training.train_stages(networks, checkpoint)
+            model, state = training.train_stages(networks, checkpoint)
             replicas.barrier()  # the chief has written the best weights
             tested = training.test(model, dataset, home) if experiment.data.validation else {}
         if replicas.chief:
-            run.write_result(_result(run, experiment, model, tested))
+            run.write_result(_result(run, experiment, model, state, tested))
         replicas.barrier()
         return home.result or {}
 
@@ -249,6 +253,16 @@ def _require_same_experiment(run: Run, experiment: Experiment) -> None:
         )
 
 
+def _require_remaining_epochs(run: Run, experiment: Experiment, checkpoint: checkpoints.Checkpoint | None) -> None:
+    """Verify that an imported training, of which no epoch was trained here, has epochs left."""
+    state = checkpoint.state if checkpoint else checkpoints.State()
+    if state.imported == state.epoch >= experiment.epochs:
+        raise BnnError(
+            f"{str(run.directory)!r} was imported with all of its {experiment.epochs} epochs finished; to train it "
+            "further, import the checkpoint again with --set stages.0.epochs=N, or with --weights-only to begin anew"
+        )
+
+
 def _require_precision(run: Run, precision: str) -> None:
     """Verify the precision of a resumed training: the optimizer's state depends on it."""
     before = run.environment.get("precision", "float32")
@@ -314,7 +328,7 @@ class _Training:
 
     def train_stages(
         self, networks: Sequence[tf.keras.Model], checkpoint: checkpoints.Checkpoint | None
-    ) -> tf.keras.Model:
+    ) -> tuple[tf.keras.Model, checkpoints.State]:
         """Train the remaining epochs of all stages, starting from a checkpoint.
 
         Args:
@@ -322,7 +336,7 @@ class _Training:
             checkpoint: The checkpoint to resume from, or None to start at epoch 0.
 
         Returns:
-            The trained network of the last stage.
+            The trained network of the last stage, and the state at its end.
         """
         state = checkpoint.state if checkpoint else checkpoints.State()
         if not checkpoint:
@@ -345,11 +359,11 @@ class _Training:
                     checkpoint = None
                 previous = model
             if state.epoch < end:
-                if state.epoch == begin:
+                if index and state.epoch == begin:
                     state = dataclasses.replace(state, best_top1=float("-inf"))  # was of the last stage
                 state = self._fit(model, index, begin, state)
             begin = end
-        return networks[-1]
+        return networks[-1], state
 
     def _save_again(self, model: tf.keras.Model, state: checkpoints.State) -> None:
         """Save what was restored: files of the run may be of a later epoch, and those of an import need new digests."""
@@ -464,7 +478,9 @@ def _anneal(model: tf.keras.Model, name: str, value: float) -> None:
     model.scheme.annealed.assign(**{name: value})
 
 
-def _result(run: Run, experiment: Experiment, model: tf.keras.Model, tested: Mapping[str, Any]) -> dict[str, Any]:
+def _result(
+    run: Run, experiment: Experiment, model: tf.keras.Model, state: checkpoints.State, tested: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the content of result.json.
 
     `tested` replaces the accuracies of `metrics.jsonl` if those are of validation images. Accuracies are in percent.
@@ -473,8 +489,7 @@ def _result(run: Run, experiment: Experiment, model: tf.keras.Model, tested: Map
     """
     rows = run.metrics
     timed = [row for row in rows if not row["first"]] or rows
-    last_stage = [row for row in rows if row["stage"] == rows[-1]["stage"]]
-    best = max(row["val_top1"] for row in last_stage)
+    best = state.best_top1
     counts = count(model)
     published = experiment.published
     return {
@@ -488,7 +503,7 @@ def _result(run: Run, experiment: Experiment, model: tf.keras.Model, tested: Map
         **({"validation_top1": rows[-1]["val_top1"], "best_validation_top1": best} if tested else {}),
         **tested,
         "published": published.model_dump(exclude_none=True) if published else None,
-        "epochs": len(rows),
+        "epochs": state.epoch,
         "seconds": sum(row["seconds"] for row in rows),
         "images_per_second": len(timed) / sum(1 / row["images_per_second"] for row in timed),
         **counts,

@@ -7,10 +7,9 @@ import pytest
 import tensorflow as tf
 from helpers import same_weights
 
-from bnn_keras import resolve, runs, train
+from bnn_keras import checkpoints, resolve, runs, train
 from bnn_keras.build import build_scheme
 from bnn_keras.runs import Run
-from bnn_keras.training import checkpoints
 
 
 def small_experiment(network="lenet5", *, examples=64, batch_size=32, epochs=4, overrides=(), **options):

@@ -6,7 +6,7 @@ import pytest
 from helpers import once
 from trainings import stepping, train_with_copies
 
-from bnn_keras.training import checkpoints
+from bnn_keras import checkpoints
 
 
 @pytest.fixture(scope="session")

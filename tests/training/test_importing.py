@@ -9,11 +9,21 @@ import procedural
 import pytest
 from helpers import GOLDEN
 
-from bnn_keras import BnnError, catalog, evaluate, files, import_checkpoint, load_run, predict, resolve, train
+from bnn_keras import (
+    BnnError,
+    catalog,
+    checkpoints,
+    evaluate,
+    files,
+    import_checkpoint,
+    load_run,
+    predict,
+    resolve,
+    train,
+)
 from bnn_keras.experiment import load_experiment
 from bnn_keras.interop import to_reference
 from bnn_keras.runs import Run
-from bnn_keras.training import checkpoints
 
 # Files as the repositories write them: the golden file with their weights, the prefix of DataParallel (which
 # XNOR-Net-PyTorch removes), the name of the file, and what it holds beside the state dict.

@@ -28,14 +28,14 @@ from trainings import (
     train_with_copies,
 )
 
-from bnn_keras import evaluate, load_run, resolve, runs, train
+from bnn_keras import checkpoints, evaluate, load_run, resolve, runs, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import binary_variables
 from bnn_keras.data import describe, open_dataset, record_of
 from bnn_keras.errors import BnnError
 from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
-from bnn_keras.training import callbacks, checkpoints, progress, trainer
+from bnn_keras.training import callbacks, progress, trainer
 
 FALLING_GAMMA = "stages.0.optimizer.gamma={schedule='geometric', initial=1e-3, final=1e-5}"
 

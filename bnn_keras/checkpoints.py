@@ -35,12 +35,14 @@ class State:
         step: Optimizer steps taken, over all stages.
         best_top1: Best test accuracy of the stage so far, in percent.
         metrics_length: Length of metrics.jsonl after the last finished epoch, in bytes.
+        imported: Epochs that were finished before the run was imported. They have no rows in metrics.jsonl.
     """
 
     epoch: int = 0
     step: int = 0
     best_top1: float = float("-inf")
     metrics_length: int = 0
+    imported: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +165,8 @@ def _verified_state(folder: Path) -> State:
     for name, digest in document["files"].items():
         if _digest(folder / name) != digest:
             raise ValueError(f"{name} has changed")
-    return State(**{field.name: document[field.name] for field in dataclasses.fields(State)})
+    later = {"imported": 0}  # fields that checkpoints of earlier versions do not have
+    return State(**{field.name: {**later, **document}[field.name] for field in dataclasses.fields(State)})
 
 
 def _digest(path: Path) -> str:
