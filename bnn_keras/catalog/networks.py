@@ -261,6 +261,7 @@ def _rethinking(name: str, description: str, file: str, **kwargs: Any) -> Networ
             "bits": "1/1",
             "dataset": "imagenet2012",
             "source": f"rethinking-bnn-optimization, models/{file}",
+            "reference": ReferenceLayout(file=ReferenceFile(kind="keras", epoch="epoch")),
             **kwargs,
         }
     )

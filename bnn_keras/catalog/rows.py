@@ -25,6 +25,8 @@ class ReferenceFile:
     """What a reference's trainer stores in its checkpoint file, by the keys of the outermost dictionary.
 
     Attributes:
+        kind: "torch" for a file of `torch.save`, "keras" for the weights of a Keras model (`Model.save_weights`), in
+            its own layout. A file of Keras has no other entries; `stats.json` beside it may have the epoch.
         state: Key of the state dict; None if the file is the state dict.
         wrapped: Name of the module within `torch.nn.DataParallel`, whose tensors have `module.` in their names: "" for
             the whole network, None for no module.
@@ -37,6 +39,7 @@ class ReferenceFile:
         constants: Further entries with a fixed value.
     """
 
+    kind: Literal["torch", "keras"] = "torch"
     state: str | None = "state_dict"
     wrapped: str | None = None
     epoch: str | None = None
@@ -52,7 +55,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, config=_CHECKED)
 class ReferenceLayout:
-    """How a reference's PyTorch code stores the weights of a network.
+    """How a reference's code stores the weights of a network.
 
     Attributes:
         kernel: Pattern of a kernel's tensor name; `{}` stands for the layer's name.
@@ -100,7 +103,7 @@ class NetworkRow:
         source: Reference code and file.
         options: Keys that the network adds to the experiment's table `network`.
         structures: Default of the option `structure` for each choice of bits; empty if the network has only one.
-        reference: How the reference's PyTorch code stores it; None if it does not come from PyTorch.
+        reference: How the reference's code stores it; None if there is no such code.
         references: The same where it differs: by the name of a scheme of another paper that took over the network, or
             by scheme and bits ("reactnet 32/1").
         normalization: The normalization that its pre-trained weights need, on every dataset; None for networks without
@@ -127,7 +130,7 @@ class NetworkRow:
     note: str | None = None
 
     def layout(self, scheme: str, bits: str) -> ReferenceLayout | None:
-        """Return how the reference of the network with a scheme stores it; None if there is no reference in PyTorch."""
+        """Return how the reference of the network with a scheme stores it; None if there is no reference."""
         return self.references.get(f"{scheme} {bits}") or self.references.get(scheme) or self.reference
 
 

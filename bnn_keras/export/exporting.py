@@ -14,13 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from bnn_keras import catalog, files, interop
-from bnn_keras.counts import count
+from bnn_keras.counts import binary_variables, count
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import verify, worker
 from bnn_keras.export.destination import check_destination
 from bnn_keras.export.formats import format_module, installed, load_predictor, weights_module
-from bnn_keras.export.freeze import binary_kernels
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.logits import ends_in_softmax, without_softmax
@@ -239,9 +238,10 @@ def _export_weights(
         with installed(row):
             module.write(staged, model, _progress(run, best))
         written = interop.read_checkpoint(staged)
-        if list(written) != list(expected) or not all(map(_identical, written.values(), expected.values())):
+        if written.keys() != expected.keys() or not all(_identical(written[name], expected[name]) for name in expected):
             raise BnnError(f"reading {path.name!r} back does not return the tensors of the run; nothing was written")
-        binary, packed = binary_kernels(model), row.packs == "all"
+        binary = [variable.name.split("/")[0] for variable in binary_variables(model)]
+        packed = row.packs == "all"
         fields = {
             "format": row.name,
             "floats": row.floats[0],

@@ -6,7 +6,7 @@ the layer `bin_conv2.conv` is the reference's `bin_conv2.conv.weight`. Exception
 kernels rotated by 180°.
 """
 
-from bnn_keras.interop.files import read_checkpoint, read_content
+from bnn_keras.interop.files import find_checkpoint, read_checkpoint, read_content
 from bnn_keras.interop.progress import Progress, read_progress
 from bnn_keras.interop.reference import (
     classes_of,
@@ -15,12 +15,14 @@ from bnn_keras.interop.reference import (
     reference_names,
     tensors_of,
     to_reference,
+    with_layer_names,
 )
 from bnn_keras.interop.writing import state_dict, write_checkpoint
 
 __all__ = [
     "Progress",
     "classes_of",
+    "find_checkpoint",
     "from_reference",
     "load_reference",
     "read_checkpoint",
@@ -30,5 +32,6 @@ __all__ = [
     "state_dict",
     "tensors_of",
     "to_reference",
+    "with_layer_names",
     "write_checkpoint",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import pickle
 import re
 import warnings
@@ -11,12 +12,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py  # TensorFlow requires it
 import numpy as np
+import tensorflow as tf
 
 from bnn_keras.errors import BnnError
 
 TORCH_SUFFIXES = (".pth", ".tar", ".th", ".pt")
-_SUFFIXES = ".npz, .safetensors, .pth, .pth.tar, .th or .pt"
+_SUFFIXES = ".npz, .safetensors, .pth, .pth.tar, .th, .pt, .h5, or a checkpoint of TensorFlow"
+KERAS_SUFFIX = ".h5"
+_INDEX = ".index"  # of the file that lists the tensors of TensorFlow's checkpoints
+_STATISTICS = "stats.json"  # which rethinking-bnn-optimization writes beside a checkpoint
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +45,17 @@ def read_checkpoint(file: str | Path) -> dict[str, np.ndarray]:
     `.npz` and `.safetensors` hold tensors by name. A PyTorch file holds a state dict, either alone or as the entry
     `state_dict` of a dictionary. `module.`, which `torch.nn.DataParallel` adds to names, is removed.
 
+    Keras's `Model.save_weights` writes an .h5 file with tensors by name, or a checkpoint of TensorFlow: files that
+    begin with the same path, such as `model.index`. Its names are those of attributes of numbered layers:
+    "layer_with_weights-0/kernel".
+
     PyTorch files are pickles, which can run any program when they are read. They are read with
     `torch.load(weights_only=True)`, which accepts tensors and plain values only. NumPy scalars are accepted as well,
     because training scripts store their best accuracy as one. All other files are refused.
 
     Args:
-        file: The checkpoint: .npz, .safetensors, .pth, .pth.tar, .th or .pt.
+        file: The checkpoint: .npz, .safetensors, .pth, .pth.tar, .th, .pt or .h5, or the path that the files of a
+            checkpoint of TensorFlow begin with.
 
     Returns:
         The arrays by name, in the layout of the file.
@@ -63,6 +75,24 @@ def read_checkpoint(file: str | Path) -> dict[str, np.ndarray]:
     return read_content(file).tensors
 
 
+def find_checkpoint(file: str | Path) -> Path:
+    """Return the file of a checkpoint; for a checkpoint of TensorFlow, the one that lists its tensors.
+
+    Raises:
+        BnnError: There is none.
+
+    Example:
+        >>> find_checkpoint("nothing.pth")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        bnn_keras.errors.BnnError: no file 'nothing.pth'; give a checkpoint: .npz, ...
+    """
+    path = Path(file)
+    found = next((other for other in (path, path.with_name(path.name + _INDEX)) if other.is_file()), None)
+    if found is None:
+        raise BnnError(f"no file {str(path)!r}; give a checkpoint: {_SUFFIXES}")
+    return found
+
+
 def read_content(file: str | Path) -> Content:
     """Read a checkpoint. Files and errors are those of `read_checkpoint`.
 
@@ -73,11 +103,15 @@ def read_content(file: str | Path) -> Content:
         ...     read_content(f"{folder}/checkpoint.npz").entries
         {}
     """
-    path = Path(file)
-    if not path.is_file():
-        raise BnnError(f"no file {str(path)!r}; give a checkpoint: {_SUFFIXES}")
+    path = find_checkpoint(file)
     suffix = path.suffix.lower()
-    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, **dict.fromkeys(TORCH_SUFFIXES, _read_torch)}
+    readers = {
+        ".npz": _read_npz,
+        ".safetensors": _read_safetensors,
+        KERAS_SUFFIX: _read_keras,
+        _INDEX: _read_tensorflow,
+        **dict.fromkeys(TORCH_SUFFIXES, _read_torch),
+    }
     if suffix not in readers:
         raise BnnError(f"{str(path)!r} ends in {suffix!r}; expected a checkpoint named {_SUFFIXES}")
     try:
@@ -113,6 +147,29 @@ def _read_safetensors(path: Path) -> Content:
     import safetensors.numpy
 
     return Content(safetensors.numpy.load_file(path))
+
+
+def _read_keras(path: Path) -> Content:
+    tensors: dict[str, np.ndarray] = {}
+    with h5py.File(path) as stream:
+        stream.visititems(
+            lambda name, item: (
+                # The name of a variable, such as "conv/kernel:0", stands behind that of its layer.
+                tensors.update({name.partition("/")[2].removesuffix(":0"): item[()]})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    return Content(tensors)
+
+
+def _read_tensorflow(path: Path) -> Content:
+    reader = tf.train.load_checkpoint(str(path.with_suffix("")))
+    names = [name for name in reader.get_variable_to_shape_map() if re.match(r"layer_with_weights-\d+/[^.]*/\.A", name)]
+    tensors = {name.removesuffix(_VALUE): reader.get_tensor(name) for name in sorted(names)}
+    statistics = path.with_name(_STATISTICS)
+    entries = json.loads(statistics.read_text(encoding="utf-8")) if statistics.is_file() else {}
+    return Content(tensors, {"epoch": entries["epoch"]} if "epoch" in entries else {})
 
 
 def _read_torch(path: Path) -> Content:

@@ -23,6 +23,7 @@ _NAMES = {
     "moving_variance": "running_var",
 }
 _SHOWN_PROBLEMS = 10
+_NUMBERED = re.compile(r"^layer_with_weights-(\d+)/")
 _KERAS_NAME = re.compile(r"((quant_)?(conv2d|dense)|batch_normalization)(_\d+)?")
 
 
@@ -176,6 +177,30 @@ def reference_names(model: tf.keras.Model, variables: Iterable[tf.Variable]) -> 
     """
     names = {id(tensor.variable): tensor.name for tensor in tensors_of(model)}
     return [names[id(variable)] for variable in variables]
+
+
+def with_layer_names(model: tf.keras.Model, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return tensors with the names of a model's layers in place of their numbers in a checkpoint of TensorFlow.
+
+    "layer_with_weights-0/kernel" is the kernel of the first layer that has weights. All other names stay.
+
+    Args:
+        model: The network that the tensors belong to.
+        tensors: The tensors by name.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> model = build_model(resolve("binarynet").experiment)
+        >>> list(with_layer_names(model, {"layer_with_weights-1/beta": np.zeros(3)}))
+        ['batch_normalization/beta']
+    """
+    layers = [layer.name for layer in model.layers if layer.weights]
+
+    def named(match: re.Match[str]) -> str:
+        number = int(match[1])
+        return f"{layers[number]}/" if number < len(layers) else match[0]
+
+    return {_NUMBERED.sub(named, name): value for name, value in tensors.items()}
 
 
 def to_reference(model: tf.keras.Model, values: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:

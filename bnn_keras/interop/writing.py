@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
-from bnn_keras.interop.files import TORCH_SUFFIXES, write_torch
+from bnn_keras.interop.files import KERAS_SUFFIX, TORCH_SUFFIXES, write_torch
 from bnn_keras.interop.progress import Progress
 from bnn_keras.interop.reference import Tensor, layout_of, tensors_of
 
@@ -113,14 +113,14 @@ def write_checkpoint(
     """Write a network to a checkpoint file that the reference's code loads.
 
     Args:
-        file: The file: .pth, .pth.tar, .th or .pt.
+        file: The file: .pth, .pth.tar, .th or .pt; for references in Keras .h5.
         model: A network of the catalog, with latent weights.
         progress: How far the training is. None: a training that has not begun.
         packed: See `state_dict`. The file is a state dict alone then, as binary-wide-resnet publishes it.
 
     Raises:
         BnnError: The file has another suffix; or as `state_dict`.
-        ImportError: PyTorch is not installed.
+        ImportError: PyTorch is needed and not installed.
 
     Example:
         >>> from bnn_keras import build_model, interop, resolve
@@ -129,10 +129,19 @@ def write_checkpoint(
         bnn_keras.errors.BnnError: 'lenet5.onnx' is not the name of a PyTorch file; name it 'lenet5.pth.tar'
     """
     path, layout = Path(file), layout_of(model).file
+    if layout.kind == "keras":
+        _write_keras(path, model)
+        return
     if path.suffix.lower() not in TORCH_SUFFIXES:
         raise BnnError(f"{str(path)!r} is not the name of a PyTorch file; name it {path.stem + '.pth.tar'!r}")
     tensors = {_wrapped(name, layout.wrapped): value for name, value in state_dict(model, packed).items()}
     write_torch(path, tensors, None if packed else layout.state, _entries(layout, progress or Progress()))
+
+
+def _write_keras(path: Path, model: tf.keras.Model) -> None:
+    if path.suffix.lower() != KERAS_SUFFIX:
+        raise BnnError(f"{str(path)!r} is not the name of a file of Keras's weights; name it {path.stem + '.h5'!r}")
+    model.save_weights(path, save_format="h5")
 
 
 def _wrapped(name: str, module: str | None) -> str:

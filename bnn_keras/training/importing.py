@@ -77,11 +77,8 @@ def import_checkpoint(
     row = catalog.find("network", network)
     if row.reference is None:
         known = ", ".join(other.name for other in catalog.NETWORKS.values() if other.reference)
-        raise BnnError(
-            f"network {network!r} has no reference in PyTorch to import from; networks that have one: {known}"
-        )
+        raise BnnError(f"network {network!r} has no reference to import from; networks that have one: {known}")
     content = interop.read_content(file)
-    tensors = content.tensors
     overrides = list(overrides)
     if not choices.get("experiment"):
         defaults = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
@@ -92,6 +89,7 @@ def import_checkpoint(
     overrides = [f"network.rotated={str(rotated).lower()}", *overrides]
     resolution = resolve_for_weights(network, overrides=overrides, **choices)
     model = build_model(resolution.experiment)
+    tensors = interop.with_layer_names(model, content.tensors)
     classes = interop.classes_of(model, tensors)
     if classes not in (None, model.output_shape[-1]) and not (choices.get("dataset") or choices.get("experiment")):
         choices["dataset"] = _dataset_with_classes(classes, resolution.experiment)
@@ -117,7 +115,7 @@ def import_checkpoint(
     )
     record = {
         "file": str(file),
-        "sha256": sha256_of(Path(file)),
+        "sha256": sha256_of(interop.find_checkpoint(file)),
         "epochs": epoch,
         "best_top1": progress.best_top1,
         "optimizer_state": taken,
@@ -153,9 +151,9 @@ def _with_note(resolution: Resolution, note: str) -> Resolution:
 
 
 def _steps(dataset: Dataset, experiment: Experiment) -> int:
-    """Return the number of steps of an epoch; 0 if the number of images is unknown."""
-    held = hold_out(dataset, experiment)
-    return steps_per_epoch(held, experiment.stages[0]) if dataset.info.train_examples else 0
+    """Return the number of steps of an epoch; 0 if the number of images is unknown, or too small to train."""
+    held, stage = hold_out(dataset, experiment), experiment.stages[0]
+    return steps_per_epoch(held, stage) if held.examples(held.info.train) >= stage.batch_size else 0
 
 
 def _remaining(experiment: Experiment) -> Experiment:

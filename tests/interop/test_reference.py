@@ -15,7 +15,7 @@ from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
 from bnn_keras.interop import classes_of, from_reference, load_reference, reference_names, to_reference
 
-NETWORKS = [row.name for row in catalog.NETWORKS.values() if row.reference]
+NETWORKS = [row.name for row in catalog.NETWORKS.values() if row.reference and row.reference.file.kind == "torch"]
 # Deeper or wider networks of the same layers as another one. They are converted rotated, as they are published.
 LARGER = ("wrn_20_2", "wrn_20_10", "birealnet34", "resnet34")
 SLOW = (*LARGER, "birealnet50")
