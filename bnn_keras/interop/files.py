@@ -151,15 +151,16 @@ def _read_safetensors(path: Path) -> Content:
 
 def _read_keras(path: Path) -> Content:
     tensors: dict[str, np.ndarray] = {}
+
+    def read(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise ValueError("it has data in other files")
+            # The name of a variable, such as "conv/kernel:0", stands behind that of its layer.
+            tensors[name.partition("/")[2].removesuffix(":0")] = item[()]
+
     with h5py.File(path) as stream:
-        stream.visititems(
-            lambda name, item: (
-                # The name of a variable, such as "conv/kernel:0", stands behind that of its layer.
-                tensors.update({name.partition("/")[2].removesuffix(":0"): item[()]})
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
+        stream.visititems(read)
     return Content(tensors)
 
 

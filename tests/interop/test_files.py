@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 
+import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -429,17 +430,18 @@ def test_damaged_file_is_closed(path):
 def test_missing_file_is_an_error(tmp_path, name):
     (tmp_path / "folder.npz").mkdir()
     assert one_line_error(tmp_path / name) == (
-        f"no file {str(tmp_path / name)!r}; give a checkpoint: .npz, .safetensors, .pth, .pth.tar, .th or .pt"
+        f"no file {str(tmp_path / name)!r}; give a checkpoint: .npz, .safetensors, .pth, .pth.tar, .th, .pt, .h5, or a "
+        "checkpoint of TensorFlow"
     )
 
 
-@pytest.mark.parametrize("name", ["weights.h5", "model.ckpt", "checkpoint", "model.pth.gz"])
+@pytest.mark.parametrize("name", ["model.ckpt", "checkpoint", "model.pth.gz"])
 def test_other_suffix_is_an_error(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"x")
     assert one_line_error(path) == (
         f"{str(path)!r} ends in {path.suffix!r}; "
-        "expected a checkpoint named .npz, .safetensors, .pth, .pth.tar, .th or .pt"
+        "expected a checkpoint named .npz, .safetensors, .pth, .pth.tar, .th, .pt, .h5, or a checkpoint of TensorFlow"
     )
 
 
@@ -483,3 +485,12 @@ def test_other_formats_need_no_pytorch(tmp_path, monkeypatch):
     _npz(tmp_path / "x.npz")
     _safetensors(tmp_path / "x.safetensors")
     assert len(read_checkpoint(tmp_path / "x.npz")) == len(read_checkpoint(tmp_path / "x.safetensors")) == 4
+
+
+def test_data_outside_of_an_h5_file_is_not_read(tmp_path):
+    """HDF5 can name other files whose bytes are the values of a dataset."""
+    (tmp_path / "secret").write_bytes(bytes(16))
+    with h5py.File(tmp_path / "x.h5", "w") as stream:
+        stream.create_dataset("fc/fc/kernel:0", (4,), "f4", external=[(str(tmp_path / "secret"), 0, 16)])
+    with pytest.raises(BnnError, match="cannot read .*x.h5' as a checkpoint .it has data in other files"):
+        read_checkpoint(tmp_path / "x.h5")
