@@ -22,6 +22,7 @@ from bnn_keras.runs import Run
 KEPT = 2
 _STATE = "state.json"
 _VARIABLES = "variables"
+_SLOT = ".OPTIMIZER_SLOT"  # in TensorFlow's names of an optimizer's state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,11 @@ class Checkpoint:
                 f"cannot restore {str(self.folder)!r} into this network ({reason}); restore the checkpoint from a "
                 "backup, or give another --run DIR"
             ) from error
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether it holds the optimizer's state of single weights, as it does after a step."""
+        return any(_SLOT in name for name, _ in tf.train.list_variables(str(self.folder / _VARIABLES)))
 
     def text(self, name: str) -> bytes | None:
         """Return its copy of a text file of the run; None in a checkpoint of an earlier version."""

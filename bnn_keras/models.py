@@ -90,6 +90,20 @@ def build_empty(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
     return build_model(experiment.model_copy(update={"network": network}), stage)
 
 
+def stage_at(experiment: Experiment, epoch: int) -> Stage:
+    """Return the stage that ends, or is trained, after a number of epochs.
+
+    >>> stage_at(resolve("lenet5").experiment, 1).epochs
+    60
+    """
+    end = 0
+    for stage in experiment.stages:
+        end += stage.epochs
+        if epoch <= end:
+            return stage
+    return experiment.stages[-1]
+
+
 @dataclasses.dataclass(frozen=True)
 class Start:
     """A trained network that another training starts from.

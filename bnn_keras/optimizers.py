@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import larq
+import numpy as np
 import tensorflow as tf
 
 from bnn_keras.errors import BnnError
@@ -170,6 +171,11 @@ def _coefficients(optimizer: tf.keras.optimizers.legacy.Optimizer, var: tf.Varia
     return (apply_state or {}).get(key) or optimizer._fallback_apply_state(*key)
 
 
+def _decimals(optimizer: tf.keras.optimizers.legacy.Optimizer, names: Sequence[str]) -> list[float]:
+    """Return hyper-parameters as they were given: 0.9 instead of the float32 that Keras holds, 0.8999999761581421."""
+    return [float(str(np.float32(tf.keras.backend.get_value(getattr(optimizer, name))))) for name in names]
+
+
 class _WeightDecay(tf.keras.optimizers.legacy.Optimizer):
     """Store the weight decay of an optimizer and which variables it applies to.
 
@@ -222,6 +228,7 @@ class Adam(_LearningRateFactors, _CoupledWeightDecay, tf.keras.optimizers.legacy
 
 
 # PyTorch's names of an optimizer's state, and Keras's names of the same slots (`torch_state`).
+_ADAM = ("learning_rate", "beta_1", "beta_2")
 _MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}
 
 
@@ -236,6 +243,11 @@ class _TorchEpsilon(tf.keras.optimizers.legacy.Adam):
         super()._prepare_local(var_device, var_dtype, apply_state)
         coefficients = apply_state[(var_device, var_dtype)]
         coefficients["epsilon"] *= tf.sqrt(1 - coefficients["beta_2_power"])
+
+    def torch_group(self) -> dict[str, Any]:
+        """Return the hyper-parameters by PyTorch's names, as the groups of an optimizer's state have them."""
+        rate, *betas = _decimals(self, _ADAM)
+        return {"lr": rate, "betas": tuple(betas), "eps": self.epsilon, "amsgrad": False}
 
 
 class TorchAdam(_LearningRateFactors, _CoupledWeightDecay, _TorchEpsilon):
@@ -293,6 +305,11 @@ class _TorchMomentum(tf.keras.optimizers.legacy.SGD):
         new = velocity.assign(coefficients["momentum"] * velocity + grad, use_locking=self._use_locking)
         step = grad + coefficients["momentum"] * new if self.nesterov else new
         return var.assign_sub(coefficients["lr_t"] * step, use_locking=self._use_locking).op
+
+    def torch_group(self) -> dict[str, Any]:
+        """Return the hyper-parameters by PyTorch's names, as the groups of an optimizer's state have them."""
+        rate, momentum = _decimals(self, ("learning_rate", "momentum"))
+        return {"lr": rate, "momentum": momentum, "dampening": 0, "nesterov": self.nesterov}
 
 
 class TorchSGD(_LearningRateFactors, _CoupledWeightDecay, _TorchMomentum):

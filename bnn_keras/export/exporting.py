@@ -24,6 +24,7 @@ from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.logits import ends_in_softmax, without_softmax
 from bnn_keras.export.predictors import with_keras
+from bnn_keras.export.progress import progress_of
 from bnn_keras.export.sidecar import sidecar_path, write_sidecar
 from bnn_keras.graphs import flat_copy
 from bnn_keras.location import DataLocation
@@ -236,7 +237,7 @@ def _export_weights(
     expected = module.tensors(model)
     with _staged(path, check) as staged:
         with installed(row):
-            module.write(staged, model, _progress(run, best))
+            module.write(staged, model, progress_of(run, best))
         written = interop.read_checkpoint(staged)
         if written.keys() != expected.keys() or not all(_identical(written[name], expected[name]) for name in expected):
             raise BnnError(f"reading {path.name!r} back does not return the tensors of the run; nothing was written")
@@ -262,16 +263,6 @@ def _export_weights(
 
 def _identical(array: np.ndarray, other: np.ndarray) -> bool:
     return array.dtype == other.dtype and array.shape == other.shape and array.tobytes() == other.tobytes()
-
-
-def _progress(run: Run, best: bool) -> interop.Progress:
-    """Return how far the training of a run was when its weights were written."""
-    rows = run.metrics
-    if not rows:
-        return interop.Progress()
-    last_stage = [row for row in rows if row["stage"] == rows[-1]["stage"]]
-    highest = max(last_stage, key=lambda row: row["val_top1"])
-    return interop.Progress((highest if best else rows[-1])["epoch"], highest["val_top1"])
 
 
 def _check_classifier(network: tf.keras.Model) -> None:

@@ -17,7 +17,7 @@ from bnn_keras.interop.reference import (
     to_reference,
     with_layer_names,
 )
-from bnn_keras.interop.writing import state_dict, write_checkpoint
+from bnn_keras.interop.writing import optimizer_groups, state_dict, write_checkpoint
 
 __all__ = [
     "Progress",
@@ -25,6 +25,7 @@ __all__ = [
     "find_checkpoint",
     "from_reference",
     "load_reference",
+    "optimizer_groups",
     "read_checkpoint",
     "read_content",
     "read_progress",

@@ -31,12 +31,14 @@ class Progress:
         step: Steps of the optimizer; None if they are unknown.
         slots: State of the optimizer: PyTorch's name of a slot ("exp_avg") → name of a tensor → array in the layout of
             the reference.
+        groups: Hyper-parameters of each group of the optimizer's parameters, by PyTorch's names.
     """
 
     epoch: int = 0
     best_top1: float | None = None
     step: int | None = None
     slots: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    groups: Sequence[Mapping[str, Any]] = ()
 
 
 def read_progress(model: tf.keras.Model, content: Content) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import tensorflow as tf
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.interop.files import KERAS_SUFFIX, TORCH_SUFFIXES, write_torch
-from bnn_keras.interop.progress import Progress
+from bnn_keras.interop.progress import Progress, parameter_groups
 from bnn_keras.interop.reference import Tensor, layout_of, tensors_of
 
 _BITS = 8  # of a byte
@@ -82,6 +83,18 @@ def _packed(model: tf.keras.Model, tensor: Tensor, value: np.ndarray) -> np.ndar
     return np.packbits(value >= 0, axis=1)
 
 
+def optimizer_groups(model: tf.keras.Model) -> list[list[str]]:
+    """Return the names of the parameters in each group of the optimizer of a model's reference.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> len(optimizer_groups(build_model(resolve("wrn_20_1").experiment)))
+        1
+    """
+    shapes = {name: value.shape for name, value in state_dict(model).items()}
+    return parameter_groups(layout_of(model).file, shapes)
+
+
 def module_order(names: Iterable[str]) -> list[str]:
     """Return names of tensors in the order in which PyTorch lists them.
 
@@ -135,7 +148,8 @@ def write_checkpoint(
     if path.suffix.lower() not in TORCH_SUFFIXES:
         raise BnnError(f"{str(path)!r} is not the name of a PyTorch file; name it {path.stem + '.pth.tar'!r}")
     tensors = {_wrapped(name, layout.wrapped): value for name, value in state_dict(model, packed).items()}
-    write_torch(path, tensors, None if packed else layout.state, _entries(layout, progress or Progress()))
+    entries = _entries(layout, progress or Progress(), state_dict(model))
+    write_torch(path, tensors, None if packed else layout.state, entries)
 
 
 def _write_keras(path: Path, model: tf.keras.Model) -> None:
@@ -152,7 +166,29 @@ def _wrapped(name: str, module: str | None) -> str:
     return f"{begin}module.{name.removeprefix(begin)}" if name.startswith(begin) else name
 
 
-def _entries(layout: catalog.ReferenceFile, progress: Progress) -> Mapping[str, Any]:
+def _entries(layout: catalog.ReferenceFile, progress: Progress, tensors: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
     """Return what a file holds beside the state dict, where the trainer stores it."""
-    values = {layout.epoch: max(progress.epoch - layout.epoch_of, 0), layout.best: progress.best_top1 or 0.0}
+    values: dict[str | None, Any] = {
+        layout.epoch: max(progress.epoch - layout.epoch_of, 0),
+        layout.best: progress.best_top1 or 0.0,
+    }
+    if progress.slots:
+        values[layout.optimizer] = _optimizer(layout, progress, tensors)
     return {**layout.constants, **{key: value for key, value in values.items() if key}}
+
+
+def _optimizer(layout: catalog.ReferenceFile, progress: Progress, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the state of an optimizer as PyTorch stores it, with parameters numbered by their order in the groups."""
+    groups = parameter_groups(layout, {name: value.shape for name, value in tensors.items()})
+    numbers = {name: number for number, name in enumerate(itertools.chain(*groups))}
+    step = {} if progress.step is None else {"step": progress.step}
+    state = {
+        number: {**step, **{slot: values[name] for slot, values in progress.slots.items()}}
+        for name, number in numbers.items()
+        if all(name in values for values in progress.slots.values())
+    }
+    written = [
+        {**hyperparameters, "params": [numbers[name] for name in names]}
+        for hyperparameters, names in zip(progress.groups, groups, strict=True)
+    ]
+    return {"state": state, "param_groups": written}

@@ -11,8 +11,7 @@ from typing import Any
 from bnn_keras import checkpoints, files, runs
 from bnn_keras.checkpoints import Checkpoint
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, Stage
-from bnn_keras.models import build_empty
+from bnn_keras.models import build_empty, stage_at
 from bnn_keras.plugins import MissingPluginError
 from bnn_keras.runs import Run
 from bnn_keras.training.callbacks import save_weights
@@ -264,21 +263,11 @@ def _write_weights(run: Run, checkpoint: Checkpoint, found: Repair) -> Repair:
         experiment = run.experiment
     except BnnError:
         return _lost(found, f"without {runs.EXPERIMENT}, the network cannot be built")
-    model = build_empty(experiment, _stage_at(experiment, checkpoint.state.epoch))
+    model = build_empty(experiment, stage_at(experiment, checkpoint.state.epoch))
     checkpoint.restore(model, None)
     kept = run.set_aside(found.name)
     save_weights(model, run, found.name, run.texts())
     return _repaired(found, f"written from checkpoint {checkpoint.folder.name}", kept)
-
-
-def _stage_at(experiment: Experiment, epoch: int) -> Stage:
-    """Return the stage that ends, or is trained, after a number of epochs."""
-    end = 0
-    for stage in experiment.stages:
-        end += stage.epochs
-        if epoch <= end:
-            return stage
-    return experiment.stages[-1]
 
 
 def _set_result_aside(run: Run, undamaged: Sequence[Checkpoint], found: Repair) -> Repair:

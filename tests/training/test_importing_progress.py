@@ -6,7 +6,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from bnn_keras import BnnError, checkpoints, import_checkpoint, resolve, train
+from bnn_keras import BnnError, checkpoints, export_run, import_checkpoint, resolve, train
 from bnn_keras.build import build_model, build_optimizer, build_schedules
 from bnn_keras.interop import from_reference, state_dict, tensors_of, to_reference
 from bnn_keras.optimizers import set_hyperparameter
@@ -63,7 +63,7 @@ def of_wide_resnet(parameters):
 def of_bireal(parameters):
     kernels = [parameter for parameter in parameters.values() if parameter.ndim == 4]
     others = [parameter for parameter in parameters.values() if parameter.ndim != 4]
-    return torch.optim.Adam([{"params": others}, {"params": kernels, "weight_decay": 1e-5}], 0.001)
+    return torch.optim.Adam([{"params": others}, {"params": kernels, "weight_decay": 0.0}], 0.001)
 
 
 def trainer_of(network, optimizer_of):
@@ -214,3 +214,39 @@ def test_state_of_another_optimizer_is_left_out_with_a_note(wide, tmp_path):
     resolution = import_checkpoint(wide[1], tmp_path / "run", "wrn_20_1", optimizer="adam_torch", **CHOICES["wrn_20_1"])
     assert "the optimizer's state is not imported: adam_torch has none of momentum_buffer" in resolution.note
     assert checkpoints.latest(Run(tmp_path / "run")).state.epoch == 2
+
+
+# --- and back ---
+
+
+@pytest.mark.parametrize(
+    ("network", "optimizer_of"),
+    [("wrn_20_1", of_wide_resnet), pytest.param("birealnet18", of_bireal, marks=pytest.mark.slow)],
+)
+def test_exported_state_continues_in_pytorch(tmp_path, network, optimizer_of):
+    """Reference file → run → reference file: PyTorch's optimizer loads its own state again, bit for bit."""
+    trainer = trainer_of(network, optimizer_of)
+    trainer.step(1), trainer.step(2)
+    trainer.save(tmp_path / "given.pth.tar", epoch=1)
+    import_checkpoint(tmp_path / "given.pth.tar", tmp_path / "run", network, **CHOICES[network])
+    export_run(tmp_path / "run", "reference", tmp_path / "written.pth.tar")
+    given, written = (torch.load(tmp_path / f"{name}.pth.tar", weights_only=True) for name in ("given", "written"))
+    assert written["epoch"] == 1
+    states = [content["optimizer"]["state"] for content in (given, written)]
+    assert states[0].keys() == states[1].keys()
+    for number, slots in states[0].items():
+        assert slots.keys() == states[1][number].keys()
+        assert all(np.array_equal(slots[name], states[1][number][name]) for name in slots)
+    decays = [[group["weight_decay"] for group in content["optimizer"]["param_groups"]] for content in (given, written)]
+    assert decays[0] == decays[1]
+
+    again = Trainer(
+        {name.removeprefix("module."): value.numpy() for name, value in written["state_dict"].items()}, optimizer_of
+    )
+    again.optimizer.load_state_dict(written["optimizer"])
+    for optimizer in (trainer.optimizer, again.optimizer):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+    trainer.step(3), again.step(3)
+    for name, parameter in trainer.parameters.items():
+        assert np.array_equal(parameter.detach(), again.parameters[name].detach()), name
