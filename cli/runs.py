@@ -211,10 +211,12 @@ def predict(
 def import_(checkpoint: str, directory: str, network: str, **choices: Any) -> None:
     """Create a run from a CHECKPOINT of a reference implementation.
 
-    These are XNOR-Net-PyTorch, binary-wide-resnet, Bi-Real-net, IR-Net, ReActNet and torchvision's ResNets. Weights of
-    ReActNet's first step need --bits 32/1, those of its ResNets --scheme reactnet.
+    These are XNOR-Net-PyTorch, binary-wide-resnet, Bi-Real-net, IR-Net, ReActNet, torchvision's ResNets and
+    rethinking-bnn-optimization. Weights of ReActNet's first step need --bits 32/1, those of its ResNets --scheme
+    reactnet.
 
-    CHECKPOINT is a PyTorch file (.pth, .pth.tar, .th), or an .npz or .safetensors file with the same tensor names. The
+    CHECKPOINT is a PyTorch file (.pth, .pth.tar, .th), or an .npz or .safetensors file with the same tensor names; for
+    rethinking-bnn-optimization an .h5 file, or the path that a checkpoint of TensorFlow begins with (model). The
     number of classes is that of the checkpoint. The run can be evaluated and exported as it is. Train it further with
     `bnnk train N --experiment DIR/experiment.toml --run DIR`: if the file has the epoch, the best accuracy and the
     optimizer's state, training goes on from there.

@@ -98,7 +98,7 @@ def test_note_if_no_recipe_matches(tmp_path):
         ("text.txt", ["--network", "lenet5"], "'{file}' ends in '.txt'; expected a checkpoint named .npz"),
         ("text.npz", ["--network", "lenet5"], "cannot read '{file}' as a checkpoint ("),
         ("lenet5.npz", ["--network", "lenet"], "unknown network 'lenet'; did you mean 'lenet5'?"),
-        ("lenet5.npz", ["--network", "binarynet"], "network 'binarynet' has no reference in PyTorch to import"),
+        ("lenet5.npz", ["--network", "zoo/quicknet"], "network 'zoo/quicknet' has no reference to import"),
         ("lenet5.npz", ["--network", "nin"], "these are not the tensors of nin: xnor.0.weight is missing; xnor.0.bias"),
         (
             "lenet5.npz",
