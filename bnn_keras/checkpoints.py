@@ -1,7 +1,7 @@
 """Checkpoints of a training, written atomically and verified by digests before they are restored.
 
-A checkpoint is a folder. It holds the state of the training and copies of the text files of the run, which `repair`
-restores from it.
+A checkpoint is a folder. It holds the state of the training and copies of files of the run, which `repair` restores
+from it.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Checkpoint:
         """Whether it holds the optimizer's state of single weights, as it does after a step."""
         return any(_SLOT in name for name, _ in tf.train.list_variables(str(self.folder / _VARIABLES)))
 
-    def text(self, name: str) -> bytes | None:
-        """Return its copy of a text file of the run; None in a checkpoint of an earlier version."""
+    def copy_of(self, name: str) -> bytes | None:
+        """Return its copy of a file of the run; None in a checkpoint of an earlier version."""
         copy = self.folder / name
         return copy.read_bytes() if copy.is_file() else None
 
@@ -107,7 +107,7 @@ def save(
         state: Progress of the training.
         model: Its weights and annealed values are stored.
         optimizer: Its state is stored.
-        texts: Contents of the text files of the run, by name.
+        texts: Contents of the files of the run to copy, by name.
 
     Raises:
         BnnError: The checkpoint cannot be written. The existing checkpoints are then unchanged.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import larq
+import numpy as np
 import tensorflow as tf
 
 from bnn_keras import catalog, runs
@@ -204,15 +205,30 @@ def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Ten
             f"teacher {name!r} takes images {_shape(expected)} in {expected[-1]} classes; the student has "
             f"{_shape(received)} in {received[-1]}: choose a teacher for the same data"
         )
-    if student.data.mean_image or experiment.data.mean_image:
+    if not _same_arrays(student, experiment):
         raise BnnError(
-            f"teacher {name!r} and its student must normalize images without data.mean_image; choose another teacher, "
-            "or leave data.mean_image out"
+            f"teacher {name!r} has another mean image or whitening than its student; choose a teacher with the same "
+            "data.mean_image, data.whiten and data.channels, or one of a student without them"
         )
     scale, shift = _normalisation_change(student, experiment)
     order = 1 if student.data.channels == experiment.data.channels else -1
     return lambda images: model(
         images[..., ::order] * tf.cast(scale, images.dtype) + tf.cast(shift, images.dtype), training=False
+    )
+
+
+def _same_arrays(student: Experiment, teacher: Experiment) -> bool:
+    """Return whether two experiments have the same arrays of preprocessing, to rounding, in the same order of channels.
+
+    Images that were preprocessed with them cannot be converted to others.
+    """
+    if student.data.arrays != teacher.data.arrays:
+        return False
+    if student.data.arrays and student.data.channels != teacher.data.channels:
+        return False
+    return all(
+        student.arrays[name].shape == values.shape and np.allclose(student.arrays[name], values, rtol=1e-4, atol=1e-5)
+        for name, values in teacher.arrays.items()
     )
 
 

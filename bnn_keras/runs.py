@@ -10,11 +10,12 @@ Evaluation, export and reports read a training from its run directory only:
     plugins/             copies of the plugins it was trained with, for reference; nothing runs them
     weights.h5           latent weights after the last epoch
     weights_best.h5      latent weights after the best epoch
-    mean_image.npy       the mean image that is subtracted from images, if the experiment has one
+    arrays.safetensors   arrays of the preprocessing: a mean image, or mean and matrix of whitening
     result.json          accuracies and times, written when the training is finished
 
 Files are written atomically (`bnn_keras.files`). The two files of weights begin with digests of their content and of
-the files that they were trained with (experiment and environment). Each checkpoint holds copies of the text files.
+the files that they were trained with (experiment and environment). environment.json has the digest of the arrays. Each
+checkpoint holds copies of the text files and of the arrays.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -32,7 +32,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from bnn_keras import files
+from bnn_keras import array_files, files
 from bnn_keras.errors import BnnError, InUseError
 from bnn_keras.experiment import Experiment, parse
 from bnn_keras.plugins import MissingPluginError, loaded_plugin
@@ -46,16 +46,17 @@ PLUGINS = "plugins"
 WEIGHTS = "weights.h5"
 BEST_WEIGHTS = "weights_best.h5"
 RESULT = "result.json"
-MEAN_IMAGE = "mean_image.npy"
+ARRAYS = "arrays.safetensors"
 LOCK = ".lock"
 
-TEXTS = (EXPERIMENT, ENVIRONMENT, METRICS)  # of which each checkpoint holds a copy
+COPIED = (EXPERIMENT, ENVIRONMENT, METRICS, ARRAYS)  # files of which each checkpoint holds a copy
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DIGEST_BLOCK = 512  # bytes; HDF5 ignores a block of this size before its signature
 _UNCONSTRAINED = "unconstrained"  # name of a line beside the digests
 _DESCRIPTIONS = (EXPERIMENT, ENVIRONMENT)  # files that readers of the weights need, and that never change
 _STARTED = (EXPERIMENT, METRICS, CHECKPOINTS, WEIGHTS, BEST_WEIGHTS, RESULT)  # any of these makes a folder a run
+_ARRAYS_DIGEST = "arrays"  # key of environment.json
 _METRICS_KEYS = ("stage", "epoch", "step", "first", "val_top1", "val_top5", "seconds", "images_per_second")
 
 CONTENTS = (
@@ -68,7 +69,7 @@ CONTENTS = (
     WEIGHTS,
     BEST_WEIGHTS,
     RESULT,
-    MEAN_IMAGE,
+    ARRAYS,
     LOCK,
 )
 
@@ -189,43 +190,28 @@ class Run:
             ) from error
         except BnnError as error:
             raise BnnError(f"{error}; {self.cure}") from error
-        return experiment.with_mean_image(self._read_mean_image) if experiment.data.mean_image else experiment
+        return experiment.with_arrays(self.read_arrays)
 
-    def _read_mean_image(self) -> Any:
-        """Read the mean image after verifying its digest.
+    def read_arrays(self) -> dict[str, Any]:
+        """Return the arrays of the preprocessing (`Experiment.arrays`) after verifying their digest.
 
         Raises:
-            BnnError: It is missing, or does not match the digest in environment.json.
+            BnnError: The file is missing, or does not match its digest in environment.json.
         """
-        import numpy as np  # here, because it slows down commands that do not need it
-
         try:
-            content = (self / MEAN_IMAGE).read_bytes()
-            if _digest(content) != self.environment.get("mean_image"):
-                raise ValueError(f"it does not match its digest in {ENVIRONMENT}")
-            return np.load(io.BytesIO(content), allow_pickle=False)
+            return array_files.read(self / ARRAYS, self.environment.get(_ARRAYS_DIGEST))
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise BnnError(
-                f"cannot read {str(self / MEAN_IMAGE)!r} ({reason}); restore it from a backup, or from the file that "
-                f"data.mean_image in {EXPERIMENT} names, as a .npy file"
-            ) from error
+            raise BnnError(self._cannot_read(ARRAYS, error)) from error
 
-    def write_mean_image(self, experiment: Experiment) -> dict[str, str]:
-        """Write the mean image of an experiment, if it has one.
+    def write_arrays(self, experiment: Experiment) -> dict[str, str]:
+        """Write the arrays of the preprocessing of an experiment, if it has any.
 
         Returns:
-            The entry of environment.json with its digest; nothing without a mean image.
+            The entry of environment.json with the digest of the file; nothing without arrays.
         """
-        if experiment.data.mean_image is None:
+        if not experiment.data.arrays:
             return {}
-        import numpy as np  # here, because it slows down commands that do not need it
-
-        stream = io.BytesIO()
-        np.save(stream, experiment.mean_image)
-        with files.replacing(self / MEAN_IMAGE) as temporary:
-            temporary.write_bytes(stream.getvalue())
-        return {"mean_image": _digest(stream.getvalue())}
+        return {_ARRAYS_DIGEST: array_files.write(self / ARRAYS, experiment.arrays)}
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -310,9 +296,9 @@ class Run:
         """Number of complete lines of metrics.jsonl."""
         return self._text(METRICS).count("\n") if (self / METRICS).exists() else 0
 
-    def texts(self) -> dict[str, bytes]:
-        """Return the contents of the text files that exist."""
-        return {name: (self / name).read_bytes() for name in TEXTS if (self / name).is_file()}
+    def copied(self) -> dict[str, bytes]:
+        """Return the contents of the files that checkpoints hold copies of, those that exist."""
+        return {name: (self / name).read_bytes() for name in COPIED if (self / name).is_file()}
 
     def verify_weights(self, name: str, among_others: bool = True) -> None:
         """Verify the digests of a file of weights.
@@ -339,7 +325,7 @@ class Run:
         digests.pop(_UNCONSTRAINED, None)
         if digests.pop("sha256", "") != _digest(content[_DIGEST_BLOCK:]) or not digests.keys() <= set(_DESCRIPTIONS):
             raise BnnError(f"the content of {str(path)!r} does not match its digest; {self.cure}")
-        texts = self.texts()
+        texts = self.copied()
         for other in digests if among_others else ():
             if _digest(texts.get(other, b"")) != digests[other]:
                 raise BnnError(f"{str(path)!r} was trained with another {other} than that of the run; {self.cure}")

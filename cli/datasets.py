@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
@@ -108,20 +109,22 @@ def show(
     """
     location = DataLocation(data_dir, manual_dir)
     with quiet_tensorflow():
-        from bnn_keras.data import open_data, open_dataset, with_mean_image
+        from bnn_keras.data import make_arrays, open_data, open_dataset
         from bnn_keras.data.grid import draw_grid
         from bnn_keras.data.readers import decoding
-    resolution = None
+    recipe = None
     if experiment:
         resolution = resolve(
             experiment=experiment, dataset=options.resolve_dataset(name, location), overrides=overrides
         )
         options.print_note(resolution)
-        dataset = open_data(resolution.experiment, location)
+        recipe = resolution.experiment
+        dataset = open_data(recipe, location)
+        recipe = recipe.with_arrays(functools.partial(make_arrays, recipe, lambda: dataset))
     else:
         dataset = open_dataset(name, location)
     with decoding(name):
-        draw_grid(dataset, output, with_mean_image(resolution.experiment) if resolution else None)
+        draw_grid(dataset, output, recipe)
     print_line(f"{name} → {output}")
     print_line(f"{len(dataset.labels):,} classes: {', '.join(dataset.labels)}")
 

@@ -40,6 +40,7 @@ LAYERS = [
     {"catalog"},
     {"schedule_config"},
     {"tables"},
+    {"array_files"},
     {"files", "location", "text"},
     {"__init__"},
     {"errors"},

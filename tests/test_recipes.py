@@ -135,8 +135,7 @@ RECONSTRUCTED = {
 
 def steps_per_epoch(experiment, stage):
     """Return the number of steps per epoch on the complete training split."""
-    prepared_from = {"arrays": "cifar10"}
-    examples = catalog.DATASETS[prepared_from.get(experiment.data.name, experiment.data.name)].train_examples
+    examples = catalog.DATASETS[experiment.data.name].train_examples
     return examples // stage.batch_size if stage.drop_last else -(-examples // stage.batch_size)
 
 
@@ -370,7 +369,8 @@ AUGMENTATIONS = {
 @pytest.mark.parametrize("experiment", AUGMENTATIONS.values(), ids=lambda experiment: experiment.name)
 def test_images_are_augmented(experiment):
     experiment = small(experiment)
-    experiment = experiment.with_mean_image(lambda: np.zeros(experiment.input_shape, np.float32))
+    arrays = {name: np.zeros(experiment.shapes_of(name)[0], np.float32) for name in experiment.data.arrays}
+    experiment = experiment.with_arrays(lambda: arrays)
     batches = training_batches(open_data(experiment), experiment, experiment.stages[0], 0, 1)
     images, labels = next(iter(batches))
     assert images.shape == (4, *experiment.input_shape)

@@ -12,8 +12,9 @@ from bnn_keras.data.datasets import (
     open_test_data,
     training_examples,
 )
-from bnn_keras.data.mean_image import check_mean_image, mean_image_of, read_mean_image, with_mean_image
+from bnn_keras.data.mean_image import mean_image_of, read_mean_image
 from bnn_keras.data.pipelines import evaluation_batches, evaluation_steps, normalise, steps_per_epoch, training_batches
+from bnn_keras.data.preprocessing import make_arrays
 from bnn_keras.data.records import check_labels, check_record, record_of
 from bnn_keras.data.resizing import resize_and_crop
 from bnn_keras.data.user_images import image_batches, prediction_batch
@@ -22,7 +23,6 @@ __all__ = [
     "Dataset",
     "available_data",
     "check_labels",
-    "check_mean_image",
     "check_record",
     "describe",
     "evaluation_batches",
@@ -31,6 +31,7 @@ __all__ = [
     "find_dataset",
     "hold_out",
     "image_batches",
+    "make_arrays",
     "mean_image_of",
     "normalise",
     "open_data",
@@ -43,5 +44,4 @@ __all__ = [
     "steps_per_epoch",
     "training_batches",
     "training_examples",
-    "with_mean_image",
 ]

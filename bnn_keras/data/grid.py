@@ -67,7 +67,11 @@ def _first_images(dataset: Dataset, split: str) -> list[LabelledImage]:
 
 
 def preprocessed_rows(dataset: Dataset, experiment: Experiment) -> dict[str, list[LabelledImage]]:
-    """Return the first test images as evaluated and training images as augmented, by the name of the row."""
+    """Return the first test images as evaluated and training images as augmented, by the name of the row.
+
+    They are drawn before whitening.
+    """
+    experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"whiten": None})})
     batch, labels = next(iter(evaluation_batches(dataset, experiment, COLUMNS)))
     rows = {"test": _to_arrays(zip(denormalise(experiment)(batch), labels, strict=True))}
     indexed_pairs = dataset.pairs(dataset.info.train).take(COLUMNS).enumerate()

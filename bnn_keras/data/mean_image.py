@@ -13,6 +13,7 @@ from bnn_keras.data.datasets import Dataset
 from bnn_keras.data.resizing import lazy_image
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
+from bnn_keras.experiment.schema import MEAN_IMAGE
 
 SIZE = 256  # of the mean image of a dataset whose images differ in size
 
@@ -21,38 +22,6 @@ _WIDTHS = {_FIXED64: 8, _FIXED32: 4}
 # Fields of Caffe's BlobProto.
 _NUM, _CHANNELS, _HEIGHT, _WIDTH, _DATA, _SHAPE, _DOUBLES = 1, 2, 3, 4, 5, 7, 8
 _DIM = 1  # of BlobShape
-
-
-def with_mean_image(experiment: Experiment) -> Experiment:
-    """Return an experiment with the mean image of `data.mean_image`, if it names one.
-
-    Raises:
-        BnnError: The file cannot be read, or has another shape than the images it is subtracted from.
-    """
-    if experiment.data.mean_image is None:
-        return experiment
-    array = read_mean_image(experiment.data.mean_image)
-    check_mean_image(array, experiment)
-    return experiment.with_mean_image(lambda: array)
-
-
-def check_mean_image(array: np.ndarray, experiment: Experiment) -> None:
-    """Verify the shape of a mean image: that of the network's input, or of the resized image it is cropped from.
-
-    Raises:
-        BnnError: It has another shape.
-    """
-    height, width, channels = experiment.input_shape
-    data, resized = experiment.data, experiment.data.resize
-    shapes = [(height, width, channels)]
-    if resized and not data.keep_aspect and data.row.input_shape[0] is None:
-        shapes.append((resized, resized, channels))
-    if array.shape not in shapes:
-        expected = " or ".join(map(str, shapes))
-        raise BnnError(
-            f"mean image {data.mean_image!r} has shape {array.shape}; expected {expected}: make one with "
-            "`bnnk datasets mean`, or set data.resize and data.keep_aspect=false"
-        )
 
 
 def read_mean_image(path: str | Path) -> np.ndarray:
@@ -147,7 +116,7 @@ def central_mean(experiment: Experiment) -> np.ndarray | None:
     """Return the part of the mean image in its centre, in the network's size; None without `data.mean_image`."""
     if experiment.data.mean_image is None:
         return None
-    mean = experiment.mean_image
+    mean = experiment.arrays[MEAN_IMAGE]
     height, width, _ = experiment.input_shape
     top, left = ((size - crop) // 2 for size, crop in zip(mean.shape, (height, width), strict=False))
     return mean[top : top + height, left : left + width]
@@ -169,10 +138,11 @@ def move_mean(image: tf.Tensor, experiment: Experiment, seed: tf.Tensor) -> tf.T
     central, augmentation = central_mean(experiment), experiment.data.augmentation
     if central is None or augmentation is None or augmentation.crop != "random":
         return image
-    if experiment.mean_image.shape == central.shape:
+    whole = experiment.arrays[MEAN_IMAGE]
+    if whole.shape == central.shape:
         return image
     order = -1 if experiment.data.channels == "bgr" else 1
-    mean = tf.constant(experiment.mean_image[..., ::order])
+    mean = tf.constant(whole[..., ::order])
     largest = tf.shape(mean)[:2] - tf.shape(image)[:2]
     corner = random_corner_of_crop(largest, seed)
     if augmentation.flip:

@@ -14,6 +14,7 @@ from bnn_keras.data.datasets import Dataset
 from bnn_keras.data.mean_image import central_mean, move_mean
 from bnn_keras.data.resizing import lazy_image, resize_for_evaluation
 from bnn_keras.data.shuffling import fixed_order
+from bnn_keras.data.whitening import Whitening
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
 
@@ -26,7 +27,7 @@ def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function that maps pixels 0…255 to the network's inputs: (x / 255 − mean) / std, as float32.
 
     With `data.channels = "bgr"`, the channels are reversed first. With `data.mean_image`, x is the image less the
-    centre of the mean image.
+    centre of the mean image. With `data.whiten`, x is the whitened image.
 
     Example:
         >>> import bnn_keras
@@ -38,6 +39,9 @@ def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
     """
     mean = tf.constant(experiment.data.mean, tf.float32)
     std = tf.constant(experiment.data.std, tf.float32)
+    if experiment.data.whiten:
+        whitened = Whitening.of_arrays(experiment.arrays).layer
+        return lambda images: (_in_order(experiment, whitened(images)) / 255 - mean) / std
     central = central_mean(experiment)
     if central is None:
         return lambda images: (tf.cast(_in_order(experiment, images), tf.float32) / 255 - mean) / std
@@ -45,7 +49,7 @@ def normalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def denormalise(experiment: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return the inverse of `normalise`: 255 · (x · std + mean), as float32, in RGB."""
+    """Return the inverse of `normalise`, except for whitening: 255 · (x · std + mean), as float32, in RGB."""
     mean = tf.constant(experiment.data.mean, tf.float32)
     std = tf.constant(experiment.data.std, tf.float32)
     central = central_mean(experiment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import math
@@ -89,18 +90,10 @@ def image_batches(
         ['images[0][0]', 'images[0][1]'] (2, 28, 28, 1)
         ['images[0][2]'] (1, 28, 28, 1)
     """
-    images = _Reader(experiment, failed, input_shape).images(sources)
+    reader = _Reader(experiment, failed, input_shape)
+    images = reader.images(sources)
     while batch := list(itertools.islice(images, batch_size)):
-        yield [name for name, _ in batch], _inputs([pixels for _, pixels in batch], experiment)
-
-
-def _inputs(images: list[np.ndarray], experiment: Experiment | None) -> np.ndarray:
-    """Return images as one array of network inputs: pixels are normalised, floats are unchanged."""
-    parts = []
-    for are_pixels, group in itertools.groupby(images, lambda image: image.dtype == np.uint8):
-        values = np.stack(list(group))
-        parts.append(normalise(experiment)(values).numpy() if experiment and are_pixels else values.astype(np.float32))
-    return np.concatenate(parts)
+        yield [name for name, _ in batch], reader.inputs([pixels for _, pixels in batch])
 
 
 class _Reader:
@@ -119,6 +112,21 @@ class _Reader:
         self._shape = input_shape or (experiment.input_shape if experiment else ())
         self._files, self._other_sizes = 0, 0
         self._first_other = ""
+
+    @functools.cached_property
+    def _normalise(self) -> Callable[[np.ndarray], tf.Tensor]:
+        """`normalise`, made once: it may hold a matrix."""
+        assert self._experiment
+        return normalise(self._experiment)
+
+    def inputs(self, images: list[np.ndarray]) -> np.ndarray:
+        """Return images as one array of network inputs: pixels are normalised, floats are unchanged."""
+        parts = []
+        for are_pixels, group in itertools.groupby(images, lambda image: image.dtype == np.uint8):
+            values = np.stack(list(group))
+            pixels = self._experiment and are_pixels
+            parts.append(self._normalise(values).numpy() if pixels else values.astype(np.float32))
+        return np.concatenate(parts)
 
     def images(self, sources: Iterable[Any]) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the name and the pixels or floats of each image. Warn at the end if some had another size."""
@@ -152,7 +160,7 @@ class _Reader:
             self._first_other = self._first_other or f"{name!r} ({image.shape[0]} × {image.shape[1]})"
         pixels = np.asarray(resize_and_crop(image, self._experiment))
         if pixels.dtype != np.uint8:  # floats stand for images that are normalised
-            pixels = normalise(self._experiment)(pixels).numpy()
+            pixels = self._normalise(pixels).numpy()
         return [(name, pixels)]
 
     def _read_array(self, name: str, array: Any) -> Iterable[tuple[str, np.ndarray]]:

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from bnn_keras.data.datasets import Dataset
 from bnn_keras.errors import BnnError
+from bnn_keras.experiment.schema import MAX_WHITENED, WHITENING_MATRIX, WHITENING_MEAN
 from bnn_keras.files import replacing
 
 SCALE = 55.0  # norm of a normalized image
 FILTER_BIAS = 0.1  # added to the variance along each principal component
-MAX_VALUES = 4_096  # of an image; the matrix has the square of this number
 WHITENING = "whitening.npz"
 _BATCH = 1_000  # images
+_LEAST_NORM = 1e-8  # of an image with contrast, divided by SCALE
 
 
 def normalize_contrast(images: np.ndarray) -> np.ndarray:
@@ -43,7 +45,7 @@ def normalize_contrast(images: np.ndarray) -> np.ndarray:
     flat = images.reshape(len(images), -1).astype(np.float64)
     flat -= flat.mean(1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1, keepdims=True) / SCALE
-    return (flat / np.where(norms < 1e-8, 1, norms)).reshape(images.shape)
+    return (flat / np.where(norms < _LEAST_NORM, 1, norms)).reshape(images.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,6 +84,35 @@ class Whitening:
         return cls(mean, (vectors / np.sqrt(values)) @ vectors.T)
 
     @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Whitening:
+        """Return the whitening that `arrays` describes."""
+        mean = arrays[WHITENING_MEAN].astype(np.float64)
+        upper = np.zeros(2 * mean.shape)
+        upper[np.tri(len(mean), dtype=bool).T] = arrays[WHITENING_MATRIX]
+        return cls(mean, upper + np.triu(upper, 1).T)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that a run keeps, float32: the mean, and the upper triangle of the matrix, row by row."""
+        upper = self.matrix[np.tri(len(self.mean), dtype=bool).T]
+        return {WHITENING_MEAN: self.mean.astype(np.float32), WHITENING_MATRIX: upper.astype(np.float32)}
+
+    @property
+    def layer(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A function that whitens a batch of images, as a call does, with operations of TensorFlow."""
+        with tf.init_scope():  # constants outside of the graph, which would hold one more copy
+            mean, matrix = tf.constant(self.mean), tf.constant(self.matrix)
+
+        def whiten_batch(images: tf.Tensor) -> tf.Tensor:
+            flat = tf.reshape(tf.cast(images, tf.float64), [-1, len(self.mean)])
+            flat -= tf.reduce_mean(flat, 1, keepdims=True)
+            norms = tf.norm(flat, axis=1, keepdims=True) / SCALE
+            flat /= tf.where(norms < _LEAST_NORM, tf.ones_like(norms), norms)
+            return tf.cast(tf.reshape((flat - mean) @ matrix, tf.shape(images)), tf.float32)
+
+        return whiten_batch
+
+    @classmethod
     def load(cls, file: str | Path) -> Whitening:
         """Read the file `whitening.npz` that `whiten` writes.
 
@@ -111,6 +142,11 @@ class Whitening:
         return ((flat - self.mean) @ self.matrix).reshape(images.shape).astype(np.float32)
 
 
+def fit_whitening(dataset: Dataset) -> Whitening:
+    """Fit the whitening to the training images of a dataset."""
+    return Whitening.fit(images for images, _ in _batches(dataset, dataset.info.train))
+
+
 def whiten(dataset: Dataset, folder: str | Path) -> None:
     """Whiten a dataset, and write it as prepared arrays in the layout of XNOR-Net-PyTorch's CIFAR_10/data.py.
 
@@ -128,12 +164,12 @@ def whiten(dataset: Dataset, folder: str | Path) -> None:
     path, name, row = Path(folder), dataset.info.name, dataset.info
     if path.exists():
         raise BnnError(f"{str(path)!r} exists; choose a new folder, or remove it")
-    if dataset.encoded or math.prod(size or 0 for size in row.input_shape) > MAX_VALUES:
+    if dataset.encoded or math.prod(size or 0 for size in row.input_shape) > MAX_WHITENED:
         raise BnnError(
             f"images of dataset {name!r} are too large to be whitened, or differ in size; expected images of one size "
-            f"with at most {MAX_VALUES:,} values, such as cifar10"
+            f"with at most {MAX_WHITENED:,} values, such as cifar10"
         )
-    whitening = Whitening.fit(images for images, _ in _batches(dataset, row.train))
+    whitening = fit_whitening(dataset)
     with replacing(path) as temporary:
         temporary.mkdir()
         for split, part in (("train", row.train), ("test", row.test)):

@@ -67,6 +67,7 @@ class Resolution:
 
 
 _PLAIN = "plain"
+_WITH_ARRAYS = ("mean_image", "whiten")  # keys of preprocessing with arrays, which belong to a dataset
 
 # For each option: the key that it sets (in every stage), and the catalog table of its values.
 _KEYS: Mapping[str, tuple[str, str | None]] = {
@@ -160,7 +161,7 @@ def _reset_dataset(document: Document, row: catalog.DatasetRow | None, network: 
     source = data.get("like", data["name"])
     before = {
         key: data.pop(key, None)
-        for key in ("like", "examples", "max_damaged", "test_examples", "shape", "classes", "channels", "mean_image")
+        for key in ("like", "examples", "max_damaged", "test_examples", "shape", "classes", "channels", *_WITH_ARRAYS)
     }
     if row is None:
         kept = {key: before[key] for key in ("shape", "classes") if before[key]}
@@ -408,9 +409,9 @@ def resolve_with_images_of(
 def _normalization_of(experiment: Experiment, other: Experiment) -> dict[str, Any]:
     """Return the normalization of an experiment by its keys; nothing if images of the other have another number."""
     data, channels = experiment.data, (1, other.input_shape[-1])
-    mean_image = {"data.mean_image": data.mean_image} if data.mean_image else {}
+    arrays = {f"data.{key}": getattr(data, key) for key in _WITH_ARRAYS if getattr(data, key)}
     fits = len(data.mean) in channels and len(data.std) in channels
-    return {"data.mean": data.mean, "data.std": data.std, "data.channels": data.channels, **mean_image} if fits else {}
+    return {"data.mean": data.mean, "data.std": data.std, "data.channels": data.channels, **arrays} if fits else {}
 
 
 def _as_overrides(values: Mapping[str, Any]) -> list[str]:

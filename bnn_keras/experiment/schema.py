@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -43,6 +44,8 @@ FAKE = "fake"
 IMAGE_FOLDER = "image_folder"
 ARRAYS = "arrays"
 MAX_FAKE_EXAMPLES = 10_000_000
+MAX_WHITENED = 4_096  # values of an image; the matrix has half the square of this number
+MEAN_IMAGE, WHITENING_MEAN, WHITENING_MATRIX = "mean_image", "whitening_mean", "whitening_matrix"  # names of arrays
 
 
 class Paper(Table):
@@ -170,6 +173,9 @@ class SchemeConfig(Chosen):
         return bits
 
 
+_OF_TRANSFORMATIONS = ("area", "aspect", "padding")  # keys that say how, and change no image themselves
+
+
 class AugmentationConfig(Table):
     """Transformations of training images before normalization, applied in this order.
 
@@ -196,6 +202,11 @@ class AugmentationConfig(Table):
     saturation: NotNegative = 0.0
     hue: Annotated[float, pydantic.Field(ge=0, le=0.5)] = 0.0
     lighting: NotNegative = 0.0
+
+    @property
+    def used(self) -> list[str]:
+        """Names of the transformations that change images."""
+        return [key for key in type(self).model_fields if key not in _OF_TRANSFORMATIONS and getattr(self, key)]
 
     @pydantic.field_validator("area", "aspect")
     @classmethod
@@ -229,6 +240,10 @@ class DataConfig(Table):
     `mean_image` is a `.npy` file of (height, width, channels) or a `.binaryproto` of Caffe. It is subtracted from
     pixels 0…255 before the rest of the normalization: as a whole if it has the network's size, or else, where the crop
     of the resized image is. A run keeps a copy. In a file, a relative path is relative to the folder of the file.
+
+    `whiten = "gcn_zca"` normalizes the contrast of each image and multiplies it by a ZCA matrix, which is fitted to the
+    training images at the start of a training and kept in the run. Images have one size and at most 4,096 values. They
+    are whitened whole, without `augmentation`, and not normalized again: `mean = [0.0]`, `std = [0.00392156862745098]`.
 
     With `channels = "bgr"`, the network receives blue, green and red, and `mean` and `std` have this order.
 
@@ -271,6 +286,7 @@ class DataConfig(Table):
     channels: Literal["rgb", "bgr"] = "rgb"
     shuffle: bool = True
     augmentation: AugmentationConfig | None = None
+    whiten: Literal["gcn_zca"] | None = None  # last, because its rule is about the others
 
     @pydantic.field_validator("name")
     @classmethod
@@ -311,6 +327,43 @@ class DataConfig(Table):
     @classmethod
     def _relative_to_file(cls, path: str | None, info: pydantic.ValidationInfo) -> str | None:
         return path and _absolute(path, info)
+
+    @pydantic.field_validator("whiten")
+    @classmethod
+    def _goes_together(cls, whiten: str | None, info: pydantic.ValidationInfo) -> str | None:
+        """Refuse what does not go together with whitening."""
+        mean, std, augmentation = (info.data.get(key) for key in ("mean", "std", "augmentation"))
+        if whiten is None or mean is None or std is None:
+            return whiten
+        if info.data.get("mean_image"):
+            raise ValueError("whitened images have no mean image: leave mean_image or whiten out")
+        if augmentation and augmentation.used:
+            raise ValueError(
+                f"images are whitened whole and not augmented, got {', '.join(augmentation.used)} in augmentation: "
+                "leave them or whiten out, or augment the prepared arrays of `bnnk datasets whiten`"
+            )
+        if set(mean) != {0.0} or any(abs(255 * value - 1) > 1e-6 for value in std):
+            raise ValueError(
+                f"whitened images are not normalized again, got mean {mean} and std {std}: set mean = [0.0] and "
+                "std = [0.00392156862745098]"
+            )
+        return whiten
+
+    @pydantic.model_validator(mode="after")
+    def _of_one_size(self) -> Self:
+        if self.whiten and not 0 < math.prod(length or 0 for length in self.row.input_shape) <= MAX_WHITENED:
+            raise ValueError(
+                f"images of dataset {self.source!r} are too large to be whitened, or differ in size; expected images "
+                f"of one size with at most {MAX_WHITENED:,} values, such as cifar10: leave whiten out"
+            )
+        return self
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that the preprocessing needs (`Experiment.arrays`)."""
+        if self.whiten:
+            return (WHITENING_MEAN, WHITENING_MATRIX)
+        return (MEAN_IMAGE,) if self.mean_image else ()
 
     @property
     def source(self) -> str:
@@ -408,6 +461,15 @@ class Stage(Table):
     optimizer: pydantic.SerializeAsAny[OptimizerConfig]
 
 
+_TRAIN_ANEW = "train again, with data.whiten"
+# How to get an array of the expected shape, by its name.
+_WITH_SHAPE = {
+    MEAN_IMAGE: "make one with `bnnk datasets mean`, or set data.resize and data.keep_aspect=false",
+    WHITENING_MEAN: _TRAIN_ANEW,
+    WHITENING_MATRIX: _TRAIN_ANEW,
+}
+
+
 class Experiment(Table):
     """A complete training: a scheme × a network × a recipe, and what it reproduces.
 
@@ -437,7 +499,7 @@ class Experiment(Table):
     data: DataConfig
     stages: Annotated[list[Stage], pydantic.Field(min_length=1)]
 
-    _load_mean_image: Callable[[], np.ndarray] | None = None
+    _load_arrays: Callable[[], Mapping[str, np.ndarray]] | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -473,24 +535,54 @@ class Experiment(Table):
             raise ValueError(f"Bop has nothing to flip with {unflippable[0]}; choose another optimizer or scheme")
         return self
 
-    def with_mean_image(self, load: Callable[[], np.ndarray]) -> Experiment:
-        """Return the experiment with a function that returns the array of `data.mean_image`."""
+    def with_arrays(self, load: Callable[[], Mapping[str, np.ndarray]]) -> Experiment:
+        """Return the experiment with a function that returns the arrays of its preprocessing.
+
+        It is called when they are needed first.
+        """
         experiment = self.model_copy()
-        experiment._load_mean_image = load
+        experiment._load_arrays = functools.cache(load)
         return experiment
 
     @property
-    def mean_image(self) -> np.ndarray:
-        """The array of `data.mean_image`, (height, width, channels).
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """The arrays of the preprocessing, float32, by name.
+
+        `mean_image` (height, width, channels) is that of `data.mean_image`. `whitening_mean` (values,) and
+        `whitening_matrix` (values · (values + 1) / 2,), the upper triangle of a symmetric matrix, are those of
+        `data.whiten`.
 
         Raises:
-            BnnError: It is not loaded, or cannot be read.
+            BnnError: They are not loaded, cannot be read, or have other shapes.
         """
-        if self._load_mean_image is None:
+        if not self.data.arrays:
+            return {}
+        if self._load_arrays is None:
             raise BnnError(
-                f"the mean image {self.data.mean_image!r} is not loaded; load it with bnn_keras.data.with_mean_image"
+                f"{', '.join(self.data.arrays)} of the preprocessing are not loaded; get the experiment from a run, or "
+                "make them with bnn_keras.data.make_arrays"
             )
-        return self._load_mean_image()
+        arrays = self._load_arrays()
+        for name in self.data.arrays:
+            shape, expected = getattr(arrays.get(name), "shape", None), self.shapes_of(name)
+            if shape not in expected:
+                raise BnnError(
+                    f"{name} of the preprocessing has shape {shape}; expected {' or '.join(map(str, expected))}: "
+                    f"{_WITH_SHAPE[name]}"
+                )
+        return arrays
+
+    def shapes_of(self, name: str) -> list[tuple[int, ...]]:
+        """Return the shapes that an array of the preprocessing may have."""
+        values = math.prod(self.input_shape)
+        if name == WHITENING_MEAN:
+            return [(values,)]
+        if name == WHITENING_MATRIX:
+            return [(values * (values + 1) // 2,)]
+        resized = self.data.resize
+        if resized and not self.data.keep_aspect and self.data.row.input_shape[0] is None:
+            return [self.input_shape, (resized, resized, self.input_shape[-1])]
+        return [self.input_shape]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Experiment) and self.to_document() == other.to_document()

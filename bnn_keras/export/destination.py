@@ -8,7 +8,7 @@ from pathlib import Path
 from bnn_keras import catalog, files, runs
 from bnn_keras.errors import BnnError
 from bnn_keras.export.formats import files_of
-from bnn_keras.export.sidecar import parse_sidecar, recorded_names, sidecar_path
+from bnn_keras.export.sidecar import arrays_path, parse_sidecar, recorded_names, sidecar_path
 from bnn_keras.runs import Run
 
 _OF_A_RUN = {path.name for name in map(Path, runs.CONTENTS) for path in (name, files.temporary_name(name))}
@@ -26,7 +26,7 @@ def check_destination(row: catalog.FormatRow, path: Path, run: Run | None = None
         BnnError: The suffix is that of another format, or writing would replace something else, such as files of a run.
     """
     _check_name(row, path)
-    written = [path, *(path.with_suffix(suffix) for suffix in row.companions), sidecar_path(path)]
+    written = [path, *(path.with_suffix(suffix) for suffix in row.companions), arrays_path(path), sidecar_path(path)]
     for file in written:
         if run:
             _refuse_folders_of_run(file, run)
@@ -86,5 +86,8 @@ def _is_export(path: Path, existing: list[Path]) -> bool:
         sidecar = parse_sidecar(path)
     except BnnError:
         return False
-    parts = files_of(path) if path in existing else [file for file in existing if file != sidecar_path(path)]
+    if arrays_path(path) in existing and not sidecar.get("arrays"):
+        return False
+    beside = (sidecar_path(path), arrays_path(path))
+    parts = files_of(path) if path in existing else [file for file in existing if file not in beside]
     return recorded_names(path, parts, sidecar).keys() <= sidecar["sha256"].keys()

@@ -25,7 +25,7 @@ from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.logits import ends_in_softmax, without_softmax
 from bnn_keras.export.predictors import with_keras
 from bnn_keras.export.progress import progress_of
-from bnn_keras.export.sidecar import sidecar_path, write_sidecar
+from bnn_keras.export.sidecar import arrays_path, sidecar_path, write_arrays, write_sidecar
 from bnn_keras.graphs import flat_copy
 from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
@@ -129,11 +129,6 @@ def export_run(
         return _export_weights(row, path, run, best, check)
     location = DataLocation(data_dir, manual_dir)
     experiment, model = load_run(directory, best)
-    if experiment.data.mean_image:
-        raise BnnError(
-            f"{str(directory)!r} subtracts a mean image, which exported files cannot hold; expected a run without "
-            "data.mean_image: evaluate the run, or export its Keras model with export_model"
-        )
     labels = run.environment["dataset"]["labels"]
     job = _job(model, experiment, labels, row, options, lambda: verify.calibration(experiment, location))
     sample = verify.load_sample(experiment, verify_on, verify_images, location)
@@ -346,6 +341,7 @@ def _export(
             "tolerance": limits.tolerance,
             "labels": description.labels,
             **origin,
+            **({} if row.self_contained else write_arrays(staged, job.experiment)),
         }
         return write_sidecar(staged, fields)
 
@@ -427,6 +423,8 @@ def _staged(path: Path, check: Callable[[], None]) -> Iterator[Path]:
                 with _converters_ended_on_exit():
                     yield staged
                 check()
+                if not arrays_path(staged).exists():
+                    files.remove(arrays_path(path))  # of an earlier export
                 for part in sorted(Path(folder).iterdir(), key=lambda part: part == sidecar_path(staged)):
                     files.replace(part, path.parent / part.name)
         finally:

@@ -12,7 +12,7 @@ from bnn_keras.experiment import parse
 from bnn_keras.export.description import Description
 from bnn_keras.export.formats import format_of, load_predictor, self_contained_module
 from bnn_keras.export.predictors import Predictor
-from bnn_keras.export.sidecar import parse_sidecar, read_sidecar, sidecar_path
+from bnn_keras.export.sidecar import parse_sidecar, read_arrays, read_sidecar, sidecar_path
 from bnn_keras.export.trust import is_signed
 
 
@@ -85,7 +85,7 @@ def open_export(
             "which can read and write your files; add --trust (trust=True in Python) if you trust the person who made "
             "it, or ask for a packed file"
         )
-    description = _description(sidecar, sidecar_path(path))
+    description = _description(sidecar, path)
     softmax = sidecar["outputs"] == "probabilities"
     logits = load_predictor(row, path, sidecar["floats"], softmax, batch_size, threads)
     return Exported(row.name, description, logits)
@@ -111,17 +111,17 @@ def _require_known_format(path: Path) -> None:
         )
 
 
-def _description(sidecar: dict[str, Any], path: Path) -> Description:
-    """Return the description of a network from its sidecar.
+def _description(sidecar: dict[str, Any], file: Path) -> Description:
+    """Return the description of the network of a file from its sidecar.
 
     Raises:
         BnnError: The experiment is not valid, or has another number of classes than there are labels.
     """
-    labels = sidecar["labels"]
+    labels, path = sidecar["labels"], sidecar_path(file)
     if sidecar.get("experiment") is None:
         return Description(sidecar["network"], tuple(sidecar["input_shape"]), labels)
     experiment = parse(sidecar["experiment"], str(path))
     classes = experiment.data.row.classes
     if len(labels) != classes:
         raise BnnError(f"{str(path)!r} has {len(labels)} labels for {classes} classes; restore it, or export again")
-    return Description.of_experiment(experiment, labels)
+    return Description.of_experiment(experiment.with_arrays(lambda: read_arrays(file, sidecar)), labels)

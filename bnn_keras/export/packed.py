@@ -30,6 +30,7 @@ from bnn_keras.export.packed_reader import (
     TYPES,
     Content,
     digest,
+    entries,
     read_packed,
 )
 from bnn_keras.export.predictors import Predictor, with_keras
@@ -55,7 +56,9 @@ def convert(job: ExportJob, file: Path) -> dict[str, str]:
     frozen = freeze(job.model, job.kernels)
     tensors = {name: tensor.numpy() for name, tensor in _tensors(frozen, job.kernels).items()}
     experiment = job.experiment.to_toml() if job.experiment else ""
-    content = Content(experiment, list(job.labels), job.kernels, tensors, "" if experiment else describe(frozen))
+    arrays = dict(job.experiment.arrays) if job.experiment else {}
+    architecture = "" if experiment else describe(frozen)
+    content = Content(experiment, list(job.labels), job.kernels, tensors, architecture, arrays)
     file.write_bytes(pack(content, job.floats))
     return {}
 
@@ -84,33 +87,36 @@ def pack(content: Content, floats: str = "float32") -> bytes:
         "type": floats,
         "binary": [[name, kernel.signs.shape, len(kernel.scales)] for name, kernel in content.kernels.items()],
         "tensors": [[name, values.shape] for name, values in content.tensors.items()],
+        **({"arrays": [[name, values.shape] for name, values in content.arrays.items()]} if content.arrays else {}),
     }
     numbers = [
         *(_narrow(kernel.scales, name, floats) for name, kernel in content.kernels.items()),
         *(_narrow(values, name, floats) for name, values in content.tensors.items()),
     ]
     bits = b"".join(np.packbits(kernel.signs > 0, bitorder="little").tobytes() for kernel in content.kernels.values())
-    stream = _compressed(np.concatenate([np.empty(0, TYPES[floats]), *numbers]))
+    arrays = [_narrow(values, name, "float32") for name, values in content.arrays.items()]
+    tensors = {"bits": bits, "floats": _compressed(np.concatenate([np.empty(0, TYPES[floats]), *numbers]))}
+    if arrays:
+        tensors["arrays"] = _compressed(np.concatenate(arrays))
     metadata = {
         "format": FORMAT,
         **(
             {"version": "2", "architecture": content.architecture}
             if content.architecture
-            else {"version": "1", "experiment": content.experiment}
+            else {"version": "3" if arrays else "1", "experiment": content.experiment}
         ),
         "labels": _json(content.labels),
         "layout": _json(layout),
     }
     header = _json(
         {
-            "__metadata__": {**metadata, "sha256": digest(metadata, bits, stream)},
-            "bits": _bytes_at(0, len(bits)),
-            "floats": _bytes_at(len(bits), len(bits) + len(stream)),
+            "__metadata__": {**metadata, "sha256": digest(metadata, *tensors.values())},
+            **entries({name: len(tensor) for name, tensor in tensors.items()}),
         }
     ).encode()
     header += b" " * (-len(header) % 8)
-    data = len(header).to_bytes(8, "little") + header + bits + stream
-    count = sum(map(len, numbers))
+    data = len(header).to_bytes(8, "little") + header + b"".join(tensors.values())
+    count = sum(map(len, [*numbers, *arrays]))
     for value, limit, what in (
         (len(data), MAX_BYTES, "bytes"),
         (len(header), MAX_HEADER, "bytes of header (names and labels)"),
@@ -200,7 +206,7 @@ def load_packed(file: str | Path) -> tuple[Experiment | None, list[str], tf.kera
         raise _inconsistent(file, f"it has {len(content.labels)} labels for {frozen.output_shape[-1]} classes")
     for tensor, values in zip(tensors.values(), content.tensors.values(), strict=True):
         tensor.assign(values)
-    return experiment, content.labels, frozen
+    return experiment and experiment.with_arrays(lambda: content.arrays), content.labels, frozen
 
 
 def read(file: str | Path) -> Content:
@@ -264,11 +270,6 @@ def _compressed(numbers: np.ndarray) -> bytes:
 
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
-
-
-def _bytes_at(start: int, end: int) -> dict[str, Any]:
-    """Return the safetensors header entry of a tensor of bytes."""
-    return {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
 
 
 class _TooLargeError(Exception):

@@ -6,16 +6,18 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 
 import bnn_keras
-from bnn_keras import catalog, files
+from bnn_keras import array_files, catalog, files
 from bnn_keras.errors import BnnError
+from bnn_keras.experiment import Experiment
 from bnn_keras.export import trust
 from bnn_keras.export.formats import files_of, format_of
 
@@ -38,6 +40,7 @@ class _Fields(pydantic.BaseModel):
     network: str | None = None
     experiment: str | None = None
     input_shape: list[int] | None = pydantic.Field(None, max_length=MAX_RANK)
+    arrays: str | None = None
     sha256: dict[str, str] = pydantic.Field(min_length=1)
     signature: str | None = None
     bytes: int | None = None
@@ -54,6 +57,39 @@ class _Fields(pydantic.BaseModel):
 def sidecar_path(file: Path) -> Path:
     """Return the path of the sidecar of an exported file."""
     return file.with_name(file.name + ".json")
+
+
+def arrays_path(file: Path) -> Path:
+    """Return the path of the arrays of the preprocessing of an exported file, in formats that do not hold them."""
+    return file.with_name(file.name + ".arrays")
+
+
+def write_arrays(file: Path, experiment: Experiment | None) -> dict[str, str]:
+    """Write the arrays of the preprocessing beside an exported file.
+
+    Returns:
+        The field of the sidecar with their digest; nothing without arrays.
+    """
+    if experiment is None or not experiment.data.arrays:
+        return {}
+    return {"arrays": array_files.write(arrays_path(file), experiment.arrays)}
+
+
+def read_arrays(file: Path, sidecar: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays of the preprocessing beside an exported file.
+
+    Raises:
+        BnnError: They are missing, or do not match the digest in the sidecar.
+    """
+    path = arrays_path(file)
+    try:
+        return array_files.read(path, sidecar.get("arrays"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BnnError(
+            f"cannot read {str(path)!r} ({reason}), which has the mean image or the whitening of {str(file)!r}; keep "
+            "the files together, or export again"
+        ) from error
 
 
 def sha256_of(file: Path) -> str:

@@ -250,7 +250,7 @@ class SaveRun(tf.keras.callbacks.Callback):
         row = {"stage": self.stage, "epoch": epoch + 1, "step": step, "first": self.first, **measured}
         length = self.run.append_metrics(row)
         self.first = False
-        texts = self.run.texts()
+        texts = self.run.copied()
         if logs["val_top1"] > self.state.best_top1:
             save_weights(self.model, self.run, runs.BEST_WEIGHTS, texts)
         save_weights(self.model, self.run, runs.WEIGHTS, texts)

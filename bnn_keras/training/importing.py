@@ -13,7 +13,7 @@ import tensorflow as tf
 from bnn_keras import catalog, checkpoints, files, interop, runs
 from bnn_keras.build import build_model, build_optimizer
 from bnn_keras.constraints import apply_constraints
-from bnn_keras.data import Dataset, find_data, hold_out, steps_per_epoch, with_mean_image
+from bnn_keras.data import Dataset, find_data, hold_out, make_arrays, open_data, steps_per_epoch
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Resolution, resolve_for_weights, with_absolute_paths
 from bnn_keras.export.sidecar import sha256_of
@@ -96,8 +96,10 @@ def import_checkpoint(
         resolution = resolve_for_weights(network, overrides=overrides, **choices)
         model = build_model(resolution.experiment)
     interop.load_reference(model, tensors, constrain=False)
-    resolution = dataclasses.replace(resolution, experiment=with_mean_image(_remaining(resolution.experiment)))
-    dataset = find_data(resolution.experiment, DataLocation(data_dir))
+    experiment, location = _remaining(resolution.experiment), DataLocation(data_dir)
+    arrays = make_arrays(experiment, lambda: hold_out(open_data(experiment, location), experiment))
+    resolution = dataclasses.replace(resolution, experiment=experiment.with_arrays(lambda: arrays))
+    dataset = find_data(resolution.experiment, location)
     progress = interop.Progress() if weights_only else interop.read_progress(model, content)
     stage = resolution.experiment.stages[0]
     optimizer = build_optimizer(stage.optimizer, stage.epochs)
@@ -187,14 +189,15 @@ def _write_run(
         run.refuse_other_files()
         if run.begun:
             raise BnnError(f"{str(run.directory)!r} holds a run already; give another --run DIR")
-        environment = {**environment, **run.write_mean_image(experiment)}
+        environment = {**environment, **run.write_arrays(experiment)}
         texts = {runs.EXPERIMENT: experiment.to_toml(), runs.ENVIRONMENT: files.to_json(environment)}
         contents = {name: text.encode() for name, text in texts.items()}
         try:
+            copied = run.copied() | contents
             save_weights(model, run, runs.WEIGHTS, contents, constrained=False)
             save_weights(model, run, runs.BEST_WEIGHTS, contents, constrained=False)
             apply_constraints(model)
-            checkpoints.save(run, state, model, optimizer, contents)
+            checkpoints.save(run, state, model, optimizer, copied)
             run.copy_plugins(experiment)
             for name, text in reversed(texts.items()):  # the experiment last: with it, the run is complete
                 files.write_text(run / name, text)

@@ -75,9 +75,9 @@ def find_defects(run: Run, checkpoint: Checkpoint | None) -> dict[str, str]:
 def repair(directory: str | Path) -> list[Repair]:
     """Restore the missing and damaged files of a run from its checkpoints.
 
-    Text files are restored from the copies in the newest undamaged checkpoint, weights from its variables, the best
-    weights from the checkpoint of the best epoch if that is one of the last. The next training writes result.json. A
-    damaged file that is replaced is renamed to `<name>.damaged-<N>`.
+    Text files and arrays are restored from the copies in the newest undamaged checkpoint, weights from its variables,
+    the best weights from the checkpoint of the best epoch if that is one of the last. The next training writes
+    result.json. A damaged file that is replaced is renamed to `<name>.damaged-<N>`.
 
     Args:
         directory: Path of the run directory.
@@ -119,7 +119,7 @@ def _check_text(name: str) -> _Check:
     """Return the check of a text file: it can be read and, if a checkpoint has a copy, agrees with it."""
 
     def check(run: Run, checkpoint: Checkpoint | None, found: Mapping[str, str]) -> str | None:
-        copy = checkpoint.text(name) if checkpoint else None
+        copy = checkpoint.copy_of(name) if checkpoint else None
         if not (run / name).exists():
             return _MISSING
         try:
@@ -159,6 +159,18 @@ def _epochs_here(checkpoint: Checkpoint) -> int:
 def _check_metrics(run: Run, checkpoint: Checkpoint | None, found: Mapping[str, str]) -> str | None:
     expected = _epochs_here(checkpoint) if checkpoint else (run / runs.RESULT).exists()
     return _check_text(runs.METRICS)(run, checkpoint, found) if expected or (run / runs.METRICS).exists() else None
+
+
+def _check_arrays(run: Run, checkpoint: Checkpoint | None, found: Mapping[str, str]) -> str | None:
+    if {runs.EXPERIMENT, runs.ENVIRONMENT} & found.keys() or not run.experiment.data.arrays:
+        return None
+    if not (run / runs.ARRAYS).exists():
+        return _MISSING
+    try:
+        run.read_arrays()
+    except BnnError:
+        return "does not match its digest"
+    return None
 
 
 def _check_checkpoints(run: Run, checkpoint: Checkpoint | None, found: Mapping[str, str]) -> str | None:
@@ -207,6 +219,7 @@ _Check = Callable[[Run, "Checkpoint | None", Mapping[str, str]], "str | None"]
 _CHECKS: Mapping[str, _Check] = {
     runs.EXPERIMENT: _check_text(runs.EXPERIMENT),
     runs.ENVIRONMENT: _check_text(runs.ENVIRONMENT),
+    runs.ARRAYS: _check_arrays,
     runs.METRICS: _check_metrics,
     runs.CHECKPOINTS: _check_checkpoints,
     runs.WEIGHTS: _check_weights(runs.WEIGHTS),
@@ -215,12 +228,13 @@ _CHECKS: Mapping[str, _Check] = {
 }
 
 
-def _restore_text(run: Run, undamaged: Sequence[Checkpoint], found: Repair) -> Repair:
+def _restore_copy(run: Run, undamaged: Sequence[Checkpoint], found: Repair) -> Repair:
     for checkpoint in undamaged:
-        content = checkpoint.text(found.name)
+        content = checkpoint.copy_of(found.name)
         if content is not None:
             kept = run.set_aside(found.name)
-            files.write_text(run / found.name, content.decode())
+            with files.replacing(run / found.name) as temporary:
+                temporary.write_bytes(content)
             return _repaired(found, f"restored from the copy in {checkpoint.folder.name}", kept)
     return _lost(found, "no undamaged checkpoint has a copy")
 
@@ -266,7 +280,7 @@ def _write_weights(run: Run, checkpoint: Checkpoint, found: Repair) -> Repair:
     model = build_empty(experiment, stage_at(experiment, checkpoint.state.epoch))
     checkpoint.restore(model, None)
     kept = run.set_aside(found.name)
-    save_weights(model, run, found.name, run.texts())
+    save_weights(model, run, found.name, run.copied())
     return _repaired(found, f"written from checkpoint {checkpoint.folder.name}", kept)
 
 
@@ -285,9 +299,10 @@ def _lost(found: Repair, reason: str) -> Repair:
 
 
 _REPAIRS: Mapping[str, Callable[[Run, Sequence[Checkpoint], Repair], Repair]] = {
-    runs.EXPERIMENT: _restore_text,
-    runs.ENVIRONMENT: _restore_text,
-    runs.METRICS: _restore_text,
+    runs.EXPERIMENT: _restore_copy,
+    runs.ENVIRONMENT: _restore_copy,
+    runs.ARRAYS: _restore_copy,
+    runs.METRICS: _restore_copy,
     runs.CHECKPOINTS: _lose_checkpoints,
     runs.WEIGHTS: _restore_weights,
     runs.BEST_WEIGHTS: _restore_best_weights,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
@@ -29,10 +30,10 @@ from bnn_keras.data import (
     evaluation_batches,
     evaluation_steps,
     hold_out,
+    make_arrays,
     open_data,
     steps_per_epoch,
     training_batches,
-    with_mean_image,
 )
 from bnn_keras.data.readers import decoding
 from bnn_keras.errors import BnnError, unknown
@@ -139,12 +140,11 @@ def train(
         imported = home.environment.get("imported") if home.begun and not fresh else None
         # Before the networks are built: loading sets the random seed of another experiment.
         start = Start.load(source) if source and not trained else None
-        images_of = home.experiment if home.begun and not fresh else with_mean_image(experiment)
-        experiment = experiment.with_mean_image(lambda: images_of.mean_image)
         dataset = _open_dataset(experiment, DataLocation(data_dir, manual_dir), replicas)
-        training = _Training(
-            run, experiment, hold_out(dataset, experiment), replicas, _console(console, replicas), plain, after_epoch
-        )
+        held_out = hold_out(dataset, experiment)
+        arrays = _arrays(experiment, held_out, home if home.begun and not fresh else None, start)
+        experiment = experiment.with_arrays(lambda: arrays)
+        training = _Training(run, experiment, held_out, replicas, _console(console, replicas), plain, after_epoch)
         networks = [training.build_network(stage) for stage in experiment.stages]
         started = {"start_from": training.start(networks[0], start)} if start else {}
         if trained:
@@ -156,10 +156,10 @@ def train(
         if not (run.begun and trained):  # a run without epochs records anew what it is trained on
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
-            arrays = run.write_mean_image(experiment)
+            digest = run.write_arrays(experiment)
             files.write_json(
                 run / runs.ENVIRONMENT,
-                {**environment, **options, **started, **arrays, **({"imported": imported} if imported else {})},
+                {**environment, **options, **started, **digest, **({"imported": imported} if imported else {})},
             )
             run.copy_plugins(experiment)
             files.write_text(run / runs.EXPERIMENT, experiment.to_toml())
@@ -219,6 +219,22 @@ def _open_dataset(experiment: Experiment, location: DataLocation, replicas: Repl
     if replicas.chief:
         replicas.barrier()
     return dataset
+
+
+def _arrays(
+    experiment: Experiment, dataset: Dataset, existing: Run | None, start: Start | None
+) -> Mapping[str, np.ndarray]:
+    """Return the arrays of the preprocessing.
+
+    They are those of the existing run, or those of the run that the training starts from if the preprocessing is the
+    same, as for mean and deviation. Otherwise they are made.
+    """
+    if existing:
+        return existing.experiment.arrays
+    data = experiment.data
+    if start and (data.arrays, data.mean_image) == (start.experiment.data.arrays, start.experiment.data.mean_image):
+        return experiment.with_arrays(lambda: start.experiment.arrays).arrays
+    return make_arrays(experiment, lambda: dataset)
 
 
 def _console(console: Console | None, replicas: Replicas) -> Console:
@@ -368,7 +384,7 @@ class _Training:
     def _save_again(self, model: tf.keras.Model, state: checkpoints.State) -> None:
         """Save what was restored: files of the run may be of a later epoch, and those of an import need new digests."""
         self.run.truncate_metrics(state.metrics_length)
-        texts = self.run.texts()
+        texts = self.run.copied()
         save_weights(model, self.run, runs.WEIGHTS, texts)
         if not state.epoch:  # environment.json is new
             save_weights(model, self.run, runs.BEST_WEIGHTS, texts)

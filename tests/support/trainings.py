@@ -73,7 +73,7 @@ def make_earlier_version(directory):
     for folder in (directory / "checkpoints").iterdir():
         state = json.loads((folder / "state.json").read_text())
         del state["digest"]
-        for name in runs.TEXTS:
+        for name in set(runs.COPIED) & set(state["files"]):
             (folder / name).unlink()
             del state["files"][name]
         (folder / "state.json").write_text(json.dumps({**state, "experiment": "0" * 64}))
