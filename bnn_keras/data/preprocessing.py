@@ -30,7 +30,7 @@ def make_arrays(experiment: Experiment, open_dataset: Callable[[], Dataset]) -> 
         >>> from bnn_keras import resolve
         >>> from bnn_keras.data import make_arrays, open_data
         >>> keys = ["data.examples=6", "data.shape=[4, 4, 1]", "data.mean=[0.0]", f"data.std=[{1 / 255}]"]
-        >>> keys += ["data.classes=10", "data.whiten=gcn_zca"]
+        >>> keys += ["data.classes=10", "data.augmentation.pad=0", "data.whiten=gcn_zca"]
         >>> experiment = resolve("lenet5", dataset="fake", overrides=keys).experiment
         >>> {name: array.shape for name, array in make_arrays(experiment, lambda: open_data(experiment)).items()}
         {'whitening_mean': (16,), 'whitening_matrix': (136,)}
