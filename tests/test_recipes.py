@@ -47,10 +47,10 @@ EXPERIMENTS = {experiment.name: experiment for experiment in all_experiments()}
 # Published results: network, dataset, scheme, bits, optimizer, top-1, top-5.
 PUBLISHED = {
     ("lenet5", "mnist", "xnor", "1/1", "adam_torch", 99.23, None),
-    ("nin", "arrays", "xnor", "1/1", "adam_torch", 86.28, None),
+    ("nin", "cifar10", "xnor", "1/1", "adam_torch", 86.28, None),
     ("alexnet", "imagenet2012", "xnor", "1/1", "adam_torch", 44.87, 69.70),
     ("lenet5", "mnist", "float", "32/32", "adam_torch", 99.34, None),
-    ("nin", "arrays", "float", "32/32", "adam_torch", 89.67, None),
+    ("nin", "cifar10", "float", "32/32", "adam_torch", 89.67, None),
     ("alexnet", "imagenet2012", "float", "32/32", "sgd", 57.1, 80.2),
     ("resnet18", "imagenet2012", "xnor", "1/1", "adam_torch", 51.2, 73.4),
     ("wrn_20_10", "cifar100", "mcdonnell", "1/32", "sgd", 80.0, None),

@@ -37,8 +37,7 @@ def close(value):
 
 
 def train_examples(experiment):
-    prepared = {"arrays": "cifar10"}
-    return catalog.DATASETS[prepared.get(experiment.data.name, experiment.data.name)].train_examples
+    return catalog.DATASETS[experiment.data.name].train_examples
 
 
 def test_every_published_row_has_a_file():
