@@ -50,6 +50,8 @@ def published(experiment):
 def not_given(golden):
     """Return the names of fields that the reference does not give."""
     rows = [key for key in recipes.ROW_FIELDS if golden[key]["value"] == recipes.NOT_GIVEN]
+    initial = [role for role, field in golden["initial"].items() if field["value"] == recipes.NOT_GIVEN]
+    rows += ["initial weights"] if len(initial) == len(golden["initial"]) else [f"initial {role}" for role in initial]
     several = len(golden["stage"]) > 1
     for number, stage in golden["stage"].items():
         fields = [key for key, field in stage.items() if field["value"] == recipes.NOT_GIVEN]
