@@ -127,7 +127,7 @@ def build_network(
 
     Returns:
         A model from normalised images (batch, height, width, channels) to logits (batch, classes). Its attribute
-        `scheme` is the scheme.
+        `scheme` is the scheme, `variant` the option of that name, "" without one.
 
     Raises:
         BnnError: The images are too small for the network, an option has a wrong value, or Larq Zoo is needed and not
@@ -152,7 +152,7 @@ def build_network(
     if tf.keras.mixed_precision.global_policy().compute_dtype != tf.keras.backend.floatx():
         logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
     model = tf.keras.Model(images, logits, name=name.replace("/", "-"))
-    model.scheme = scheme
+    model.scheme, model.variant = scheme, options.get("variant", "")
     return model
 
 

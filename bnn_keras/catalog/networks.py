@@ -128,6 +128,7 @@ _BIREAL = ReferenceFile(
 )
 _REACTNET_FILE = dataclasses.replace(_BIREAL, second_group=(4, "*conv*"))
 _IRNET = ReferenceFile(wrapped="", epoch="epoch", best="best_prec1")
+_KERAS = ReferenceLayout(file=ReferenceFile(kind="keras", epoch="epoch"))
 _VECTOR = (-1,)
 _MAP = (1, -1, 1, 1)
 _REACTNET = ReferenceLayout(
@@ -261,7 +262,7 @@ def _rethinking(name: str, description: str, file: str, **kwargs: Any) -> Networ
             "bits": "1/1",
             "dataset": "imagenet2012",
             "source": f"rethinking-bnn-optimization, models/{file}",
-            "reference": ReferenceLayout(file=ReferenceFile(kind="keras", epoch="epoch")),
+            "reference": _KERAS,
             **kwargs,
         }
     )
@@ -364,7 +365,7 @@ NETWORKS = table(
         _FLAT,
         source="Bi-Real-net, pytorch_implementation/BiReal18_34/birealnet.py",
         options=Variant18,
-        references={"reactnet": _REACTNET},
+        references={"reactnet": _REACTNET, "rethinking": _KERAS},
     ),
     _bireal(
         34,

@@ -104,8 +104,8 @@ class NetworkRow:
         options: Keys that the network adds to the experiment's table `network`.
         structures: Default of the option `structure` for each choice of bits; empty if the network has only one.
         reference: How the reference's code stores it; None if there is no such code.
-        references: The same where it differs: by the name of a scheme of another paper that took over the network, or
-            by scheme and bits ("reactnet 32/1").
+        references: The same where it differs: by the name of a scheme of another paper that took over the network, by
+            scheme and bits ("reactnet 32/1"), or by the network's option `variant`.
         normalization: The normalization that its pre-trained weights need, on every dataset; None for networks without
             pre-trained weights, which take the dataset's.
         own_layers: Whether it brings its own binary layers. Its scheme has `layers=False` then.
@@ -129,9 +129,10 @@ class NetworkRow:
     own_layers: bool = False
     note: str | None = None
 
-    def layout(self, scheme: str, bits: str) -> ReferenceLayout | None:
+    def layout(self, scheme: str, bits: str, variant: str = "") -> ReferenceLayout | None:
         """Return how the reference of the network with a scheme stores it; None if there is no reference."""
-        return self.references.get(f"{scheme} {bits}") or self.references.get(scheme) or self.reference
+        keys = (key for key in (variant, f"{scheme} {bits}", scheme) if key in self.references)
+        return next((self.references[key] for key in keys), self.reference)
 
 
 @dataclass(frozen=True, config=_CHECKED)

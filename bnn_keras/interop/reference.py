@@ -24,7 +24,6 @@ _NAMES = {
 }
 _SHOWN_PROBLEMS = 10
 _NUMBERED = re.compile(r"^layer_with_weights-(\d+)/")
-_KERAS_NAME = re.compile(r"((quant_)?(conv2d|dense)|batch_normalization)(_\d+)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,15 +117,17 @@ def layout_of(model: tf.keras.Model) -> catalog.ReferenceLayout:
         'best_acc'
     """
     row, scheme = catalog.NETWORKS.get(model.name), getattr(model, "scheme", None)
-    layout = row.layout(*(scheme.name, scheme.bits) if scheme else (row.scheme, row.bits)) if row else None
-    return layout or catalog.ReferenceLayout()
+    if not row:
+        return catalog.ReferenceLayout()
+    name, bits = (scheme.name, scheme.bits) if scheme else (row.scheme, row.bits)
+    return row.layout(name, bits, getattr(model, "variant", "")) or catalog.ReferenceLayout()
 
 
 def _tensor(
     layer: tf.keras.layers.Layer, variable: tf.Variable, layout: catalog.ReferenceLayout, rotated: bool
 ) -> Tensor:
     kind = variable.name.split("/")[-1].split(":")[0]
-    if _KERAS_NAME.fullmatch(layer.name):
+    if layout.file.kind == "keras":
         return Tensor(f"{layer.name}/{kind}", variable, keras=True)
     if kind != "kernel":
         flattened = None if isinstance(layer, tf.keras.layers.Dense) else _flattened_map(layer)

@@ -85,7 +85,7 @@ def import_checkpoint(
         choices |= {name: choices.get(name) or value for name, value in defaults.items()}
     experiment = resolve_for_weights(network, overrides=overrides, **choices).experiment
     scheme = experiment.scheme_of(experiment.stages[-1])
-    rotated = row.layout(scheme.name, scheme.bits).rotated
+    rotated = row.layout(scheme.name, scheme.bits, experiment.network.choices.get("variant", "")).rotated
     overrides = [f"network.rotated={str(rotated).lower()}", *overrides]
     resolution = resolve_for_weights(network, overrides=overrides, **choices)
     model = build_model(resolution.experiment)

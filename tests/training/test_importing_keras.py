@@ -16,16 +16,18 @@ CHOICES = {
     "binarynet": {"dataset": "fake", "overrides": ["network.filters=4", "network.dense_units=8", "data.examples=8"]},
     "binary_alexnet": {"dataset": "fake", "overrides": ["data.examples=8"]},
     "xnornet": {"dataset": "fake", "overrides": ["data.examples=8"]},
+    "birealnet18": {"dataset": "fake", "overrides": ["network.variant=rethinking", "data.examples=8"]},
 }
-MARKS = {"binary_alexnet": pytest.mark.nightly, "xnornet": pytest.mark.slow}
+MARKS = {"binary_alexnet": pytest.mark.nightly, "xnornet": pytest.mark.slow, "birealnet18": pytest.mark.slow}
 NETWORKS = [pytest.param(name, marks=MARKS.get(name, ())) for name in CHOICES]
 
 
 def trained_like(network):
-    """Return a sequential Keras model with the layers of a network and random weights, as the reference builds it."""
+    """Return a Keras model with the layers of a network and random weights; sequential where the reference's is."""
     model = build_model(resolve(network, **CHOICES[network]).experiment)
-    copies = [type(layer).from_config(layer.get_config()) for layer in model.layers[1:]]
-    reference = tf.keras.Sequential([tf.keras.Input(model.input_shape[1:]), *copies])
+    reference = tf.keras.models.clone_model(model)
+    if not any(isinstance(layer.input, list) for layer in model.layers):
+        reference = tf.keras.Sequential([tf.keras.Input(model.input_shape[1:]), *reference.layers[1:]])
     random = np.random.default_rng(0)
     reference.set_weights([random.standard_normal(value.shape, np.float32) for value in reference.get_weights()])
     reference.compile(tf.keras.optimizers.legacy.Adam(), "mse")
