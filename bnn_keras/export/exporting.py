@@ -400,7 +400,7 @@ def _check_float_layers(row: catalog.FormatRow, float_layers: dict[str, str], al
     if float_layers and not allowed and row.packs != "none":
         named = ", ".join(f"{name} ({reason})" for name, reason in list(float_layers.items())[:3])
         more = f" and {len(float_layers) - 3} more" if len(float_layers) > 3 else ""
-        packing = [other.name for other in catalog.FORMATS.values() if other.packs == "all"]
+        packing = [other.name for other in catalog.FORMATS.values() if other.packs == "all" and other.opens]
         raise BnnError(
             f"{len(float_layers)} binary layer(s) would be float in {row.name}: {named}{more}; accept this with "
             f"--allow-float, or export to {' or '.join(packing)}, which stores every binary layer in one bit per weight"
