@@ -62,6 +62,8 @@ def sweep() -> None:
 @click.option("--prune", is_flag=True, help="Stop trainings that are below the median of the others.")
 @click.option("--name", required=True, metavar="S", help="Name of the sweep, whose folder is sweeps/S.")
 @options.data_location
+@options.strategy
+@options.precision
 @options.quiet
 @options.as_json
 def run(
@@ -74,6 +76,8 @@ def run(
     name: str,
     data_dir: str | None,
     manual_dir: str | None,
+    strategy: str,
+    precision: str,
     quiet: bool,
     as_json: bool,
     **recipe: Any,
@@ -103,7 +107,14 @@ def run(
     with quiet_tensorflow():
         from bnn_keras.sweeps.running import sweep as sweep_
     done = sweep_(
-        defined, folder, data_dir=data_dir, manual_dir=manual_dir, plain=quiet, command=["bnnk", *sys.argv[1:]]
+        defined,
+        folder,
+        data_dir=data_dir,
+        manual_dir=manual_dir,
+        strategy=strategy,
+        precision=precision,
+        plain=quiet,
+        command=["bnnk", *sys.argv[1:]],
     )
     _print_trials(done, as_json)
 

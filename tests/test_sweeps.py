@@ -162,6 +162,13 @@ def test_search_repeats_each_point_with_other_seeds(experiment, tmp_path, accura
     assert first.values["stages.0.batch_size"] == trained[0].stages[0].batch_size in range(8, 33)
 
 
+def test_several_processes_do_not_train_one_trial(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
+    with pytest.raises(BnnError, match=r"give --strategy single or mirrored"):
+        running.sweep(define(experiment, GRID), tmp_path / "grid", console=QUIET)
+    assert not (tmp_path / "grid").exists()
+
+
 def test_divergence_ends_a_trial_and_not_the_sweep(experiment, tmp_path, monkeypatch):
     def diverge(experiment, directory, **options):
         raise DivergedError("the loss is nan in epoch 1")

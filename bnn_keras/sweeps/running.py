@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from bnn_keras import files
-from bnn_keras.errors import DivergedError, InUseError
+from bnn_keras.errors import BnnError, DivergedError, InUseError
 from bnn_keras.runs import Run
 from bnn_keras.sweeps import definition
 from bnn_keras.sweeps.definition import Sweep
@@ -26,6 +26,7 @@ from bnn_keras.sweeps.study import (
     suggest,
 )
 from bnn_keras.training import train
+from bnn_keras.training.distribution import choose_strategy
 
 if TYPE_CHECKING:
     import optuna
@@ -43,13 +44,14 @@ def sweep(sweep: Sweep, directory: str | Path, *, console: Console | None = None
         sweep: The sweep, of `definition.define`.
         directory: Folder of the sweep; created if it does not exist.
         console: Console to show progress on; standard error if None.
-        **options: Options of `train`: `data_dir`, `manual_dir`, `plain`, `command`.
+        **options: Options of `train`: `data_dir`, `manual_dir`, `strategy`, `precision`, `plain`, `command`.
 
     Returns:
         All trials of the sweep.
 
     Raises:
-        BnnError: Optuna is not installed; the folder holds another sweep or cannot be written; a training failed.
+        BnnError: Optuna is not installed; the strategy is "multiworker"; the folder holds another sweep or cannot be
+            written; a training failed.
 
     >>> import tempfile
     >>> from bnn_keras import resolve
@@ -62,6 +64,11 @@ def sweep(sweep: Sweep, directory: str | Path, *, console: Console | None = None
     [({'scheme.bits': '1/32'}, 'finished')]
     """
     import_optuna()
+    if choose_strategy(options.get("strategy", "auto")) == "multiworker":
+        raise BnnError(
+            "strategy 'multiworker' trains one trial in all processes; expected a strategy of one process: give "
+            "--strategy single or mirrored, and start the command in each process"
+        )
     folder, console = Path(directory), console or Console(stderr=True)
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -86,13 +86,24 @@ def build_replicas(name: str = "auto") -> Replicas:
     Raises:
         BnnError: The name is unknown, or the devices or processes are not available.
     """
-    if name not in ("auto", *_STRATEGIES):
-        raise BnnError(unknown("strategy", name, ["auto", *_STRATEGIES]))
-    chosen = _automatic() if name == "auto" else name
+    chosen = choose_strategy(name)
     return Replicas(_STRATEGIES[chosen](), chosen)
 
 
-def _automatic() -> str:
+def choose_strategy(name: str) -> str:
+    """Return the name of a strategy; for "auto", of the one that `build_replicas` chooses.
+
+    Raises:
+        BnnError: The name is unknown, or TF_CONFIG cannot be read.
+
+    Example:
+        >>> choose_strategy("mirrored")
+        'mirrored'
+    """
+    if name not in ("auto", *_STRATEGIES):
+        raise BnnError(unknown("strategy", name, ["auto", *_STRATEGIES]))
+    if name != "auto":
+        return name
     if len(_processes()) > 1:
         return "multiworker"
     if any(os.environ.get(address) for address in TPU_ADDRESSES):
