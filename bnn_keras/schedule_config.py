@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from typing import Annotated, Any, Literal, get_args
 
@@ -43,6 +44,10 @@ class ScheduleConfig(Table):
         """Arguments of the schedule's function."""
         common = ScheduleConfig.model_fields
         return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
+
+    def torch_state(self, epoch: int) -> dict[str, Any]:
+        """Return the state of PyTorch's schedule in an epoch; empty without one that references store."""
+        return {}
 
     @property
     def lead(self) -> float:
@@ -133,6 +138,18 @@ class CosineRestarts(ScheduleConfig):
     restarts: list[Positive]
 
     _rising = pydantic.field_validator("restarts")(_rising)
+
+    def torch_state(self, epoch: int) -> dict[str, Any]:
+        """Return the state of CosineAnnealingLR in an epoch, which is made anew at each restart.
+
+        As in binary-wide-resnet, main.py, a cycle is as long as the time before it.
+        """
+        start = max((restart for restart in self.restarts if restart <= epoch), default=0)
+        steps = int(epoch - start if start else epoch + self.ahead)
+        length = int(start or self.restarts[0])
+        rate = self.final + (self.initial - self.final) * (1 + math.cos(math.pi * steps / length)) / 2
+        state = {"T_max": length, "eta_min": self.final, "base_lrs": [self.initial], "last_epoch": steps}
+        return {**state, "_step_count": steps + 1, "_last_lr": [rate]}
 
     @property
     def arguments(self) -> dict[str, Any]:

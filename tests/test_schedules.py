@@ -169,6 +169,22 @@ def test_values_of_each_epoch_equal_torch(case, ahead):
 # --- equality with the references ---
 
 
+def test_state_of_restarts_is_that_of_pytorch():
+    """binary-wide-resnet's trainer steps its scheduler before each epoch, and makes a new one at each restart."""
+    torch = pytest.importorskip("torch")
+    rate = load_experiment("binary_wide_resnet/wrn_20_1_cifar10").stages[0].optimizer.learning_rate
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=2, eta_min=1e-4)
+    for epoch in range(20):
+        optimizer.step()
+        scheduler.step()
+        if epoch in rate.restarts:
+            optimizer.param_groups[0]["lr"] = 0.1  # what a new scheduler did itself before PyTorch 1.4
+            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epoch, eta_min=1e-4)
+        state = rate.torch_state(epoch)
+        assert state == {key: pytest.approx(scheduler.state_dict()[key], rel=1e-9) for key in state}
+
+
 def test_lenet5_rate_equals_the_references_formula():
     """XNOR-Net-PyTorch counts epochs from 1 and multiplies by 0.1 ** (epoch // 15)."""
     experiment = load_experiment("xnor_net/lenet5_mnist")

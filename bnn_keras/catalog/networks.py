@@ -122,7 +122,7 @@ _IMAGENET = (224, 224, 3)
 _XNOR_IMAGENET = ReferenceFile(
     wrapped="features", epoch="epoch", best="best_prec1", optimizer="optimizer", constants={"arch": "alexnet"}
 )
-_WIDE_RESNET = ReferenceFile(wrapped="", epoch="epoch", epoch_of=1, optimizer="optimizer")
+_WIDE_RESNET = ReferenceFile(wrapped="", epoch="epoch", epoch_of=1, optimizer="optimizer", scheduler="scheduler")
 _BIREAL = ReferenceFile(
     wrapped="", epoch="epoch", epoch_of=1, best="best_top1_acc", optimizer="optimizer", second_group=(4, "")
 )

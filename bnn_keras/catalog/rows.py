@@ -34,6 +34,7 @@ class ReferenceFile:
         epoch_of: Number of finished epochs when 0 is stored: 1 if the file has the index of the last finished epoch.
         best: Key of the best test accuracy in percent; None if the file has none.
         optimizer: Key of the optimizer's state; None if the file has none.
+        scheduler: Key of the state of the learning rate's schedule; None if the file has none.
         second_group: The tensors that the optimizer has in a second group of parameters, behind all others: those of
             this rank, and those whose names match this pattern. None for a single group.
         constants: Further entries with a fixed value.
@@ -46,6 +47,7 @@ class ReferenceFile:
     epoch_of: int = 0
     best: str | None = None
     optimizer: str | None = None
+    scheduler: str | None = None
     second_group: tuple[int, str] | None = None
     constants: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -14,6 +14,7 @@ from bnn_keras.build import build_optimizer, build_schedules
 from bnn_keras.models import build_empty, stage_at
 from bnn_keras.optimizers import set_hyperparameter
 from bnn_keras.runs import Run
+from bnn_keras.schedule_config import ScheduleConfig
 
 
 def progress_of(run: Run, best: bool) -> interop.Progress:
@@ -51,14 +52,18 @@ def _optimizer_state(run: Run, checkpoint: checkpoints.Checkpoint) -> interop.Pr
     optimizer._create_all_weights(model.trainable_variables)
     checkpoint.restore(model, optimizer)
     begin = sum(other.epochs for other in experiment.stages[: experiment.stages.index(stage)])
+    last = max(epoch - begin - 1, 0)
     for name, schedule in build_schedules(stage.optimizer, stage.epochs).items():
-        set_hyperparameter(optimizer, name, schedule(max(epoch - begin - 1, 0)))  # of the last epoch
+        set_hyperparameter(optimizer, name, schedule(last))
     tensors = [tensor for tensor in interop.tensors_of(model) if tensor.variable.trainable]
     slots = {
         theirs: {tensor.name: tensor.to_reference(_slot(optimizer, tensor.variable, ours)) for tensor in tensors}
         for theirs, ours in names.items()
     }
-    return interop.Progress(step=_steps(optimizer, names), slots=slots, groups=_groups(optimizer, model))
+    rate = stage.optimizer.learning_rate
+    scheduler = rate.torch_state(last) if isinstance(rate, ScheduleConfig) else {}
+    groups = _groups(optimizer, model, scheduler.get("base_lrs"))
+    return interop.Progress(step=_steps(optimizer, names), slots=slots, groups=groups, scheduler=scheduler)
 
 
 def _slot(optimizer: Any, variable: tf.Variable, name: str) -> np.ndarray:
@@ -70,10 +75,15 @@ def _steps(optimizer: Any, names: Mapping[str, str]) -> int | None:
     return int(optimizer.iterations.numpy()) if len(names) > 1 else None
 
 
-def _groups(optimizer: Any, model: tf.keras.Model) -> list[dict[str, Any]]:
-    """Return the hyper-parameters of each group of the reference's optimizer."""
+def _groups(optimizer: Any, model: tf.keras.Model, initial_rates: list[float] | None) -> list[dict[str, Any]]:
+    """Return the hyper-parameters of each group of the reference's optimizer, to which its scheduler adds its own."""
+    scheduled = {"initial_lr": initial_rates[0]} if initial_rates else {}
     decays = {tensor.name: optimizer.decays(tensor.variable) for tensor in interop.tensors_of(model)}
     return [
-        {**optimizer.torch_group(), "weight_decay": optimizer.weight_decay if any(map(decays.get, names)) else 0.0}
+        {
+            **optimizer.torch_group(),
+            **scheduled,
+            "weight_decay": optimizer.weight_decay if any(map(decays.get, names)) else 0.0,
+        }
         for names in interop.optimizer_groups(model)
     ]

@@ -32,6 +32,7 @@ class Progress:
         slots: State of the optimizer: PyTorch's name of a slot ("exp_avg") → name of a tensor → array in the layout of
             the reference.
         groups: Hyper-parameters of each group of the optimizer's parameters, by PyTorch's names.
+        scheduler: State of PyTorch's schedule of the learning rate; empty if it has none like ours.
     """
 
     epoch: int = 0
@@ -39,6 +40,7 @@ class Progress:
     step: int | None = None
     slots: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     groups: Sequence[Mapping[str, Any]] = ()
+    scheduler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def read_progress(model: tf.keras.Model, content: Content) -> Progress:

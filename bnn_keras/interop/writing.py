@@ -174,6 +174,8 @@ def _entries(layout: catalog.ReferenceFile, progress: Progress, tensors: Mapping
     }
     if progress.slots:
         values[layout.optimizer] = _optimizer(layout, progress, tensors)
+        if progress.scheduler:
+            values[layout.scheduler] = dict(progress.scheduler)
     return {**layout.constants, **{key: value for key, value in values.items() if key}}
 
 

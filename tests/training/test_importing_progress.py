@@ -237,6 +237,9 @@ def test_exported_state_continues_in_pytorch(tmp_path, network, optimizer_of):
     for number, slots in states[0].items():
         assert slots.keys() == states[1][number].keys()
         assert all(np.array_equal(slots[name], states[1][number][name]) for name in slots)
+    if network == "wrn_20_1":  # as its trainer stores after epochs 0 and 1 of the first cycle
+        assert written["scheduler"]["last_epoch"] == 1 + written["epoch"]
+        assert written["optimizer"]["param_groups"][0]["initial_lr"] == 0.1
     decays = [[group["weight_decay"] for group in content["optimizer"]["param_groups"]] for content in (given, written)]
     assert decays[0] == decays[1]
 
