@@ -17,6 +17,7 @@ class Table(pydantic.BaseModel):
 
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
+Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 BatchSize = Annotated[int, pydantic.Field(ge=1, le=MAX_BATCH_SIZE)]
 Percent = Annotated[float, pydantic.Field(ge=0, le=100)]

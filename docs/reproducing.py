@@ -21,7 +21,8 @@ epochs or steps, weight decay and the tensors it applies to, batch, epochs, loss
 weights and evaluation, read from the reference, with file and line. `tests/test_reference_recipes.py` derives the same
 numbers from our built objects and compares them. A number that the reference does not give is "not given" there.
 
-- *exact*: all numbers are those of the reference at the commit named below, and the images are the same, pixel for pixel.
+- *exact*: all numbers are those of the reference at the commit named below, and the images are the same, pixel for
+  pixel.
 - *exact but data*: all numbers are the reference's; images are read, resized or ordered in another way.
 - *reconstructed*: the reference does not give the whole recipe.
 

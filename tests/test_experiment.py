@@ -381,6 +381,7 @@ def test_value_that_is_not_an_experiment(value, message):
             "stages.0.batch_size: got 99999999999; expected less than or equal to 65536",
         ),
         ("data.examples=1000000000000", "data.examples: got 1000000000000; expected less than or equal to 10000000"),
+        ("stages.0.optimizer.beta_1=1.8", "stages.0.optimizer.beta_1: got 1.8; expected less than 1"),
         ("stages.0.epochs=0", "stages.0.epochs: got 0; expected greater than or equal to 1"),
         (
             "stages.0.optimizer.weight_decay=-1",

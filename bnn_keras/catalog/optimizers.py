@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-import pydantic
+from typing import Literal
 
 from bnn_keras.catalog.options import Options
 from bnn_keras.catalog.rows import OptimizerRow, table
 from bnn_keras.schedule_config import Scheduled, ScheduledOrNothing
-from bnn_keras.tables import NotNegative, Positive
+from bnn_keras.tables import Decay, Positive
 
 
 class Clipped(Options):
@@ -23,7 +21,7 @@ class Clipped(Options):
 class Momentum(Clipped):
     """Options of gradient descent."""
 
-    momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    momentum: Decay = 0.0
     """Factor of the velocity"""
     nesterov: bool = False
     """`true`: Nesterov momentum"""
@@ -35,9 +33,9 @@ class Momentum(Clipped):
 class Moments(Options):
     """Options of Adam."""
 
-    beta_1: NotNegative = 0.9
+    beta_1: Decay = 0.9
     """Decay of the mean of gradients"""
-    beta_2: NotNegative = 0.999
+    beta_2: Decay = 0.999
     """Decay of the mean of squared gradients"""
     epsilon: Positive = 1e-7
     """ε"""
