@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from bnn_keras import catalog, checkpoints, files, interop, runs
@@ -15,7 +16,7 @@ from bnn_keras.build import build_model, build_optimizer
 from bnn_keras.constraints import apply_constraints
 from bnn_keras.data import Dataset, find_data, hold_out, make_arrays, open_data, steps_per_epoch
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, Resolution, resolve_for_weights, with_absolute_paths
+from bnn_keras.experiment import Experiment, Resolution, Stage, resolve_for_weights, with_absolute_paths
 from bnn_keras.export.sidecar import sha256_of
 from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
@@ -79,52 +80,67 @@ def import_checkpoint(
         known = ", ".join(other.name for other in catalog.NETWORKS.values() if other.reference)
         raise BnnError(f"network {network!r} has no reference to import from; networks that have one: {known}")
     content = interop.read_content(file)
-    overrides = list(overrides)
-    if not choices.get("experiment"):
-        defaults = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
-        choices |= {name: choices.get(name) or value for name, value in defaults.items()}
-    experiment = resolve_for_weights(network, overrides=overrides, **choices).experiment
-    scheme = experiment.scheme_of(experiment.stages[-1])
-    rotated = row.layout(scheme.name, scheme.bits, experiment.network.choices.get("variant", "")).rotated
-    overrides = [f"network.rotated={str(rotated).lower()}", *overrides]
-    resolution = resolve_for_weights(network, overrides=overrides, **choices)
-    model = build_model(resolution.experiment)
-    tensors = interop.with_layer_names(model, content.tensors)
-    classes = interop.classes_of(model, tensors)
-    if classes not in (None, model.output_shape[-1]) and not (choices.get("dataset") or choices.get("experiment")):
-        choices["dataset"] = _dataset_with_classes(classes, resolution.experiment)
-        resolution = resolve_for_weights(network, overrides=overrides, **choices)
-        model = build_model(resolution.experiment)
-    interop.load_reference(model, tensors, constrain=False)
+    resolution, model = _with_weights(row, content.tensors, list(overrides), choices)
     experiment, location = _remaining(resolution.experiment), DataLocation(data_dir)
     arrays = make_arrays(experiment, lambda: hold_out(open_data(experiment, location), experiment))
-    resolution = dataclasses.replace(resolution, experiment=experiment.with_arrays(lambda: arrays))
-    dataset = find_data(resolution.experiment, location)
+    experiment = experiment.with_arrays(lambda: arrays)
+    dataset = find_data(experiment, location)
     progress = interop.Progress() if weights_only else interop.read_progress(model, content)
-    stage = resolution.experiment.stages[0]
+    stage = experiment.stages[0]
     optimizer = build_optimizer(stage.optimizer, stage.epochs)
     taken = _load_slots(optimizer, model, progress)
-    if progress.slots and not taken:
-        resolution = _with_note(
-            resolution, f"the optimizer's state is not imported: {stage.optimizer.name} has none of {_listed(progress)}"
-        )
-    epoch = min(progress.epoch, stage.epochs)
-    state = checkpoints.State(
-        epoch,
-        epoch * _steps(dataset, resolution.experiment) if epoch and progress.step is None else progress.step or 0,
-        -math.inf if progress.best_top1 is None else progress.best_top1,
-        imported=epoch,
-    )
+    state = _state(progress, stage.epochs, _steps(dataset, experiment))
     record = {
         "file": str(file),
         "sha256": sha256_of(interop.find_checkpoint(file)),
-        "epochs": epoch,
+        "epochs": state.epoch,
         "best_top1": progress.best_top1,
         "optimizer_state": taken,
     }
-    environment = {**collect_environment(resolution.experiment, dataset, command), "imported": record}
-    _write_run(Run(directory), resolution.experiment, model, optimizer, state, environment)
-    return resolution
+    environment = {**collect_environment(experiment, dataset, command), "imported": record}
+    _write_run(Run(directory), experiment, model, optimizer, state, environment)
+    note = "; ".join(filter(None, (resolution.note, *_left_out(progress, stage, taken))))
+    return dataclasses.replace(resolution, experiment=experiment, note=note or None)
+
+
+def _with_weights(
+    row: catalog.NetworkRow, tensors: Mapping[str, np.ndarray], overrides: list[str], choices: dict[str, Any]
+) -> tuple[Resolution, tf.keras.Model]:
+    """Return the experiment that has the network of a checkpoint, and the network with its weights."""
+    if not choices.get("experiment"):
+        defaults = {"scheme": row.scheme, "bits": None if choices.get("scheme") else row.bits}
+        choices = choices | {name: choices.get(name) or value for name, value in defaults.items()}
+    experiment = resolve_for_weights(row.name, overrides=overrides, **choices).experiment
+    scheme = experiment.scheme_of(experiment.stages[-1])
+    layout = row.layout(scheme.name, scheme.bits, experiment.network.choices.get("variant", ""))
+    overrides = [f"network.rotated={str(bool(layout and layout.rotated)).lower()}", *overrides]
+    resolution = resolve_for_weights(row.name, overrides=overrides, **choices)
+    model = build_model(resolution.experiment)
+    tensors = interop.with_layer_names(model, tensors)
+    classes = interop.classes_of(model, tensors)
+    if classes not in (None, model.output_shape[-1]) and not (choices.get("dataset") or choices.get("experiment")):
+        dataset = _dataset_with_classes(classes, resolution.experiment)
+        resolution = resolve_for_weights(row.name, overrides=overrides, **{**choices, "dataset": dataset})
+        model = build_model(resolution.experiment)
+    interop.load_reference(model, tensors, constrain=False)
+    return resolution, model
+
+
+def _state(progress: interop.Progress, epochs: int, steps_per_epoch: int) -> checkpoints.State:
+    """Return where a training of this number of epochs goes on."""
+    epoch = min(progress.epoch, epochs)
+    step = epoch * steps_per_epoch if epoch and progress.step is None else progress.step or 0
+    best = -math.inf if progress.best_top1 is None else progress.best_top1
+    return checkpoints.State(epoch, step, best, imported=epoch)
+
+
+def _left_out(progress: interop.Progress, stage: Stage, taken: bool) -> Iterator[str]:
+    """Yield a note on each part of a checkpoint that is not imported."""
+    if progress.slots and not taken:
+        slots = ", ".join(progress.slots)
+        yield f"the optimizer's state is not imported: {stage.optimizer.name} has none of {slots}"
+    if progress.epoch > stage.epochs:
+        yield f"the checkpoint has {progress.epoch} epochs; its stage here ends after {stage.epochs}"
 
 
 def _load_slots(
@@ -142,14 +158,6 @@ def _load_slots(
                 slot.assign(tensor.from_reference(values[tensor.name]))
     optimizer.iterations.assign(progress.step or 0)
     return True
-
-
-def _listed(progress: interop.Progress) -> str:
-    return ", ".join(progress.slots)
-
-
-def _with_note(resolution: Resolution, note: str) -> Resolution:
-    return dataclasses.replace(resolution, note="; ".join(filter(None, (resolution.note, note))))
 
 
 def _steps(dataset: Dataset, experiment: Experiment) -> int:
