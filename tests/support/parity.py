@@ -78,7 +78,7 @@ ROTATED = (
 STEP_SIZE = 0.01
 # Networks with as many weights are compared in a process of their own: with oneDNN, TensorFlow keeps all memory that it
 # ever took. For an AlexNet in float64 this is 2 GB.
-LARGE = 10_000_000
+LARGE = 30_000_000
 
 # With t = 5 each sign of IR-Net multiplies gradients by up to 5. In ResNet-34 on 224 × 224 images they reach 3e10 and
 # kernels grow to 7e6: rounding errors of other weights reach 6e-6, and the output after the steps is a different one.
