@@ -382,12 +382,27 @@ def test_images_are_augmented(experiment):
 DEEPER = {"birealnet34": "birealnet18", "resnet34": "resnet18"}
 
 
-def combinations():
-    """Return one experiment for each distinct combination of network, augmentation, schemes and optimizers.
+def features(experiment):
+    """Return each option of the augmentation, schemes, optimizers and stages of an experiment, with its kind."""
+    augmentation = experiment.data.augmentation
+    tables = [("augmentation", augmentation.model_dump() if augmentation else {})]
+    for stage in experiment.stages:
+        scheme = experiment.scheme_of(stage)
+        tables += [
+            ("stage", stage.model_dump(exclude={"scheme", "optimizer"})),
+            ("optimizer", stage.optimizer.model_dump(exclude={"weight_decay_of"})),
+            (scheme.name, scheme.model_dump()),
+        ]
+    return {(table, option, repr(kinds(value))) for table, values in tables for option, value in values.items()}
 
-    Recipes that differ only in numbers, such as depth, rates or epochs, are one combination.
+
+def combinations():
+    """Yield one experiment for each distinct combination of network, augmentation, schemes and optimizers.
+
+    Recipes that differ only in numbers, such as depth, rates or epochs, are one combination. Those of options that
+    others have too are nightly.
     """
-    distinct = {}
+    distinct, seen = {}, set()
     for experiment in sorted(EXPERIMENTS.values(), key=lambda item: math.prod(item.input_shape)):
         name = DEEPER.get(experiment.network.name, experiment.network.name)
         stages = [(experiment.scheme_of(stage).model_dump(), stage.model_dump()) for stage in experiment.stages]
@@ -400,7 +415,10 @@ def combinations():
         )
         if experiment.network.name not in DEEPER:
             distinct.setdefault(repr(key), experiment)
-    return list(distinct.values())
+    for experiment in distinct.values():
+        marks = pytest.mark.slow if features(experiment) - seen else pytest.mark.nightly
+        seen |= features(experiment)
+        yield pytest.param(experiment, id=experiment.name, marks=marks)
 
 
 @pytest.fixture
@@ -422,9 +440,8 @@ def teacher(monkeypatch):
     monkeypatch.setattr(trainer, "load_teacher", load)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eager", "teacher")
-@pytest.mark.parametrize("experiment", combinations(), ids=lambda experiment: experiment.name)
+@pytest.mark.parametrize("experiment", combinations())
 def test_trains_two_steps_of_each_stage(experiment, tmp_path, monkeypatch):
     """Train with augmentation, optimizer and checkpoints. The golden copies hold schedules at full length."""
     row = catalog.NETWORKS[experiment.network.name]

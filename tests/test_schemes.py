@@ -29,7 +29,7 @@ def _cases(scheme):
 def _table():
     """Yield network, structure, scheme, bits, kind of weights, and whether to pack, of every test case.
 
-    One case of each network with each scheme is in CI: bits and kinds of weights take turns, so that it sees all of
+    One or two schemes of each network are in CI: schemes, bits and kinds of weights take turns, so that it sees all of
     them. The others are nightly. The quick tests train all cases of the quick networks, without packing them.
     """
     schemes = [name for name in catalog.SCHEMES if name != "zoo"]
@@ -41,7 +41,9 @@ def _table():
                 for case, (bits, weights) in enumerate(cases):
                     name = "-".join(filter(None, (network, structure, scheme, bits, weights)))
                     values = (network, structure, scheme, bits, weights)
-                    mark = pytest.mark.slow if case == (number + place) % len(cases) else pytest.mark.nightly
+                    turn = number + place
+                    slow = turn % 5 == 0 and case == turn % len(cases)
+                    mark = pytest.mark.slow if slow else pytest.mark.nightly
                     yield pytest.param(*values, True, id=f"{name}-packed", marks=mark)
                     if (network, structure) in QUICK:
                         yield pytest.param(*values, False, id=name)
@@ -111,8 +113,18 @@ def test_trains_one_step_and_is_saved(network, structure, scheme, bits, weights,
         assert np.array_equal(predicted, expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("network", [name for name in catalog.NETWORKS if name.startswith("zoo/")])
+# One of Larq Zoo's own networks, one of the literature, one with large dense layers; the others are nightly.
+ZOO = ("zoo/quicknet_small", "zoo/xnornet", "zoo/birealnet")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ZOO else pytest.mark.nightly)
+        for name in catalog.NETWORKS
+        if name.startswith("zoo/")
+    ],
+)
 def test_larq_zoo_network_returns_logits(network):
     size = 224 if network == "zoo/xnornet" else 64  # smallest last map of xnornet is 6 × 6
     model = build_network(network, build_scheme(resolve("zoo/quicknet").experiment), (size, size, 3), 10)

@@ -20,37 +20,53 @@ SMALLEST = {
     **{"birealnet": 96, "resnet18": 96, "resnet34": 96, "zoo/": 96},
     **{"reactnet_a": 96, "torchvision": 96},
 }
-QUICK = ("lenet5", "wrn_20_1")  # with every scheme
-SLOW = ("resnet20", "zoo/quicknet")  # with every scheme
+SLOW = ("wrn_20_1", "resnet20", "zoo/quicknet")  # with every scheme
 # Blocks of birealnet18, reactnet_a, resnet18, binary_alexnet, wrn_20_1 and torchvision_resnet18.
 NIGHTLY = ("birealnet34", "birealnet50", "resnet34", "xnornet", "wrn_20_2", "wrn_20_10", "torchvision_resnet34")
 LEARNT = ("reactnet", "recu")  # schemes with parts that learn
-SHALLOW = {"wrn_20_1": ["network.depth=8"]}
+# Networks of CI with few, narrow layers of each kind; in full they are nightly.
+RESIDUAL = {"blocks": (1, 1), "filters": (32, 64)}
+SHALLOW = {
+    "wrn_20_1": {"depth": 8},
+    **dict.fromkeys(("resnet20", "resnet18_cifar", "resnet18", "birealnet18", "torchvision_resnet18"), RESIDUAL),
+    **{name: {"filters": (32,) * 5, "units": (64, 64)} for name in ("alexnet", "binary_alexnet")},
+    "binarynet": {"filters": 32, "multiples": (1, 2), "dense_units": 64, "dense_layers": 1},
+    "nin": {"filters": (32,) * 8},
+    "vgg_small": {"convolutions": ((32, False), (32, True), (64, True), (64, True))},
+    "reactnet_a": {"stem": 16, "blocks": ((32, False), (32, True), (64, False))},
+}
+# LeNet-5 is quick with every scheme; these are too.
+QUICK = [*(("wrn_20_1", scheme) for scheme in ("mcdonnell", "bireal", *LEARNT)), ("resnet20", "irnet")]
 
 
 def _mark(network, scheme):
-    """Return the marks of a case: most networks are slow with the scheme of their paper and nightly with others."""
-    if network in QUICK or (network, scheme) == ("resnet20", "irnet"):
+    """Return the mark of a case: most networks are slow with the scheme of their paper and nightly with others."""
+    if network == "lenet5" or (network, scheme) in QUICK:
         return ()
     published = scheme == catalog.NETWORKS[network].scheme and network not in NIGHTLY and scheme != "zoo"
     return pytest.mark.slow if published or network in SLOW else pytest.mark.nightly
 
 
 def _cases():
+    """Yield network, scheme, and the options that make the network shallow."""
     for network in catalog.NETWORKS:
         for scheme in catalog.SCHEMES:
             if (scheme == "zoo") == network.startswith("zoo/"):
-                yield pytest.param(network, scheme, marks=_mark(network, scheme))
+                mark = _mark(network, scheme)
+                if network in SHALLOW and mark != pytest.mark.nightly:
+                    yield pytest.param(network, scheme, SHALLOW[network], id=f"{network}-{scheme}-shallow", marks=mark)
+                    mark = pytest.mark.nightly
+                yield pytest.param(network, scheme, {}, id=f"{network}-{scheme}", marks=mark)
 
 
-def job_of(network, scheme):
+def job_of(network, scheme, shallow):
     """Return the export job of a network with random weights, and images."""
-    experiment = resolve(network, scheme=scheme, optimizer="adam", overrides=SHALLOW.get(network, [])).experiment
+    experiment = resolve(network, scheme=scheme, optimizer="adam").experiment
     height, _, channels = catalog.NETWORKS[network].input_shape
     size = next((size for name, size in SMALLEST.items() if network.startswith(name)), height)
     tf.keras.utils.set_random_seed(3)
-    shape, options = (size, size, channels), experiment.network.choices
-    model = build_network(network, build_scheme(experiment), shape, 10, **options)
+    options = {**experiment.network.choices, **shallow}
+    model = build_network(network, build_scheme(experiment), (size, size, channels), 10, **options)
     images = randomize_weights(model)
     return ExportJob(model, experiment, [str(label) for label in range(10)]), images
 
@@ -64,9 +80,9 @@ def expected_float_layers(job, row):
     return [layer.name for layer in layers if layer in real[row.packs] or layer in wide]
 
 
-@pytest.mark.parametrize(("network", "scheme"), list(_cases()))
-def test_every_format_predicts_what_the_network_predicts(network, scheme, tmp_path):
-    job, images = job_of(network, scheme)
+@pytest.mark.parametrize(("network", "scheme", "shallow"), list(_cases()))
+def test_every_format_predicts_what_the_network_predicts(network, scheme, shallow, tmp_path):
+    job, images = job_of(network, scheme, shallow)
     expected = job.model(images, training=False).numpy()
     for row in catalog.FORMATS.values():
         if (
@@ -91,4 +107,6 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, tmp_pa
 def test_trained_network_with_learnt_parts_agrees_on_every_image(scheme, tmp_path, data_dir):
     train(resolve("lenet5", scheme=scheme, epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
     for to, name in EXPORTED.items():
-        assert export_run(tmp_path / "run", to, tmp_path / name, data_dir=data_dir)["agreement"] == 100, to
+        assert (
+            export_run(tmp_path / "run", to, tmp_path / name, data_dir=data_dir, verify_images=200)["agreement"] == 100
+        ), to

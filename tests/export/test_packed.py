@@ -92,8 +92,12 @@ def test_float16_files_are_smaller_and_close(job, lenet5, digits, tmp_path):
     assert np.mean(actual.argmax(-1) == expected.argmax(-1)) >= 0.97
 
 
+# A network of each kind of layer: dense layers, residual blocks, depthwise convolutions. The others are nightly.
+SLOW = ("binary_alexnet", "birealnet18", "vgg_small", "nin", "zoo/quicknet")
+
+
 def _networks():
-    """Yield all networks: quick ones, slow ones, and nightly ones: most of Larq Zoo's, and networks of known blocks."""
+    """Yield all networks, LeNet-5 with each scheme."""
     for scheme in catalog.SCHEMES:
         if scheme != "zoo":
             yield pytest.param("lenet5", {"scheme": scheme, "optimizer": "adam"}, id=f"lenet5-{scheme}")
@@ -101,12 +105,8 @@ def _networks():
     for name in catalog.NETWORKS:
         if name == "torchvision_resnet34":
             continue  # in float it has more than the 64 MiB of a packed file
-        same_blocks = name in ("birealnet34", "resnet34")  # as birealnet18 and resnet18
-        nightly = same_blocks or (name.startswith("zoo/") and name != "zoo/quicknet")
-        quick = name in ("lenet5", "resnet20")
-        yield pytest.param(
-            name, {}, id=name, marks=[] if quick else pytest.mark.nightly if nightly else pytest.mark.slow
-        )
+        mark = pytest.mark.slow if name in SLOW else pytest.mark.nightly
+        yield pytest.param(name, {}, id=name, marks=[] if name == "resnet20" else mark)
 
 
 @pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize:UserWarning")  # of what Larq Zoo's have
