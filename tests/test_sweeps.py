@@ -239,9 +239,11 @@ def test_command_trains_shows_and_refuses(experiment, tmp_path, monkeypatch, acc
 
 
 PROCESS = """
-import sys
+import sys, time
 from rich.console import Console
 from bnn_keras.sweeps import definition, running
+from bnn_keras.training import callbacks
+callbacks.StopBetweenSteps.on_train_batch_end = lambda *args: time.sleep(0.5)  # so that it is caught in a trial
 running.sweep(definition.read(sys.argv[1]), sys.argv[1], console=Console(file=sys.stdout), plain=True)
 """
 
@@ -249,7 +251,7 @@ running.sweep(definition.read(sys.argv[1]), sys.argv[1], console=Console(file=sy
 @pytest.mark.slow
 def test_two_processes_share_a_sweep_and_one_is_killed(tmp_path):
     """Every trial is trained once; the one of the killed process is resumed and equals an uninterrupted training."""
-    experiment = resolve("lenet5", dataset="fake", epochs=4, batch_size=8, overrides=["data.examples=512"]).experiment
+    experiment = resolve("lenet5", dataset="fake", epochs=4, batch_size=8, overrides=["data.examples=16"]).experiment
     sweep = define(experiment, {"stages.0.optimizer.beta_1": [0.8, 0.85, 0.9]})
     folder = tmp_path / "shared"
     folder.mkdir()

@@ -65,7 +65,7 @@ def test_an_architecture_has_arguments_that_differ_from_the_defaults():
     assert describe(freeze(network("binarynet"))) == text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_networks_of_keras_can_be_described():
     model = tf.keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=3)
     frozen = freeze(binarize(model, "bireal", verbose=False))

@@ -85,12 +85,11 @@ def test_every_format_agrees_with_the_model(mine, digits, tmp_path, to):
     np.testing.assert_allclose(exported.logits(images[:7]), mine.predict(images[:7], verbose=0), atol=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme",
     [
-        *("xnor", "reactnet", "bop"),
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("binarynet", "mcdonnell", "bireal")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("reactnet", "bop")),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("binarynet", "xnor", "mcdonnell", "bireal")),
     ],
 )
 def test_every_scheme_trains_and_agrees(digits, tmp_path, scheme):
@@ -101,7 +100,7 @@ def test_every_scheme_trains_and_agrees(digits, tmp_path, scheme):
     images, labels = digits[0][-1000:], digits[1][-1000:]
     assert model.evaluate(images, labels, verbose=0)[1] > 0.4
     for to in ("packed", "tflite", "openvino"):
-        sidecar = export_model(model, to, tmp_path / EXPORTED[to], verify_on=images)
+        sidecar = export_model(model, to, tmp_path / EXPORTED[to], verify_on=images[:200])
         assert sidecar["agreement"] == 100
         assert sidecar["packed_layers"] == 3
 
@@ -129,7 +128,7 @@ def test_exports_predict_prepared_arrays_only(mine, packed, digits, tmp_path):
         evaluate(packed)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_exports_are_benchmarked(packed):
     (row,) = benchmark([packed], batch_sizes=[1], threads=[1], rounds=2, seconds=0.0)
     assert (row.entrant.network, row.entrant.shape) == ("mine", (28, 28, 1))

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from openvino import opset13 as ops
 
-from bnn_keras.build import build_model
+from bnn_keras.build import build_network, build_scheme
 from bnn_keras.experiment import resolve
 from bnn_keras.export import openvino as pass_
 from bnn_keras.export.freeze import freeze
@@ -135,7 +135,8 @@ def test_signs_of_a_transposed_input():
 @pytest.mark.slow
 def test_signs_of_a_sum_with_no_other_user(tmp_path):
     """OpenVINO fuses them with the convolution before them, with wrong results, as in Bi-Real Net with 50 layers."""
-    model = build_model(resolve("birealnet50").experiment)
+    scheme = build_scheme(resolve("birealnet50").experiment)
+    model = build_network("birealnet50", scheme, (64, 64, 3), 10, blocks=(1, 1), filters=(64, 128))
     image = randomize_weights(model)[:1]
     frozen = freeze(model, dense_as_convolutions=True)
     block = tf.keras.Model(frozen.input, frozen.get_layer("layers.0.add3").output)

@@ -30,13 +30,14 @@ TWO_DEVICES = """
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 """
-# Without batch norm, whose statistics differ between replicas, the weights of all strategies are equal.
-WITHOUT_BATCH_NORM = """
+TINY = """
 import trainings
 from bnn_keras import models
 from bnn_keras.training import trainer
-trainer.build_model = models.build_model = functools.partial(trainings.build_tiny_model, batch_norm=False)
+trainer.build_model = models.build_model = functools.partial(trainings.build_tiny_model, {})
 """
+# Without batch norm, whose statistics differ between replicas, the weights of all strategies are equal.
+WITHOUT_BATCH_NORM = TINY.format("batch_norm=False")
 STOP_AFTER_FIRST_EPOCH = """
 from bnn_keras.training import callbacks
 save = callbacks.SaveRun.on_epoch_end
@@ -139,7 +140,7 @@ def assert_same_training(result, directory, strategy, expected, single):
     assert [row["loss"] for row in run.metrics] == pytest.approx([row["loss"] for row in Run(single).metrics], 1e-4)
 
 
-@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.slow), "bop"])
+@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.nightly), "bop"])
 def test_two_devices_equal_one_device(tmp_path, optimizer):
     directory = tmp_path / "mirrored"
     options = {**options_of(optimizer), "strategy": "mirrored", "directory": directory}
@@ -151,7 +152,7 @@ def test_two_devices_equal_one_device(tmp_path, optimizer):
     assert (environment["strategy"], environment["replicas"]) == ("single", 1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("optimizer", ["sgd", "bop"])
 def test_two_processes_equal_one_device(tmp_path, optimizer):
     expected = train_on_one_device(optimizer, tmp_path / "single")
@@ -175,21 +176,23 @@ def test_two_processes_start_from_another_run(tmp_path):
     assert Run(directory).start == Run(tmp_path / "single").start
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
-        {"network": "nin", "scheme": "irnet"},
-        {"optimizer": "bop", "overrides": ["stages.0.optimizer.threshold=1e-6"]},
+        pytest.param({"scheme": "irnet"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"optimizer": "bop", "overrides": ["stages.0.optimizer.threshold=1e-6"]}, marks=pytest.mark.nightly
+        ),
     ],
     ids=["annealing and dropout", "bop"],
 )
 def test_two_processes_resume_a_training_of_two_devices(tmp_path, options):
     """Two devices train the first epoch of two, two processes resume from their checkpoint."""
     options = {**options, "examples": EXAMPLES, "batch_size": 70, "epochs": 2, "directory": tmp_path / "run"}
-    finish(start(TWO_DEVICES + STOP_AFTER_FIRST_EPOCH, {**options, "strategy": "mirrored"}))
+    network = TINY.format("dropout=0.5")
+    finish(start(TWO_DEVICES + network + STOP_AFTER_FIRST_EPOCH, {**options, "strategy": "mirrored"}))
     assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1]
-    results = train_in_two_processes("", options)
+    results = train_in_two_processes(network, options)
     assert results[0] == results[1] == Run(tmp_path / "run").result
     assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1, 2]
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
@@ -198,7 +201,8 @@ def test_two_processes_resume_a_training_of_two_devices(tmp_path, options):
 @pytest.mark.slow
 def test_processes_of_slurm(tmp_path):
     options = {"epochs": 1, "examples": 42, "batch_size": 20, "strategy": "multiworker", "directory": tmp_path / "run"}
-    tasks = [start("", options, SLURM_PROCID=str(index), SLURM_LOCALID=str(index), **SLURM) for index in range(2)]
+    code = TINY.format("batch_norm=True")
+    tasks = [start(code, options, SLURM_PROCID=str(index), SLURM_LOCALID=str(index), **SLURM) for index in range(2)]
     chief, other = finish(*tasks)
     assert chief == other
     assert Run(tmp_path / "run").environment["replicas"] == 2

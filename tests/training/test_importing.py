@@ -64,6 +64,7 @@ EXPERIMENTS = {
     "torchvision_resnet34": ("imagenet2012", "float", "32/32", "normal"),
 }
 QUICK = ("binary-wide-resnet", "IR-Net")
+NIGHTLY = ("IR-Net 1/32", "ReActNet, ResNet, step 2", "ReActNet, MobileNet, step 1")
 # A learning rate that leaves the weights nearly unchanged.
 TINY = ("stages.0.optimizer.learning_rate=1e-9", "stages.0.epochs=1", "stages.0.batch_size=500")
 
@@ -118,7 +119,11 @@ def without_torch(lenet5, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "repository", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CHECKPOINTS]
+    "repository",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.nightly if name in NIGHTLY else pytest.mark.slow)
+        for name in CHECKPOINTS
+    ],
 )
 def test_predictions_equal_those_of_the_reference(tmp_path, repository, monkeypatch):
     """On upright images, in float32; the reference computed in float64."""

@@ -20,8 +20,8 @@ PRECISIONS = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
     [
         ("adam_torch", "mixed_float16"),
         ("bop", "mixed_bfloat16"),
-        pytest.param("adam_torch", "mixed_bfloat16", marks=pytest.mark.slow),
-        pytest.param("bop", "mixed_float16", marks=pytest.mark.slow),
+        pytest.param("adam_torch", "mixed_bfloat16", marks=pytest.mark.nightly),
+        pytest.param("bop", "mixed_float16", marks=pytest.mark.nightly),
     ],
 )
 def test_trains_resumes_and_evaluates(tmp_path, data_dir, optimizer, precision, monkeypatch):
