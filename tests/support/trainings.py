@@ -1,5 +1,7 @@
 """Small trainings for tests: `from trainings import ...` (pytest puts this folder on the path)."""
 
+import contextlib
+import functools
 import json
 import shutil
 
@@ -7,9 +9,10 @@ import pytest
 import tensorflow as tf
 from helpers import same_weights
 
-from bnn_keras import checkpoints, resolve, runs, train
+from bnn_keras import checkpoints, models, resolve, runs, train
 from bnn_keras.build import build_scheme
 from bnn_keras.runs import Run
+from bnn_keras.training import trainer
 
 
 def small_experiment(network="lenet5", *, examples=64, batch_size=32, epochs=4, overrides=(), **options):
@@ -20,11 +23,12 @@ def small_experiment(network="lenet5", *, examples=64, batch_size=32, epochs=4, 
 
 
 def stepping(**options):
-    """LeNet-5 on made-up images, with a learning rate that falls after the first and after the second epoch."""
-    return small_experiment(overrides=["stages.0.optimizer.learning_rate.boundaries=[1, 2]"], **options)
+    """Two steps per epoch on made-up images, with a learning rate that falls after the first and the second epoch."""
+    overrides = ["stages.0.optimizer.learning_rate.boundaries=[1, 2]"]
+    return small_experiment(examples=36, overrides=overrides, **options)
 
 
-def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
+def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0, filters=16):
     """Build a network with one binary layer in the place of `build_model`, for tests that need any network."""
     tf.keras.utils.set_random_seed(experiment.seed)
     images = tf.keras.layers.Input(experiment.input_shape)
@@ -32,7 +36,7 @@ def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
     if batch_norm:
         x = tf.keras.layers.BatchNormalization(name="batch_norm")(x)
     scheme = build_scheme(experiment, stage)
-    x = scheme.conv2d(16, 3, padding="same", dropout=dropout, name="binary")(x)
+    x = scheme.conv2d(filters, 3, padding="same", dropout=dropout, name="binary")(x)
     if batch_norm:
         x = tf.keras.layers.BatchNormalization(name="second_batch_norm")(x)
     x = tf.keras.layers.Flatten(name="flatten")(x)
@@ -40,6 +44,15 @@ def build_tiny_model(experiment, stage=None, *, batch_norm=True, dropout=0.0):
     model = tf.keras.Model(images, logits, name="tiny")
     model.scheme = scheme
     return model
+
+
+@contextlib.contextmanager
+def tiny_networks(**options):
+    """Build the tiny network for every experiment, with options of `build_tiny_model`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (trainer, models):
+            patch.setattr(module, "build_model", functools.partial(build_tiny_model, **options))
+        yield
 
 
 def assert_same_training(resumed, whole):

@@ -4,17 +4,24 @@ import functools
 
 import pytest
 from helpers import once
-from trainings import stepping, train_with_copies
+from trainings import stepping, tiny_networks, train_with_copies
 
 from bnn_keras import checkpoints
 
 
+@pytest.fixture
+def tiny():
+    """Every experiment builds the tiny network."""
+    with tiny_networks():
+        yield
+
+
 @pytest.fixture(scope="session")
-def lenet5(tmp_path_factory):
+def stepped(tmp_path_factory):
     """A finished run of `stepping()` in "whole", and its copies in "killed-0" … "killed-3". Read them only.
 
-    All checkpoints are kept: which epoch is the best depends on the rounding of the machine.
+    Its network is tiny. All checkpoints are kept: which epoch is the best depends on the rounding of the machine.
     """
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tiny_networks():
         patch.setattr(checkpoints, "KEPT", 4)
-        return once(tmp_path_factory, "lenet5", functools.partial(train_with_copies, stepping()))
+        return once(tmp_path_factory, "stepped", functools.partial(train_with_copies, stepping()))

@@ -8,17 +8,17 @@ import pytest
 from helpers import contents, flip_bit, run_bnnk, same_weights
 from trainings import (
     assert_same_training,
-    build_tiny_model,
     make_earlier_version,
     small_experiment,
     stepping,
     train_with_copies,
 )
 
-from bnn_keras import evaluate, load_run, models, predict, repair, train
+from bnn_keras import evaluate, load_run, predict, repair, train
 from bnn_keras.errors import BnnError
 from bnn_keras.runs import Run
-from bnn_keras.training import trainer
+
+pytestmark = pytest.mark.usefixtures("tiny")
 
 TEXTS = ("experiment.toml", "environment.json", "metrics.jsonl")
 WEIGHTS = ("weights.h5", "weights_best.h5")
@@ -47,19 +47,19 @@ DAMAGES = {
 
 
 @pytest.fixture
-def run(lenet5, tmp_path):
-    return shutil.copytree(lenet5 / "whole", tmp_path / "run")
+def run(stepped, tmp_path):
+    return shutil.copytree(stepped / "whole", tmp_path / "run")
 
 
 @pytest.fixture
-def unfinished(lenet5, tmp_path):
+def unfinished(stepped, tmp_path):
     """The run, killed before the last checkpoint was written."""
-    return shutil.copytree(lenet5 / "killed-3", tmp_path / "run")
+    return shutil.copytree(stepped / "killed-3", tmp_path / "run")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", [*TEXTS, *WEIGHTS])
-def test_damaged_file_is_restored(lenet5, run, name, damage):
+def test_damaged_file_is_restored(stepped, run, name, damage):
     """A training names the file before it writes anything, and `repair` restores it."""
     DAMAGES[damage](run / name)
     before = contents(run)
@@ -72,14 +72,14 @@ def test_damaged_file_is_restored(lenet5, run, name, damage):
     assert (repaired.name, repaired.lost) == (name, False)
     assert (repaired.kept is None) == (damage == "missing")
     if name in TEXTS:
-        assert (run / name).read_bytes() == (lenet5 / "whole" / name).read_bytes()
-    assert_same_training(Run(run), lenet5 / "whole")
+        assert (run / name).read_bytes() == (stepped / "whole" / name).read_bytes()
+    assert_same_training(Run(run), stepped / "whole")
     assert repair(run) == []
-    assert train(stepping(), run) == Run(lenet5 / "whole").result
+    assert train(stepping(), run) == Run(stepped / "whole").result
 
 
 @pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "missing"])
-def test_damaged_result_is_written_again(lenet5, run, damage):
+def test_damaged_result_is_written_again(stepped, run, damage):
     DAMAGES[damage](run / "result.json")
     with pytest.raises(BnnError, match=r"result.json (cannot be read|is of another training); run `bnnk repair"):
         train(stepping(), run)
@@ -88,10 +88,10 @@ def test_damaged_result_is_written_again(lenet5, run, damage):
         "renamed; the next `bnnk train` writes it",
         "result.json.damaged-1",
     )
-    assert train(stepping(), run) == Run(lenet5 / "whole").result
+    assert train(stepping(), run) == Run(stepped / "whole").result
 
 
-def test_deleted_weights_of_a_finished_run_are_restored(lenet5, run):
+def test_deleted_weights_of_a_finished_run_are_restored(stepped, run):
     for name in WEIGHTS:
         (run / name).unlink()
     with pytest.raises(BnnError, match=r"has no weights.h5: .*; run `bnnk repair"):
@@ -100,7 +100,7 @@ def test_deleted_weights_of_a_finished_run_are_restored(lenet5, run):
         ("weights.h5", "written from checkpoint epoch-00004"),
         ("weights_best.h5", f"written from checkpoint {best_checkpoint(run)}"),
     ]
-    assert_same_training(Run(run), lenet5 / "whole")
+    assert_same_training(Run(run), stepped / "whole")
     load_run(run)
 
 
@@ -120,7 +120,7 @@ def test_best_weights_that_are_older_than_the_checkpoints_are_lost(run):
         train(stepping(), run)
 
 
-def test_weights_of_an_earlier_epoch_are_trained_further(lenet5, run):
+def test_weights_of_an_earlier_epoch_are_trained_further(stepped, run):
     """The newest checkpoint is damaged too: the last epoch is trained again."""
     flip_bit(run / "weights.h5")
     flip_bit(run / "checkpoints" / "epoch-00004" / "state.json")
@@ -132,17 +132,17 @@ def test_weights_of_an_earlier_epoch_are_trained_further(lenet5, run):
     )
     with pytest.warns(UserWarning, match="damaged checkpoint: epoch-00004"):
         train(stepping(), run)
-    assert_same_training(Run(run), lenet5 / "whole")
+    assert_same_training(Run(run), stepped / "whole")
 
 
 @pytest.mark.parametrize("name", [*TEXTS, *WEIGHTS])
-def test_unfinished_run_is_repaired_and_resumed(lenet5, unfinished, name):
+def test_unfinished_run_is_repaired_and_resumed(stepped, unfinished, name):
     flip_bit(unfinished / name)
     with pytest.raises(BnnError, match=f"is damaged: {name} "):
         train(stepping(), unfinished)
     repair(unfinished)
     train(stepping(), unfinished)
-    assert_same_training(Run(unfinished), lenet5 / "whole")
+    assert_same_training(Run(unfinished), stepped / "whole")
 
 
 def test_several_defects_are_listed_together(unfinished):
@@ -163,10 +163,10 @@ def test_run_without_checkpoints_is_lost(unfinished):
     assert contents(unfinished) == before
 
 
-def test_finished_run_needs_no_checkpoints(lenet5, run):
+def test_finished_run_needs_no_checkpoints(stepped, run):
     shutil.rmtree(run / "checkpoints")
     assert repair(run) == []
-    assert train(stepping(), run) == Run(lenet5 / "whole").result
+    assert train(stepping(), run) == Run(stepped / "whole").result
     flip_bit(run / "weights.h5")
     before = contents(run)
     (repaired,) = repair(run)
@@ -175,7 +175,7 @@ def test_finished_run_needs_no_checkpoints(lenet5, run):
 
 
 @pytest.mark.parametrize("name", ["experiment.toml", "environment.json"])
-def test_file_of_another_run_is_found(lenet5, run, name, tmp_path):
+def test_file_of_another_run_is_found(stepped, run, name, tmp_path):
     """A reader of the weights notices it, because they begin with the digests of these files."""
     text = (run / name).read_text()
     (run / name).write_text(text.replace("seed = 1", "seed = 2").replace('"seed": 1', '"seed": 2'))
@@ -202,7 +202,7 @@ def test_readers_offer_the_repair(run):
             read()
 
 
-def test_run_of_an_earlier_version(lenet5, unfinished):
+def test_run_of_an_earlier_version(stepped, unfinished):
     """Its weights have no digests, and its checkpoints no copies: it is resumed, and what is lost is named."""
     make_earlier_version(unfinished)
     assert repair(unfinished) == []
@@ -212,7 +212,7 @@ def test_run_of_an_earlier_version(lenet5, unfinished):
     assert (repaired.defect, repaired.outcome) == ("is missing", "lost: no undamaged checkpoint has a copy")
     (unfinished / "hidden").rename(unfinished / "metrics.jsonl")
     train(stepping(), unfinished)
-    assert_same_training(Run(unfinished), lenet5 / "whole")
+    assert_same_training(Run(unfinished), stepped / "whole")
 
 
 @pytest.mark.parametrize("part", ["start", "end"])
@@ -224,10 +224,8 @@ def test_digest_that_is_damaged(run, part):
         load_run(run)
 
 
-def test_weights_of_a_stage_are_those_of_its_network(tmp_path, monkeypatch):
+def test_weights_of_a_stage_are_those_of_its_network(tmp_path):
     """The network of the checkpoint's stage is built, with its annealed values."""
-    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
-    monkeypatch.setattr(models, "build_model", build_tiny_model)
     irnet = small_experiment(scheme="irnet", epochs=1)
     stage = irnet.stages[0].model_copy(update={"scheme": small_experiment(scheme="bireal").scheme})
     train_with_copies(irnet.model_copy(update={"stages": [*irnet.stages, stage, stage]}), tmp_path)

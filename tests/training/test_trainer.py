@@ -1,7 +1,6 @@
 """A training and its run directory: files, resuming, interrupts, damage, full disks, progress."""
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -25,6 +24,7 @@ from trainings import (
     resume_copy,
     small_experiment,
     stepping,
+    tiny_networks,
     train_with_copies,
 )
 
@@ -37,6 +37,8 @@ from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 from bnn_keras.training import callbacks, progress, trainer
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 FALLING_GAMMA = "stages.0.optimizer.gamma={schedule='geometric', initial=1e-3, final=1e-5}"
 
 
@@ -45,7 +47,7 @@ def with_bar(tmp_path_factory):
     """The training of `stepping()` once more, with what it shows on a terminal in "shown.txt"."""
 
     def make(folder):
-        with (folder / "shown.txt").open("w") as stream, pytest.MonkeyPatch.context() as patch:
+        with (folder / "shown.txt").open("w") as stream, pytest.MonkeyPatch.context() as patch, tiny_networks():
             patch.setattr(progress, "SECONDS_BETWEEN_UPDATES", 0)
             train(stepping(), folder / "run", console=Console(file=stream, force_terminal=True, width=150))
 
@@ -57,7 +59,7 @@ def other_seed(tmp_path_factory):
     """The training of `stepping()` with another seed, with what it prints in "shown.txt"."""
 
     def make(folder):
-        with (folder / "shown.txt").open("w") as stream:
+        with (folder / "shown.txt").open("w") as stream, tiny_networks():
             train(stepping(seed=2), folder / "run", console=Console(file=stream))
 
     return once(tmp_path_factory, "other_seed", make)
@@ -109,8 +111,8 @@ def test_two_checkpoints_are_kept(trained):
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["epoch-00001", "epoch-00002"]
 
 
-def test_checkpoints_of_older_epochs_are_removed(lenet5, tmp_path):
-    run = resume_copy(stepping(), lenet5, 2, tmp_path / "run")
+def test_checkpoints_of_older_epochs_are_removed(stepped, tmp_path):
+    run = resume_copy(stepping(), stepped, 2, tmp_path / "run")
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch-00003", "epoch-00004"]
 
 
@@ -125,13 +127,13 @@ def test_readme_lists_the_files_of_a_run():
         assert name in readme
 
 
-def test_learning_rate_follows_its_schedule(lenet5):
-    rates = [row["learning_rate"] for row in Run(lenet5 / "whole").metrics]
+def test_learning_rate_follows_its_schedule(stepped):
+    rates = [row["learning_rate"] for row in Run(stepped / "whole").metrics]
     assert rates == pytest.approx([1e-2, 1e-3, 1e-4, 1e-4], rel=1e-5)
 
 
-def test_same_seed_gives_same_weights(lenet5, with_bar, other_seed):
-    weights = lenet5 / "whole" / "weights.h5"
+def test_same_seed_gives_same_weights(stepped, with_bar, other_seed):
+    weights = stepped / "whole" / "weights.h5"
     assert same_weights(weights, with_bar / "run" / "weights.h5")
     assert not same_weights(weights, other_seed / "run" / "weights.h5")
 
@@ -180,7 +182,6 @@ def test_best_epoch_is_chosen_on_validation_images(tmp_path, monkeypatch):
     assert train(experiment, tmp_path / "run") == result
 
 
-@pytest.mark.usefixtures("tiny")
 def test_held_out_images_are_not_trained_on(tmp_path):
     held_out = small_experiment(overrides=["data.validation=0.5"], epochs=1)
     train(held_out, tmp_path / "run")
@@ -191,13 +192,8 @@ def test_held_out_images_are_not_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize("epoch", [pytest.param(0, marks=pytest.mark.slow), 1, 3])
-def test_resumed_training_equals_uninterrupted_training(lenet5, tmp_path, epoch):
-    assert_same_training(resume_copy(stepping(), lenet5, epoch, tmp_path / "run"), lenet5 / "whole")
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+def test_resumed_training_equals_uninterrupted_training(stepped, tmp_path, epoch):
+    assert_same_training(resume_copy(stepping(), stepped, epoch, tmp_path / "run"), stepped / "whole")
 
 
 def two_stages_of_irnet():
@@ -205,7 +201,6 @@ def two_stages_of_irnet():
     return experiment.model_copy(update={"stages": experiment.stages * 2})
 
 
-@pytest.mark.usefixtures("tiny")
 def test_resumed_annealing(tmp_path):
     """IR-Net's t and k follow their schedule over all stages, and are restored."""
     experiment = two_stages_of_irnet()
@@ -235,25 +230,25 @@ def test_resumed_bop(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("tiny")
 def test_resumed_training_with_real_activations(tmp_path):
     experiment = small_experiment(scheme="bireal", bits="1/32", epochs=2)
     train_with_copies(experiment, tmp_path)
     assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
 
 
-def test_resumed_dropout(tmp_path, monkeypatch):
+def test_resumed_dropout(tmp_path):
     """The number of steps, which decides what is dropped, is restored."""
-    monkeypatch.setattr(trainer, "build_model", functools.partial(build_tiny_model, dropout=0.5))
     experiment = small_experiment(epochs=2)
-    train_with_copies(experiment, tmp_path)
-    assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
+    with tiny_networks(dropout=0.5):
+        train_with_copies(experiment, tmp_path)
+        assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
     steps = [value for name, value in read_weights(tmp_path / "run" / "weights.h5").items() if "step" in name]
     assert steps == [4]
 
 
 @pytest.mark.slow
-def test_resumed_dropout_of_nin(tmp_path):
+def test_resumed_dropout_of_nin(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "build_model", build_model)
     experiment = small_experiment("nin", examples=16, batch_size=8, epochs=2)
     train_with_copies(experiment, tmp_path)
     assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
@@ -261,7 +256,7 @@ def test_resumed_dropout_of_nin(tmp_path):
     assert steps == [4, 4]
 
 
-def test_training_resumes_after_sigkill(lenet5, tmp_path):
+def test_training_resumes_after_sigkill(stepped, tmp_path):
     """A process of its own is killed in the third or fourth epoch: its steps are slow enough to be caught there."""
     directory = tmp_path / "killed"
     code = f"""
@@ -269,10 +264,13 @@ import time
 from bnn_keras import train
 from bnn_keras.experiment import load_experiment
 from bnn_keras.training import callbacks
-callbacks.StopBetweenSteps.on_train_batch_end = lambda *args: time.sleep(1)
-train(load_experiment({str(lenet5 / "whole" / "experiment.toml")!r}), {str(directory)!r})
+from trainings import tiny_networks
+callbacks.StopBetweenSteps.on_train_batch_end = lambda *args: time.sleep(0.5)
+with tiny_networks():
+    train(load_experiment({str(stepped / "whole" / "experiment.toml")!r}), {str(directory)!r})
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support")}
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 120
     while len(Run(directory).metrics) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -280,7 +278,7 @@ train(load_experiment({str(lenet5 / "whole" / "experiment.toml")!r}), {str(direc
     assert process.wait() == -signal.SIGKILL
     assert Run(directory).result is None
     train(stepping(), directory)
-    assert_same_training(Run(directory), lenet5 / "whole")
+    assert_same_training(Run(directory), stepped / "whole")
 
 
 def test_ctrl_c_stops_between_steps_and_restores_the_handler(tmp_path, monkeypatch):
@@ -315,8 +313,8 @@ def test_second_ctrl_c_interrupts_immediately():
 # --- damaged checkpoints ---
 
 
-def test_damaged_checkpoint_is_skipped(lenet5, tmp_path):
-    shutil.copytree(lenet5 / "killed-3", tmp_path / "killed-3")
+def test_damaged_checkpoint_is_skipped(stepped, tmp_path):
+    shutil.copytree(stepped / "killed-3", tmp_path / "killed-3")
     (data,) = (tmp_path / "killed-3" / "checkpoints" / "epoch-00003").glob("*.data-*")
     damaged = bytearray(data.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -324,23 +322,23 @@ def test_damaged_checkpoint_is_skipped(lenet5, tmp_path):
     message = r"damaged checkpoint: epoch-00003 \(variables.*changed\); epoch-00002 is used instead"
     with pytest.warns(UserWarning, match=message):
         resumed = resume_copy(stepping(), tmp_path, 3, tmp_path / "run")
-    assert_same_training(resumed, lenet5 / "whole")
+    assert_same_training(resumed, stepped / "whole")
 
 
-def test_every_checkpoint_damaged(lenet5, tmp_path):
-    directory = shutil.copytree(lenet5 / "killed-1", tmp_path / "run")
+def test_every_checkpoint_damaged(stepped, tmp_path):
+    directory = shutil.copytree(stepped / "killed-1", tmp_path / "run")
     (directory / "checkpoints" / "epoch-00001" / "state.json").write_text("{")
     with pytest.raises(BnnError, match=r"every checkpoint of .* is damaged: epoch-00001 .*; restore one from"):
         train(stepping(), directory)
     train(stepping(), directory, fresh=True)
-    assert_same_training(Run(directory), lenet5 / "whole")
+    assert_same_training(Run(directory), stepped / "whole")
 
 
 # --- starting over ---
 
 
-def test_fresh_starts_over_and_keeps_other_files(lenet5, tmp_path):
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+def test_fresh_starts_over_and_keeps_other_files(stepped, tmp_path):
+    directory = shutil.copytree(stepped / "whole", tmp_path / "run")
     (directory / "notes.txt").write_text("mine")
     train(stepping(epochs=1), directory, fresh=True)
     assert len(Run(directory).metrics) == 1
@@ -348,9 +346,9 @@ def test_fresh_starts_over_and_keeps_other_files(lenet5, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_finished_run_in_a_folder_that_cannot_be_written(lenet5, tmp_path, monkeypatch):
+def test_finished_run_in_a_folder_that_cannot_be_written(stepped, tmp_path, monkeypatch):
     """Nothing is opened for writing, not even the lock file."""
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    directory = shutil.copytree(stepped / "whole", tmp_path / "run")
     (directory / ".lock").unlink()
     monkeypatch.setattr(Run, "owned", lambda run: pytest.fail("locked"))
     before = contents(directory)
@@ -358,16 +356,15 @@ def test_finished_run_in_a_folder_that_cannot_be_written(lenet5, tmp_path, monke
     assert contents(directory) == before
 
 
-@pytest.mark.usefixtures("tiny")
-def test_fresh_keeps_the_run_before_if_the_first_epoch_fails(lenet5, tmp_path):
+def test_fresh_keeps_the_run_before_if_the_first_epoch_fails(stepped, tmp_path):
     """A run without trained weights, such as that of the failed training, is not kept."""
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+    directory = shutil.copytree(stepped / "whole", tmp_path / "run")
     (tmp_path / "run.old-1").mkdir()
     diverging = small_experiment(overrides=["stages.0.optimizer.learning_rate=1e35"])
     with pytest.raises(BnnError, match=r"the loss is .*; the run before is kept in '.*/run.old-2'$"):
         train(diverging, directory, fresh=True)
-    assert Run(tmp_path / "run.old-2").result == Run(lenet5 / "whole").result
-    assert same_weights(tmp_path / "run.old-2" / "weights.h5", lenet5 / "whole" / "weights.h5")
+    assert Run(tmp_path / "run.old-2").result == Run(stepped / "whole").result
+    assert same_weights(tmp_path / "run.old-2" / "weights.h5", stepped / "whole" / "weights.h5")
     train(small_experiment(epochs=1), directory, fresh=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.old-1", "run.old-2"]
 
@@ -377,11 +374,11 @@ def test_no_message_advises_fresh():
     assert [path for path in files if "--fresh" in path.read_text() and path != ROOT / "cli" / "runs.py"] == []
 
 
-def test_fresh_keeps_the_run_if_the_new_training_cannot_start(lenet5, tmp_path):
-    directory = shutil.copytree(lenet5 / "whole", tmp_path / "run")
+def test_fresh_keeps_the_run_if_the_new_training_cannot_start(stepped, tmp_path):
+    directory = shutil.copytree(stepped / "whole", tmp_path / "run")
     with pytest.raises(BnnError, match="--manual-dir"):
         train(stepping(dataset="mnist"), directory, data_dir=str(tmp_path / "none"), manual_dir="/nowhere", fresh=True)
-    assert Run(directory).result == Run(lenet5 / "whole").result
+    assert Run(directory).result == Run(stepped / "whole").result
 
 
 def test_training_that_cannot_start_leaves_no_files(tmp_path):
@@ -403,7 +400,6 @@ def test_loss_that_is_not_finite_stops_the_training(tmp_path):
     assert not (tmp_path / "run" / "weights.h5").exists()
 
 
-@pytest.mark.usefixtures("tiny")
 def test_experiment_must_be_an_experiment(tmp_path):
     with pytest.raises(BnnError, match=r"got 'lenet5' \(str\); expected an Experiment, such as bnn_keras.resolve"):
         train("lenet5", tmp_path / "run")
@@ -411,9 +407,8 @@ def test_experiment_must_be_an_experiment(tmp_path):
 
 
 @pytest.fixture
-def photographs(tmp_path, monkeypatch):
+def photographs(tmp_path):
     """A folder of three images, and a function that trains a tiny network on it for an epoch."""
-    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
     image = tf.io.encode_png(np.zeros((40, 40, 3), np.uint8)).numpy()
     for file in ("train/cat/1.png", "train/dog/1.png", "test/cat/1.png"):
         path = tmp_path / "images" / file
@@ -423,7 +418,7 @@ def photographs(tmp_path, monkeypatch):
     def train_on_photographs(*overrides):
         overrides = ("data.validation=0", *overrides)
         row = describe("image_folder", DataLocation(str(tmp_path / "images")))
-        experiment = resolve("resnet18", dataset=row, epochs=1, batch_size=2, overrides=overrides).experiment
+        experiment = resolve("lenet5", dataset=row, epochs=1, batch_size=2, overrides=overrides).experiment
         return train(experiment, tmp_path / "run", data_dir=str(tmp_path / "images"))
 
     return tmp_path / "images", train_on_photographs
@@ -534,16 +529,19 @@ def limited_file_size(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_full_disk_keeps_the_last_checkpoint(lenet5, tmp_path):
-    directory = shutil.copytree(lenet5 / "killed-1", tmp_path / "run")
-    with limited_file_size(300_000), pytest.raises(BnnError) as caught:
-        train(stepping(), directory)
+def test_full_disk_keeps_the_last_checkpoint(tmp_path):
+    directory, experiment = tmp_path / "killed-1", stepping(epochs=2)
+    with tiny_networks(filters=512):
+        train_with_copies(experiment, tmp_path)
+        with limited_file_size(300_000), pytest.raises(BnnError) as caught:
+            train(experiment, directory)
     assert str(caught.value).startswith(f"cannot write '{directory}/weights")
     assert "(File too large); free disk space" in str(caught.value)
     assert not list(directory.rglob(".*.new*"))
     assert checkpoints.latest(Run(directory)).state.epoch == 1
-    train(stepping(), directory)
-    assert_same_training(Run(directory), lenet5 / "whole")
+    with tiny_networks(filters=512):
+        train(experiment, directory)
+    assert_same_training(Run(directory), tmp_path / "whole")
 
 
 def test_full_disk_while_a_checkpoint_is_written(tmp_path):
