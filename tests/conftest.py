@@ -67,6 +67,26 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def few_digits(tmp_path_factory):
+    """Where mnist_5k is prepared with a tenth of its images."""
+
+    def prepare(folder):
+        import numpy as np
+
+        from bnn_keras.data import mnist_5k, open_dataset
+        from bnn_keras.location import DataLocation
+
+        with np.load(mnist_5k.FILE) as arrays:
+            selected = np.arange(5000) % 50 < 5  # every fifth image is a test image
+            np.savez(folder / "digits.npz", **{name: array[selected] for name, array in arrays.items()})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mnist_5k, "FILE", folder / "digits.npz")
+            open_dataset("mnist_5k", DataLocation(str(folder)))
+
+    return str(once(tmp_path_factory, "few_digits", prepare))
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory, data_dir):
     """A finished run of two epochs of lenet5 on mnist_5k. Read it only."""
 

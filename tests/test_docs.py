@@ -22,8 +22,6 @@ from helpers import ROOT, once, run_bnnk
 
 import bnn_keras
 from bnn_keras import catalog, plugins, runs
-from bnn_keras.data import mnist_5k, open_dataset
-from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 
 DOCUMENTS = sorted(
@@ -78,20 +76,6 @@ def test_ci_runs_the_first_two_commands_of_the_readme(number):
     command = ["bash", "-c", f"{function}\nblock {number}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == blocks((ROOT / "README.md").read_text(), "sh")[number - 1]
-
-
-@pytest.fixture
-def few_digits(tmp_path_factory):
-    """Where mnist_5k is prepared with a tenth of its images."""
-
-    def prepare(folder):
-        with np.load(mnist_5k.FILE) as arrays:
-            np.savez(folder / "digits.npz", images=arrays["images"][::10], labels=arrays["labels"][::10])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(mnist_5k, "FILE", folder / "digits.npz")
-            open_dataset("mnist_5k", DataLocation(str(folder)))
-
-    return str(once(tmp_path_factory, "few_digits", prepare))
 
 
 @pytest.mark.slow

@@ -301,7 +301,8 @@ LARGE = ("alexnet", "binary_alexnet", "xnornet")  # dense layers of 4,096 units
 
 
 def is_slow(case):
-    return case.values[0].network.name in DEEP + LARGE
+    experiment = case.values[0]
+    return experiment.network.name in DEEP + LARGE or experiment.data.name == "imagenet2012"
 
 
 def build_and_check(experiment, stage):
@@ -441,7 +442,7 @@ def teacher(monkeypatch):
 
 
 @pytest.mark.usefixtures("eager", "teacher")
-@pytest.mark.parametrize("experiment", combinations())
+@pytest.mark.parametrize("experiment", list(combinations()))
 def test_trains_two_steps_of_each_stage(experiment, tmp_path, monkeypatch):
     """Train with augmentation, optimizer and checkpoints. The golden copies hold schedules at full length."""
     row = catalog.NETWORKS[experiment.network.name]

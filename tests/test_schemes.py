@@ -30,7 +30,8 @@ def _table():
     """Yield network, structure, scheme, bits, kind of weights, and whether to pack, of every test case.
 
     One or two schemes of each network are in CI: schemes, bits and kinds of weights take turns, so that it sees all of
-    them. The others are nightly. The quick tests train all cases of the quick networks, without packing them.
+    them. The others are nightly. All cases of the networks of `QUICK` are trained too, without packing them: those
+    of LeNet-5, and of one bit, by the quick tests.
     """
     schemes = [name for name in catalog.SCHEMES if name != "zoo"]
     for number, network in enumerate(NETWORKS):
@@ -46,7 +47,8 @@ def _table():
                     mark = pytest.mark.slow if slow else pytest.mark.nightly
                     yield pytest.param(*values, True, id=f"{name}-packed", marks=mark)
                     if (network, structure) in QUICK:
-                        yield pytest.param(*values, False, id=name)
+                        quick = network == "lenet5" or bits == "1/1"
+                        yield pytest.param(*values, False, id=name, marks=[] if quick else pytest.mark.slow)
 
 
 def build(network, scheme, bits, optimizer, structure=None):

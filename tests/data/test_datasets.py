@@ -73,10 +73,10 @@ def contents_of(dataset, split):
     return [(image.tobytes(), int(label)) for image, label in dataset.pairs(split).as_numpy_iterator()]
 
 
-@pytest.mark.parametrize(("validation", "number"), [(0.1, 400), (1, 1), (3999, 3999)])
-def test_held_out_images_are_a_part_of_the_training_images(data_dir, validation, number):
+@pytest.mark.parametrize(("validation", "number"), [(0.1, 40), (1, 1), (399, 399)])
+def test_held_out_images_are_a_part_of_the_training_images(few_digits, validation, number):
     """The same for a seed; no image is in both parts, none is missing, and the test images are not touched."""
-    dataset = open_dataset("mnist_5k", DataLocation(data_dir))
+    dataset = open_dataset("mnist_5k", DataLocation(few_digits))
 
     def parts(seed):
         experiment = resolve("lenet5", seed=seed, overrides=[f"data.validation={validation}"]).experiment
@@ -87,7 +87,7 @@ def test_held_out_images_are_a_part_of_the_training_images(data_dir, validation,
     assert len(validated) == number
     assert sorted(train + validated) == sorted(contents_of(dataset, "train"))
     assert parts(seed=1) == [train, validated]
-    assert parts(seed=2)[1] != validated
+    assert any(parts(seed)[1] != validated for seed in range(2, 8))  # of 399 images there are two ranges only
 
 
 def test_held_out_images_are_those_of_all_classes(data_dir):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import once, read_weights, same_weights
-from trainings import resume_copy, small_experiment, train_with_copies
+from trainings import resume_copy, small_experiment, tiny_networks, train_with_copies
 
 from bnn_keras import evaluate, load_run, resolve, train
 from bnn_keras.counts import binary_variables
@@ -62,7 +62,7 @@ def values(model):
 
 @pytest.fixture(scope="session")
 def stepwise(tmp_path_factory, data_dir):
-    """A training of all `STAGES`, in "whole", with what `train_with_copies` copies. Read it only.
+    """A training of all `STAGES` with a tiny network, in "whole", with what `train_with_copies` copies. Read it only.
 
     "start-<stage>.npz" are the weights that a stage starts with, "end-<epoch>.npz" those that an epoch ends with.
     """
@@ -79,7 +79,7 @@ def stepwise(tmp_path_factory, data_dir):
             end(self, epoch, logs)
             np.savez(folder / f"end-{epoch}.npz", **values(self.model))
 
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, tiny_networks():
             patch.setattr(trainer._Training, "_fit", save_start)
             patch.setattr(callbacks.SaveRun, "on_epoch_end", save_end)
             train_with_copies(load_experiment(folder / "stepwise.toml"), folder, data_dir=data_dir)
@@ -87,6 +87,7 @@ def stepwise(tmp_path_factory, data_dir):
     return once(tmp_path_factory, "stepwise", make)
 
 
+@pytest.mark.usefixtures("tiny")
 def test_stepwise_training(stepwise, data_dir):
     run = Run(stepwise / "whole")
     rows = run.metrics
@@ -101,7 +102,7 @@ def test_stepwise_training(stepwise, data_dir):
     _, model = load_run(run.directory)
     with larq.context.quantized_scope(True):
         kernels = [tf.convert_to_tensor(variable).numpy() for variable in binary_variables(model)]
-    assert len(kernels) == 2
+    assert len(kernels) == 1
     assert all(set(np.unique(kernel)) == {-1.0, 1.0} for kernel in kernels)
 
 
@@ -131,6 +132,7 @@ def test_stage_of_batch_norm_trains_batch_norm_only(stepwise):
     [pytest.param(1, marks=pytest.mark.slow), 5, 6],
     ids=["in the first stage", "in a binary stage", "between stages"],
 )
+@pytest.mark.usefixtures("tiny")
 def test_resumed_stages_equal_uninterrupted_stages(stepwise, tmp_path, data_dir, epoch):
     experiment = Run(stepwise / "whole").experiment
     resumed = resume_copy(experiment, stepwise, epoch, tmp_path / "run", data_dir=data_dir)
@@ -138,6 +140,7 @@ def test_resumed_stages_equal_uninterrupted_stages(stepwise, tmp_path, data_dir,
     assert [row["loss"] for row in resumed.metrics] == [row["loss"] for row in Run(stepwise / "whole").metrics]
 
 
+@pytest.mark.usefixtures("tiny")
 def test_run_killed_after_the_last_epoch_gets_its_result(stepwise, tmp_path, data_dir, monkeypatch):
     """Only result.json is missing: the network of the last stage is restored from the checkpoint."""
     directory = shutil.copytree(stepwise / "whole", tmp_path / "run")
@@ -153,7 +156,7 @@ def test_run_killed_after_the_last_epoch_gets_its_result(stepwise, tmp_path, dat
 def distilled(teacher, **keys):
     values = {"teacher": str(teacher), "temperature": 2.0, "weight": 0.5, **keys}
     overrides = [f"stages.0.distillation.{key}={json.dumps(value)}" for key, value in values.items()]
-    return resolve("lenet5", epochs=2, batch_size=500, overrides=overrides).experiment
+    return resolve("lenet5", epochs=1, batch_size=250, overrides=overrides).experiment
 
 
 def test_student_learns_from_its_teacher_only(trained, tmp_path, data_dir):
@@ -196,7 +199,8 @@ def test_relative_teacher_is_kept_absolute_in_the_run(trained, tmp_path, monkeyp
     """So that the experiment of the run, which is a file in another folder, is the same one."""
     shutil.copytree(trained, tmp_path / "teacher")
     monkeypatch.chdir(tmp_path)
-    experiment = distilled("teacher").model_copy(update={"name": "own"})
+    overrides = ["stages.0.distillation.teacher='teacher'"]
+    experiment = small_experiment(epochs=1, overrides=overrides).model_copy(update={"name": "own"})
     result = train(experiment, "run", data_dir=data_dir)
     assert Run("run").experiment.stages[0].distillation.teacher == str(tmp_path / "teacher")
     for same in (experiment, load_experiment("run/experiment.toml")):
