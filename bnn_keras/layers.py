@@ -9,6 +9,8 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+from bnn_keras.quantizers import has_powers_of_two
+
 _larq_quantized_scope = larq.context.quantized_scope
 
 
@@ -65,8 +67,8 @@ class ScaledConv2D(larq.layers.QuantConv2D):
     pool behind the layer then has the same ties as on a device with binary kernels.
 
     The gradients are those of conv(x, b) with respect to b and x; no gradient passes through the division by α. The
-    kernel quantizer alone defines the gradient of the latent weights. Without a kernel quantizer, or with `NoOp`
-    (kernels of Bop, which have no scale), the layer is a `larq.layers.QuantConv2D`.
+    kernel quantizer alone defines the gradient of the latent weights. Without a kernel quantizer, or if every α is a
+    power of two (`quantizers.has_powers_of_two`), which leaves sums exact, the layer is a `larq.layers.QuantConv2D`.
 
     Arguments and shapes are those of `larq.layers.QuantConv2D`.
 
@@ -80,12 +82,23 @@ class ScaledConv2D(larq.layers.QuantConv2D):
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Convolve with the ±1 kernel and scale the result of each filter."""
-        kernel = tf.convert_to_tensor(kernel)
-        if self.kernel_quantizer is None or isinstance(self.kernel_quantizer, larq.quantizers.NoOp):
-            return super().convolution_op(inputs, kernel)
-        magnitude = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2)))
-        magnitude = tf.where(magnitude > 0, magnitude, tf.ones_like(magnitude))
-        return super().convolution_op(inputs, kernel / magnitude) * magnitude
+        kernel, convolve = tf.convert_to_tensor(kernel), super().convolution_op
+        if self.kernel_quantizer is None or has_powers_of_two(self.kernel_quantizer):
+            return convolve(inputs, kernel)
+
+        @tf.custom_gradient
+        def scaled(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            magnitude = tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2))
+
+            def grad(dy: tf.Tensor) -> Any:
+                with tf.GradientTape() as tape:
+                    tape.watch((inputs, kernel))
+                    y = convolve(inputs, kernel)  # never runs in a graph, because only its gradient is used
+                return tape.gradient(y, (inputs, kernel), dy)
+
+            return convolve(inputs, tf.math.divide_no_nan(kernel, magnitude)) * magnitude, grad
+
+        return scaled(inputs, kernel)
 
 
 @larq.utils.register_keras_custom_object

@@ -20,6 +20,7 @@ import larq
 import numpy as np
 import tensorflow as tf
 
+from bnn_keras import elementwise
 from bnn_keras.errors import BnnError
 
 WeightDecayOf = Literal["everything", "kernels"] | Sequence[str]
@@ -302,9 +303,15 @@ class _TorchMomentum(tf.keras.optimizers.legacy.SGD):
             return super()._resource_apply_dense(grad, var, apply_state)
         coefficients = _coefficients(self, var, apply_state)
         velocity = self.get_slot(var, "momentum")
-        new = velocity.assign(coefficients["momentum"] * velocity + grad, use_locking=self._use_locking)
-        step = grad + coefficients["momentum"] * new if self.nesterov else new
-        return var.assign_sub(coefficients["lr_t"] * step, use_locking=self._use_locking).op
+        return tf.raw_ops.ResourceApplyMomentum(
+            var=var.handle,
+            accum=velocity.handle,
+            lr=coefficients["lr_t"],
+            grad=grad,
+            momentum=coefficients["momentum"],
+            use_locking=self._use_locking,
+            use_nesterov=self.nesterov,
+        )
 
     def torch_group(self) -> dict[str, Any]:
         """Return the hyper-parameters by PyTorch's names, as the groups of an optimizer's state have them."""
@@ -438,6 +445,22 @@ def adamw(
     return TorchAdamW(learning_rate, global_clipnorm=clip_norm, **hyperparameters)
 
 
+class Bop(larq.optimizers.Bop):
+    """Larq's Bop with the same steps in fewer passes over the weights. See the function `bop`.
+
+    Example:
+        >>> Bop(threshold=0.5, gamma=0.25).get_config()["threshold"]
+        0.5
+    """
+
+    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable) -> tf.Operation:
+        dtype = var.dtype.base_dtype
+        gamma, threshold = (self._get_decayed_hyper(name, dtype) for name in ("gamma", "threshold"))
+        m = self.get_slot(var, "m")
+        average = m.assign_add(gamma * (grad - m))
+        return var.assign(elementwise.sign((threshold - var * average) * var)).op
+
+
 def bop(
     learning_rate: float, *, threshold: float, gamma: float, **hyperparameters: Any
 ) -> tf.keras.optimizers.legacy.Optimizer:
@@ -464,7 +487,7 @@ def bop(
 
     Source: Helwegen et al. 2019, arXiv:1906.02107, algorithm 1; larq.optimizers.
     """
-    binary = larq.optimizers.Bop(threshold=threshold, gamma=gamma)
+    binary = Bop(threshold=threshold, gamma=gamma)
     others = adam(learning_rate, **hyperparameters)
     return larq.optimizers.CaseOptimizer((larq.optimizers.Bop.is_binary_variable, binary), default_optimizer=others)
 

@@ -192,13 +192,13 @@ def binarynet(activation: str = "relu") -> Scheme:
     Source: Courbariaux et al. 2016, arXiv:1602.02830; rethinking-bnn-optimization, models/binarynet.py (`default`).
 
     >>> type(binarynet().dense(2).kernel_quantizer).__name__
-    'SteSign'
+    'ClippedSign'
     """
     return Scheme(
         "binarynet",
         "1/1",
-        kernel_quantizer=larq.quantizers.SteSign,
-        input_quantizer=larq.quantizers.SteSign,
+        kernel_quantizer=quantizers.ClippedSign,
+        input_quantizer=quantizers.ClippedSign,
         kernel_constraint=lambda: larq.constraints.WeightClip(1),
         real_activation=activation,
     )
@@ -246,7 +246,7 @@ def mcdonnell(activation: str = "relu") -> Scheme:
         "mcdonnell",
         "1/32",
         kernel_quantizer=quantizers.HeScaledSign,
-        input_quantizer=larq.quantizers.SteSign,
+        input_quantizer=quantizers.ClippedSign,
         real_activation=activation,
     )
 
@@ -254,7 +254,7 @@ def mcdonnell(activation: str = "relu") -> Scheme:
 def bireal(activation: str = "relu", scaled: bool = True, masked_gradient: bool = True) -> Scheme:
     """Create Bi-Real Net's scheme.
 
-    Kernels are α · sign(w) without a gradient through α; activations are signs with the gradient of `approx_sign`.
+    Kernels are α · sign(w) without a gradient through α; activations are signs with the gradient of `approximate_sign`.
 
     Args:
         activation: Real activation, used at 32-bit activations.
@@ -266,19 +266,19 @@ def bireal(activation: str = "relu", scaled: bool = True, masked_gradient: bool 
     Source: Liu et al. 2018, arXiv:1808.00278; Bi-Real-net, pytorch_implementation, caffe_implementation.
 
     >>> [type(bireal(scaled=scaled).dense(2).kernel_quantizer).__name__ for scaled in (True, False)]
-    ['DetachedScaledSign', 'SteSign']
+    ['DetachedScaledSign', 'ClippedSign']
     """
 
     def kernel_quantizer() -> larq.quantizers.Quantizer:
         if scaled:
             return quantizers.DetachedScaledSign(masked_gradient=masked_gradient)
-        return larq.quantizers.SteSign(clip_value=1.0 if masked_gradient else None)
+        return quantizers.ClippedSign(clip_value=1.0 if masked_gradient else None)
 
     return Scheme(
         "bireal",
         "1/1",
         kernel_quantizer=kernel_quantizer,
-        input_quantizer=larq.quantizers.ApproxSign,
+        input_quantizer=quantizers.ApproximateSign,
         real_activation=activation,
     )
 

@@ -33,6 +33,7 @@ LAYERS = [
         "data",
         "checkpoints",
     },
+    {"elementwise"},
     {"sources"},
     {"runs"},
     {"experiment", "experiments"},

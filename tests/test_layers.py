@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bnn_keras.constraints import CentreAndClip
 from bnn_keras.layers import ScaledConv2D
-from bnn_keras.quantizers import XnorScaledSign
+from bnn_keras.quantizers import BalancedScaledSign, ClippedSign, XnorScaledSign
 
 
 def outputs_and_gradients(layer, kernel, images):
@@ -48,6 +48,28 @@ def test_outputs_are_exact_multiples_of_the_magnitude():
         magnitude = np.abs(tf.convert_to_tensor(layer.kernel).numpy()).max((0, 1, 2))
     sums = np.rint(y / magnitude).astype(np.float32)
     assert np.array_equal(y, sums * magnitude)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "passes"),
+    [(ClippedSign, 0), (BalancedScaledSign, 0), (XnorScaledSign, 1)],
+    ids=["one", "powers", "others"],
+)
+def test_maps_are_scaled_only_by_other_magnitudes_than_powers_of_two(quantizer, passes):
+    """The gradient multiplies no map at all."""
+    layer = ScaledConv2D(2, 3, kernel_quantizer=quantizer(), kernel_constraint="weight_clip", use_bias=False)
+    layer.build((None, 9, 9, 3))
+
+    @tf.function
+    def gradients(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            y = layer(images)
+        return y, tape.gradient(y, [images, layer.kernel.latent_variable])
+
+    graph = gradients.get_concrete_function(tf.TensorSpec((4, 9, 9, 3))).graph
+    maps = [node for node in graph.get_operations() if node.type == "Mul" and node.outputs[0].shape.rank == 4]
+    assert sum(node.outputs[0].shape[0] == 4 for node in maps) == passes
 
 
 def test_zero_kernel_gives_zero():

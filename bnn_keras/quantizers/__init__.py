@@ -9,12 +9,21 @@ from bnn_keras.quantizers.irnet import BalancedScaledSign, ErrorDecaySign, balan
 from bnn_keras.quantizers.mcdonnell import HeScaledSign, he_scaled_sign
 from bnn_keras.quantizers.reactnet import ShiftedPReLU, ShiftedSign, shifted_prelu, shifted_sign
 from bnn_keras.quantizers.recu import ClampedScaledSign, NormalizedSign, clamped_scaled_sign, normalized_sign
+from bnn_keras.quantizers.signs import (
+    ApproximateSign,
+    ClippedSign,
+    approximate_sign,
+    clipped_sign,
+    has_powers_of_two,
+)
 from bnn_keras.quantizers.xnor import XnorScaledSign, XnorSign, xnor_scaled_sign, xnor_sign
 
 __all__ = [
     "Annealed",
+    "ApproximateSign",
     "BalancedScaledSign",
     "ClampedScaledSign",
+    "ClippedSign",
     "DetachedScaledSign",
     "Dropout",
     "ErrorDecaySign",
@@ -25,11 +34,14 @@ __all__ = [
     "ShiftedSign",
     "XnorScaledSign",
     "XnorSign",
+    "approximate_sign",
     "balanced_scaled_sign",
     "clamped_scaled_sign",
     "clip",
+    "clipped_sign",
     "detached_scaled_sign",
     "error_decay_sign",
+    "has_powers_of_two",
     "he_scaled_sign",
     "inference_form",
     "leaky_clip",

@@ -7,6 +7,7 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+from bnn_keras import elementwise
 from bnn_keras.errors import BnnError, unknown
 
 
@@ -29,7 +30,7 @@ def clip(x: tf.Tensor) -> tf.Tensor:
 
     @tf.custom_gradient
     def _call(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        return tf.clip_by_value(x, -1, 1), lambda dy: tf.where(tf.abs(x) < 1, dy, tf.zeros_like(dy))
+        return tf.clip_by_value(x, -1, 1), lambda dy: elementwise.masked(dy, tf.abs(x) < 1)
 
     return _call(x)
 
@@ -50,8 +51,18 @@ def leaky_clip(x: tf.Tensor) -> tf.Tensor:
     >>> leaky_clip(tf.constant([-11.0, 0.5, 1.0])).numpy().tolist()
     [-2.0, 0.5, 1.0]
     """
-    inside = tf.clip_by_value(x, -1, 1)
-    return tf.where(tf.abs(x) <= 1, x, tf.constant(0.1, x.dtype) * x + tf.constant(0.9, x.dtype) * inside)
+
+    @tf.custom_gradient
+    def _call(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        inside, slope = tf.clip_by_value(x, -1, 1), tf.constant(0.1, x.dtype)
+
+        def grad(dy: tf.Tensor) -> tf.Tensor:
+            passed = elementwise.masked(dy, tf.abs(x) <= 1)
+            return passed + slope * (dy - passed)
+
+        return inside + slope * (x - inside), grad
+
+    return _call(x)
 
 
 FUNCTIONS = {"relu": tf.nn.relu, "leaky_clip": leaky_clip, "clip": clip}

@@ -1,4 +1,4 @@
-"""Bi-Real Net's estimator for kernels (Liu et al. 2018, arXiv:1808.00278). Activations use Larq's `approx_sign`."""
+"""Bi-Real Net's estimator for kernels (Liu et al. 2018, arXiv:1808.00278). Activations use `approximate_sign`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import larq
 import tensorflow as tf
+
+from bnn_keras import elementwise
 
 
 def detached_scaled_sign(kernel: tf.Tensor, masked_gradient: bool = True) -> tf.Tensor:
@@ -38,9 +40,9 @@ def detached_scaled_sign(kernel: tf.Tensor, masked_gradient: bool = True) -> tf.
         alpha = tf.reduce_mean(tf.abs(kernel), axis=filter_axes, keepdims=True)
 
         def grad(db: tf.Tensor) -> tf.Tensor:
-            return tf.where(tf.abs(kernel) <= 1, db, tf.zeros_like(db)) if masked_gradient else db
+            return elementwise.masked(db, tf.abs(kernel) <= 1) if masked_gradient else db
 
-        return alpha * larq.math.sign(kernel), grad
+        return alpha * elementwise.sign(kernel), grad
 
     return _call(kernel)
 

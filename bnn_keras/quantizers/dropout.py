@@ -8,6 +8,7 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+from bnn_keras import elementwise
 from bnn_keras.errors import BnnError
 from bnn_keras.quantizers.inference import inference_form
 
@@ -71,7 +72,7 @@ class Dropout(larq.quantizers.Quantizer):
         key = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(self.seed, tf.int64), self.step]), replica)
         kept = tf.random.stateless_uniform(tf.shape(x), key) >= self.rate
         self.step.assign_add(1)
-        return tf.where(kept, x / (1 - self.rate), tf.zeros_like(x))
+        return elementwise.masked(x / (1 - self.rate), kept)
 
     def inference_form(self) -> Any:
         """Return the quantizer in front of the dropout, which inference leaves out."""

@@ -7,6 +7,8 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+from bnn_keras import elementwise
+
 
 def he_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
     r"""Binarize a kernel to ± the standard deviation of He's initialisation.
@@ -31,7 +33,7 @@ def he_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
 
     @tf.custom_gradient
     def _call(kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        return tf.constant(scale, kernel.dtype) * larq.math.sign(kernel), lambda db: db
+        return tf.constant(scale, kernel.dtype) * elementwise.sign(kernel), lambda db: db
 
     return _call(kernel)
 

@@ -7,6 +7,8 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+from bnn_keras import elementwise
+
 
 def shifted_sign(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     r"""Compute RSign: the sign behind a learnt shift of each channel.
@@ -28,7 +30,13 @@ def shifted_sign(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     >>> shifted_sign(tf.constant([[-0.5, -0.5]]), tf.constant([0.0, 1.0])).numpy().tolist()
     [[-1.0, 1.0]]
     """
-    return larq.quantizers.ApproxSign()(x + shift)
+
+    @tf.custom_gradient
+    def _call(shifted: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        # Exported networks keep this sign, and converters recognise Larq's form of it only.
+        return larq.math.sign(shifted), lambda dy: elementwise.triangle(shifted) * dy
+
+    return _call(x + shift)
 
 
 def shifted_prelu(x: tf.Tensor, before: tf.Tensor, slope: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
@@ -54,8 +62,17 @@ def shifted_prelu(x: tf.Tensor, before: tf.Tensor, slope: tf.Tensor, after: tf.T
     >>> shifted_prelu(tf.constant([[-1.0, -1.0]]), zero, slope, after=zero + 1).numpy().tolist()
     [[0.75, 0.5]]
     """
-    shifted = x + before
-    return tf.where(shifted > 0, shifted, slope * shifted) + after
+
+    @tf.custom_gradient
+    def _prelu(z: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def grad(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            above = elementwise.masked(dy, z > 0)
+            below = dy - above
+            return above + slope * below, tf.reduce_sum(z * below, axis=tuple(range(len(z.shape) - 1)))
+
+        return tf.nn.relu(z) + slope * tf.minimum(z, tf.constant(0, z.dtype)), grad
+
+    return _prelu(x + before, slope) + after
 
 
 @larq.utils.register_keras_custom_object

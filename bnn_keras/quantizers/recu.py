@@ -9,7 +9,9 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+from bnn_keras import elementwise
 from bnn_keras.quantizers.annealing import Annealed
+from bnn_keras.quantizers.signs import approximate_sign
 
 TAU = 1.0  # default of the reference's layers, before its trainer sets it: no weight is clamped
 EPSILON = 1e-5
@@ -52,9 +54,9 @@ def clamped_scaled_sign(kernel: tf.Tensor, scale: tf.Tensor, tau: Any) -> tf.Ten
     @tf.custom_gradient
     def sign(standardised: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def grad(dy: tf.Tensor) -> tf.Tensor:
-            return tf.where(tf.abs(standardised) <= bound, dy, tf.zeros_like(dy))
+            return elementwise.masked(dy, tf.abs(standardised) <= bound)
 
-        return larq.math.sign(standardised), grad
+        return elementwise.sign(standardised), grad
 
     return scale * sign(standardised)
 
@@ -85,7 +87,7 @@ def normalized_sign(x: tf.Tensor) -> tf.Tensor:
     >>> tape.gradient(y, x).numpy().any()
     True
     """
-    return larq.quantizers.approx_sign(x / _deviation(x, range(1, len(x.shape))))
+    return approximate_sign(x / _deviation(x, range(1, len(x.shape))))
 
 
 def _deviation(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
@@ -136,7 +138,7 @@ class ClampedScaledSign(larq.quantizers.Quantizer):
 @larq.utils.register_keras_custom_object
 @larq.utils.register_alias("normalized_sign")
 class NormalizedSign(larq.quantizers.Quantizer):
-    """Quantize the inputs of a layer: `normalized_sign` in training, `larq.quantizers.ApproxSign` in evaluation.
+    """Quantize the inputs of a layer: `normalized_sign` in training, `approximate_sign` in evaluation.
 
     The two have the same values. Their gradients differ.
 
@@ -151,7 +153,7 @@ class NormalizedSign(larq.quantizers.Quantizer):
         if training is None:
             training = tf.keras.backend.learning_phase()
         return tf.__internal__.smart_cond.smart_cond(
-            training, lambda: normalized_sign(inputs), lambda: larq.quantizers.approx_sign(inputs)
+            training, lambda: normalized_sign(inputs), lambda: approximate_sign(inputs)
         )
 
     def inference_form(self) -> larq.quantizers.Quantizer:

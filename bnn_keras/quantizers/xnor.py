@@ -7,6 +7,8 @@ from typing import Any
 import larq
 import tensorflow as tf
 
+from bnn_keras import elementwise
+
 
 def xnor_sign(x: tf.Tensor) -> tf.Tensor:
     r"""Binarize activations to ±1.
@@ -30,9 +32,9 @@ def xnor_sign(x: tf.Tensor) -> tf.Tensor:
     @tf.custom_gradient
     def _call(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def grad(dy: tf.Tensor) -> tf.Tensor:
-            return tf.where(tf.abs(x) < 1, dy, tf.zeros_like(dy))
+            return elementwise.masked(dy, tf.abs(x) < 1)
 
-        return larq.math.sign(x), grad
+        return elementwise.sign(x), grad
 
     return _call(x)
 
@@ -73,11 +75,11 @@ def xnor_scaled_sign(
 
     @tf.custom_gradient
     def _call(kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        sign = larq.math.sign(kernel)
+        sign = elementwise.sign(kernel)
         alpha = tf.reduce_mean(tf.abs(kernel), axis=filter_axes, keepdims=True)
 
         def grad(db: tf.Tensor) -> tf.Tensor:
-            through_sign = tf.where(tf.abs(kernel) <= 1, alpha * db, tf.zeros_like(db))
+            through_sign = elementwise.masked(alpha * db, tf.abs(kernel) <= 1)
             through_alpha = sign * tf.reduce_mean(db * sign, axis=filter_axes, keepdims=True)
             return tf.constant(factor, db.dtype) * (through_sign + through_alpha)
 
