@@ -37,6 +37,9 @@ precision = click.option(
     metavar="P",
     help="Number type of computations: float32 (default), mixed_bfloat16, mixed_float16.",
 )
+jit = click.option(
+    "--jit", is_flag=True, help="Compile training steps with XLA. To be tried on GPUs; on CPUs it makes most slower."
+)
 quiet = click.option("--quiet", is_flag=True, help="Print plain lines instead of a progress bar.")
 trust = click.option(
     "--trust", is_flag=True, help="Open a SavedModel that this machine did not export; it is a program and runs."

@@ -43,6 +43,8 @@ Examples:
 )
 @options.strategy
 @options.precision
+@options.jit
+@click.option("--profile", metavar="DIR", help="Write a TensorBoard profile of ten training steps to this folder.")
 @options.quiet
 @options.as_json
 def train(
@@ -52,6 +54,8 @@ def train(
     manual_dir: str | None,
     strategy: str,
     precision: str,
+    jit: bool,
+    profile: str | None,
     resume: bool,
     quiet: bool,
     as_json: bool,
@@ -79,6 +83,8 @@ def train(
         manual_dir=manual_dir,
         strategy=strategy,
         precision=precision,
+        jit=jit,
+        profile=profile,
         fresh=not resume,
         plain=quiet,
         command=["bnnk", *sys.argv[1:]],

@@ -64,6 +64,7 @@ def sweep() -> None:
 @options.data_location
 @options.strategy
 @options.precision
+@options.jit
 @options.quiet
 @options.as_json
 def run(
@@ -78,6 +79,7 @@ def run(
     manual_dir: str | None,
     strategy: str,
     precision: str,
+    jit: bool,
     quiet: bool,
     as_json: bool,
     **recipe: Any,
@@ -113,6 +115,7 @@ def run(
         manual_dir=manual_dir,
         strategy=strategy,
         precision=precision,
+        jit=jit,
         plain=quiet,
         command=["bnnk", *sys.argv[1:]],
     )

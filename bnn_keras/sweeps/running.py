@@ -44,7 +44,7 @@ def sweep(sweep: Sweep, directory: str | Path, *, console: Console | None = None
         sweep: The sweep, of `definition.define`.
         directory: Folder of the sweep; created if it does not exist.
         console: Console to show progress on; standard error if None.
-        **options: Options of `train`: `data_dir`, `manual_dir`, `strategy`, `precision`, `plain`, `command`.
+        **options: Options of `train`: `data_dir`, `manual_dir`, `strategy`, `precision`, `jit`, `plain`, `command`.
 
     Returns:
         All trials of the sweep.

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,48 @@ class StopBetweenSteps(tf.keras.callbacks.Callback):
         if self.requested:
             signal.default_int_handler(number, frame)
         self.requested = True
+
+
+class ProfileSteps(tf.keras.callbacks.Callback):
+    """Write a profile of ten training steps for TensorBoard, once.
+
+    The ten steps follow the first ten of the first epoch, which compile the network and fill buffers. In an epoch of
+    fewer than twenty steps they are its last ten.
+
+    Args:
+        directory: Folder of the profile; created if it does not exist.
+
+    Raises:
+        BnnError: The folder cannot be created.
+    """
+
+    _supports_tf_logs = True
+    STEPS = 10
+
+    def __init__(self, directory: str | Path):
+        super().__init__()
+        self.directory = Path(directory)
+        self.running = self.finished = False
+        with files.writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Start the profiler before the first of the ten steps."""
+        if not self.finished and batch == max(0, min(self.STEPS, self.params["steps"] - self.STEPS)):
+            tf.profiler.experimental.start(str(self.directory))
+            self.running = self.finished = True
+            self.last = batch + self.STEPS - 1
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Stop the profiler after the last of the ten steps."""
+        if self.running and batch == min(self.last, self.params["steps"] - 1):
+            self.close()
+
+    def close(self) -> None:
+        """Stop the profiler if it runs. Call this after the training, however it ended."""
+        if self.running:
+            self.running = False
+            tf.profiler.experimental.stop()
 
 
 class SaveRun(tf.keras.callbacks.Callback):

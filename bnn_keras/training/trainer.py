@@ -46,7 +46,14 @@ from bnn_keras.optimizers import decayed_variables, set_hyperparameter, verify_l
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start
 from bnn_keras.text import some
-from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, SaveRun, StopBetweenSteps, save_weights
+from bnn_keras.training.callbacks import (
+    ApplySchedules,
+    MeasureEpoch,
+    ProfileSteps,
+    SaveRun,
+    StopBetweenSteps,
+    save_weights,
+)
 from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment, require_same_images
 from bnn_keras.training.progress import ShowProgress
@@ -65,6 +72,8 @@ def train(
     manual_dir: str | None = None,
     strategy: str = "auto",
     precision: str = "float32",
+    jit: bool = False,
+    profile: str | Path | None = None,
     fresh: bool = False,
     plain: bool = False,
     command: Sequence[str] = (),
@@ -87,6 +96,8 @@ def train(
             together. With several processes, only the chief writes the run directory, and all must be able to read it.
         precision: Precision that layers compute in: "float32", "mixed_bfloat16" or "mixed_float16" (with dynamic loss
             scaling). Variables and logits are float32.
+        jit: Compile the training and evaluation steps with XLA. This changes rounding.
+        profile: Folder for a TensorBoard profile of ten training steps (`callbacks.ProfileSteps`); None for none.
         fresh: Start over. An existing run is kept as `<directory>.old-<N>` until the first epoch is finished, and then
             removed.
         plain: Print plain lines instead of a progress bar.
@@ -127,6 +138,7 @@ def train(
     result = None if fresh else _finished(home, experiment, source)
     if result:
         return result
+    profiling = [ProfileSteps(profile)] if profile and replicas.chief else []
     with _writable_run(home, replicas) as run, precision_policy(precision):
         run.refuse_other_files()
         checkpoint = None if fresh else checkpoints.latest(home)
@@ -144,7 +156,9 @@ def train(
         held_out = hold_out(dataset, experiment)
         arrays = _arrays(experiment, held_out, home if home.begun and not fresh else None, start)
         experiment = experiment.with_arrays(lambda: arrays)
-        training = _Training(run, experiment, held_out, replicas, _console(console, replicas), plain, after_epoch)
+        training = _Training(
+            run, experiment, held_out, replicas, _console(console, replicas), plain, after_epoch, jit, profiling
+        )
         networks = [training.build_network(stage) for stage in experiment.stages]
         started = {"start_from": training.start(networks[0], start)} if start else {}
         if trained:
@@ -155,7 +169,7 @@ def train(
             run.replace()
         if not (run.begun and trained):  # a run without epochs records anew what it is trained on
             environment = collect_environment(experiment, dataset, command)
-            options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision}
+            options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision, "jit": jit}
             digest = run.write_arrays(experiment)
             files.write_json(
                 run / runs.ENVIRONMENT,
@@ -300,6 +314,8 @@ class _Training:
     console: Console
     plain: bool
     after_epoch: Callable[[Mapping[str, Any]], object]
+    jit: bool
+    profiling: Sequence[tf.keras.callbacks.Callback]
 
     def build_network(self, stage: Stage) -> tf.keras.Model:
         """Build the network of a stage, with the distillation loss if the stage has a teacher.
@@ -433,6 +449,7 @@ class _Training:
                 build_loss(stage),
                 metrics=build_metrics(model.output_shape[-1]),
                 loss_weights=[label_weight],
+                jit_compile=self.jit,
             )
 
     def _fit(self, model: tf.keras.Model, index: int, begin: int, state: checkpoints.State) -> checkpoints.State:
@@ -481,12 +498,15 @@ class _Training:
                     tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
                     progress,
+                    *self.profiling,
                     stop,
                 ],
             )
         finally:
             progress.close()
             stop.close()
+            for profile in self.profiling:
+                profile.close()
         return save.state
 
 

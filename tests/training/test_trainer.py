@@ -310,6 +310,32 @@ def test_second_ctrl_c_interrupts_immediately():
         stop._request(signal.SIGINT, None)
 
 
+# --- XLA and profiles ---
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, [0]), (12, range(2, 12)), (40, range(10, 20))])
+def test_profile_has_ten_steps_of_the_first_epoch(tmp_path, monkeypatch, steps, expected):
+    profiled, running = [], []
+    monkeypatch.setattr(tf.profiler.experimental, "start", running.append)
+    monkeypatch.setattr(tf.profiler.experimental, "stop", running.clear)
+    callback = callbacks.ProfileSteps(tmp_path / "profile")
+    callback.set_params({"steps": steps})
+    for batch in [*range(steps)] * 2:
+        callback.on_train_batch_begin(batch)
+        profiled += [batch] * len(running)
+        callback.on_train_batch_end(batch)
+    assert profiled == [*expected]
+    assert not running
+
+
+@pytest.mark.slow
+def test_training_with_xla_and_a_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+    train(small_experiment(epochs=1), tmp_path / "run", jit=True, profile=tmp_path / "profile")
+    assert Run(tmp_path / "run").environment["jit"] is True
+    assert [path.suffix for path in (tmp_path / "profile").rglob("*") if path.is_file()] == [".pb"]
+
+
 # --- damaged checkpoints ---
 
 
