@@ -1,17 +1,25 @@
-"""Compare the input pipeline with a plain `tf.data` map: `python benchmarks/input_pipeline.py`.
+"""Compare the input pipeline with a plain `tf.data` map and with PyTorch's: `python benchmarks/input_pipeline.py`.
 
 The plain pipeline decodes whole JPEGs (`tf.io.decode_jpeg`), resizes them (`tf.image.resize`, not antialiased) and
-normalises them. Ours preprocesses and augments as an experiment configures it. Both are measured alternately in one
-process, with the same images, batches and threads. The ratio is the median over the rounds. No network is trained.
+normalises them. Ours preprocesses and augments as an experiment configures it. PyTorch's does the same steps with
+torchvision's transforms, or with Pillow if torchvision is not installed, in as many worker processes as cores
+(`torch_pipeline.py`). All are measured alternately, with the same images and batches. Ratios are medians over the
+rounds. No network is trained.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import json
+import pickle
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -61,6 +69,22 @@ def plain(dataset: Dataset, experiment: Experiment) -> tf.data.Dataset:
     return files.repeat().map(decode, tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE)
 
 
+def torch_rate(dataset: Dataset, experiment: Experiment) -> Callable[[int], float]:
+    """Return a function that measures images per second of PyTorch's pipeline, with the same images."""
+    images = [image for image, _ in dataset.pairs(dataset.info.train).as_numpy_iterator()]
+    augmentation = experiment.data.augmentation
+    options = augmentation and {key: value for key, value in augmentation.model_dump().items() if value}
+
+    def rate(number: int) -> float:
+        arguments = pickle.dumps((images, options, experiment.input_shape[0], BATCH, number))
+        script = Path(__file__).with_name("torch_pipeline.py")
+        return float(
+            subprocess.run([sys.executable, script], input=arguments, stdout=subprocess.PIPE, check=True).stdout
+        )
+
+    return rate
+
+
 def images_per_second(batches: tf.data.Dataset, number: int) -> float:
     """Measure images per second over `number` images. The first batches fill buffers and are not measured."""
     iterator = iter(batches)
@@ -79,17 +103,19 @@ def measure(name: str, rounds: int, number: int) -> dict[str, Any]:
     experiment = make_experiment(network, augmentation, examples=4 * BATCH)
     dataset = open_data(experiment)
     number = number if dataset.encoded else 20 * number
-    pipelines: tuple[Callable[..., tf.data.Dataset], ...] = (ours, plain)
-    batches_of_pipelines = [pipeline(dataset, experiment) for pipeline in pipelines]
-    for batches in batches_of_pipelines:
-        images_per_second(batches, number // 4)
-    rates = [[images_per_second(batches, number) for batches in batches_of_pipelines] for _ in range(rounds)]
-    return {
-        "images": name,
-        "ours": statistics.median(ours_ for ours_, _ in rates),
-        "plain": statistics.median(plain_ for _, plain_ in rates),
-        "ratio": statistics.median(ours_ / plain_ for ours_, plain_ in rates),
+    rate_of: dict[str, Callable[[int], float]] = {
+        name: functools.partial(images_per_second, pipeline(dataset, experiment))
+        for name, pipeline in (("ours", ours), ("plain", plain))
     }
+    for rate in rate_of.values():
+        rate(number // 4)
+    if importlib.util.find_spec("torch"):
+        rate_of["PyTorch"] = torch_rate(dataset, experiment)
+    rounds_ = [{name: rate(number) for name, rate in rate_of.items()} for _ in range(rounds)]
+    rates = {name: statistics.median(rates[name] for rates in rounds_) for name in rate_of}
+    others = [name for name in rate_of if name != "ours"]
+    ratios = {f"ours / {name}": statistics.median(rates["ours"] / rates[name] for rates in rounds_) for name in others}
+    return {"images": name, **rates, **ratios}
 
 
 def main() -> None:
@@ -105,9 +131,11 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'':34} {'images/s':>10} {'plain':>10} {'ratio':>6}")
+    columns = [column for column in rows[0] if column != "images"]
+    print(f"{'':34}", *(f"{column:>14}" for column in columns))
     for row in rows:
-        print(f"{row['images']:34} {row['ours']:10,.0f} {row['plain']:10,.0f} {row['ratio']:6.2f}")
+        values = (f"{row[column]:14,.2f}" if "/" in column else f"{row[column]:14,.0f}" for column in columns)
+        print(f"{row['images']:34}", *values)
 
 
 if __name__ == "__main__":
