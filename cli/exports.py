@@ -61,7 +61,7 @@ Examples:
 )
 @click.option("--softmax", is_flag=True, help="Export a model that returns probabilities instead of logits.")
 @options.positive("--batch-size", "Images per batch, fixed in OpenVINO files (default 1).")
-@click.option("--allow-float", is_flag=True, help="Accept binary layers that are float in the file.")
+@click.option("--allow-float", is_flag=True, help="Accept binary layers that are computed in float.")
 @click.option(
     "--verify-on",
     metavar="FOLDER|DATASET",
@@ -91,16 +91,19 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
         return
     rows = [
         ["file", f"{file}, {sidecar['bytes']:,} bytes (arithmetic minimum: {sidecar['bytes_minimum']:,})"],
-        ["binary layers", f"{sidecar['packed_layers']} of {sidecar['binary_layers']} in one bit per weight"],
+        ["stored in one bit", f"{sidecar['packed_layers']} of {sidecar['binary_layers']} binary layers"],
     ]
     if not catalog.FORMATS[to].opens:
         print_table(["export", ""], [*rows, ["tensors", f"{sidecar['tensors']}, read back bit for bit"]])
         return
-    for name, reason in sidecar["float_layers"].items():
-        print_message(f"binary layer {name} is float in the file: {reason}", "Note")
+    if catalog.FORMATS[to].computes != "none":
+        for name, reason in sidecar["float_layers"].items():
+            print_message(f"binary layer {name} is computed in float: {reason}", "Note")
+    rows.append(["computed in one bit", f"{sidecar['computed_layers']} of {sidecar['binary_layers']} binary layers"])
     agreement = f"{sidecar['agreement']:.2f} % on {sidecar['images']:,} images of {sidecar['verified_on']}"
     logit_error = f"{sidecar['logit_error']:.1e} (median), {sidecar['largest_logit_error']:.1e} (maximum)"
-    print_table(["export", ""], [*rows, ["agreement", agreement], ["logit error", logit_error]])
+    opened = f"{sidecar['load_seconds']:.2f} s to the first prediction"
+    print_table(["export", ""], [*rows, ["opening", opened], ["agreement", agreement], ["logit error", logit_error]])
 
 
 @click.command(epilog=BENCHMARK_EPILOG)

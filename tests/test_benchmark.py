@@ -56,7 +56,8 @@ def make_entrant(network, engine, **arguments):
 
 def make_row(network, engine, milliseconds, threads=1, **arguments):
     rounds = [[value / 1000 for value in turn] for turn in milliseconds]
-    defaults = {"speedups": {"keras": 1.0}, "throughput": {1: 2000.0, 32: None}, "memory": None, "binary_share": None}
+    defaults = {"speedups": {"keras": 1.0}, "throughput": {1: 2000.0, 32: None}, "load": 0.02}
+    defaults |= {"memory": None, "binary_share": None}
     entrant = make_entrant(network, engine)
     return BenchmarkRow(entrant=entrant, threads=threads, rounds=rounds, **{**defaults, **arguments})
 
@@ -76,8 +77,10 @@ def test_every_engine_is_measured(rows, trained, lines):
         assert row["bytes"] > 0
         assert row["memory_bytes"] is None or row["memory_bytes"] > 0
         assert row["binary_layers"] == 2
-    packed = {engine: row["packed_layers"] for engine, row in documents.items()}
-    assert packed == {"keras": 0, "tflite_float": 0, "tflite_lce": 2, "openvino_float": 0, "openvino_binary": 2}
+        assert row["load_ms"] > 0
+    binary = {"keras": 0, "tflite_float": 0, "tflite_lce": 2, "openvino_float": 0, "openvino_binary": 2}
+    for key in ("packed_layers", "computed_layers"):
+        assert {engine: row[key] for engine, row in documents.items()} == binary
     assert documents["tflite_lce"]["images_per_second"]["3"] is None  # one image at a time
     assert all(row["images_per_second"]["3"] for name, row in documents.items() if name != "tflite_lce")
     for engine, row in documents.items():
@@ -167,7 +170,8 @@ def test_tables_hold_every_measurement(tmp_path):
     ]
     first, second = cells(rows)
     assert first == [
-        *("lenet5 (random weights)", "keras", "1", "2.00", "2.90", "1.00", "2,000", None, "0.0123", "2.00", "26 %")
+        *("lenet5 (random weights)", "keras", "1", "2.00", "2.90", "1.00", "2,000", None),
+        *("0.0123", "20.0", "2.00", "26 %"),
     ]
     assert second[5] == "8.00"
     assert len(first) == len(columns(rows))

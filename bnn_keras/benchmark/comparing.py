@@ -154,6 +154,7 @@ def _entrant_of_file(source: str, trust: bool) -> Entrant:
         shape=exported.description.input_shape,
         binary_layers=sidecar.get("binary_layers"),
         packed_layers=sidecar.get("packed_layers"),
+        computed_layers=sidecar.get("computed_layers"),
     )
 
 
@@ -184,7 +185,8 @@ def _write_entrants(
                 bytes=size,
                 shape=source.description.input_shape,
                 binary_layers=len(source.kernels),
-                packed_layers=len(source.kernels) - len(float_layers),
+                packed_layers=len(source.kernels) - len(float_layers.stored),
+                computed_layers=len(source.kernels) - len(float_layers.computed),
             )
         )
     return entrants
@@ -213,7 +215,7 @@ def _measure(
             }
         for index, entrant in enumerate(group):
             rounds_of_entrant = times[1][index]
-            memory, binary_share = alone[index]
+            memory, load, binary_share = alone[index]
             rows.append(
                 BenchmarkRow(
                     entrant=entrant,
@@ -224,6 +226,7 @@ def _measure(
                     },
                     throughput={size: _throughput(times[size][index], size) for size in batch_sizes},
                     memory=memory,
+                    load=load,
                     binary_share=binary_share,
                 )
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bnn_keras import catalog
 from bnn_keras.export import tflite, worker
+from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.saved_graph import save_graph
 
@@ -128,34 +129,39 @@ class Engine:
     Attributes:
         runtime: The key of its runtime in `RUNTIMES`.
         file: The name of the file to write.
-        write: A function that writes the file and returns the names of the binary layers that are float in it.
+        write: A function that writes the file and returns its binary layers that are not in one bit.
         format: The format whose packages the engine needs.
         float32_size: Whether the reported size is that of all variables in float32 instead of the file's.
     """
 
     runtime: str
     file: str
-    write: Callable[[ExportJob, Path], Collection[str]]
+    write: Callable[[ExportJob, Path], FloatLayers]
     format: str
     float32_size: bool = False
 
 
-def _write_keras(source: ExportJob, file: Path) -> Collection[str]:
+def _write_keras(source: ExportJob, file: Path) -> FloatLayers:
     save_graph(source.model, file)
-    return list(source.kernels)
+    return _all_float(source)
 
 
-def _write_tflite_float(source: ExportJob, file: Path) -> Collection[str]:
+def _write_tflite_float(source: ExportJob, file: Path) -> FloatLayers:
     worker.call("bnn_keras.export.tflite:convert_float", source.graph, file)
-    return list(source.kernels)
+    return _all_float(source)
 
 
-def _write_openvino_float(source: ExportJob, file: Path) -> Collection[str]:
+def _write_openvino_float(source: ExportJob, file: Path) -> FloatLayers:
     worker.call("bnn_keras.export.openvino:write", str(source.graph), str(file), 1, None, False)
-    return list(source.kernels)
+    return _all_float(source)
 
 
-def _write_openvino(source: ExportJob, file: Path) -> Collection[str]:
+def _all_float(source: ExportJob) -> FloatLayers:
+    float_layers = dict.fromkeys(source.kernels, "the engine has only float layers")
+    return FloatLayers(float_layers, float_layers)
+
+
+def _write_openvino(source: ExportJob, file: Path) -> FloatLayers:
     return importlib.import_module(catalog.FORMATS["openvino"].module).convert(source, file)
 
 
@@ -183,7 +189,8 @@ class Entrant:
         bytes: The size in bytes; for the engine `keras`, that of all variables in float32.
         shape: Height, width and channels of the images.
         binary_layers: The number of binary layers of the network, if known.
-        packed_layers: The number of layers that the engine computes in one bit, if known.
+        packed_layers: The number of binary layers that the file stores in one bit per weight, if known.
+        computed_layers: The number of binary layers that the engine computes in one bit, if known.
     """
 
     source: str
@@ -197,3 +204,4 @@ class Entrant:
     shape: tuple[int, ...]
     binary_layers: int | None = None
     packed_layers: int | None = None
+    computed_layers: int | None = None

@@ -54,12 +54,12 @@ def measure_in_turns(
     return times
 
 
-def measure_alone(entrant: Entrant, threads: int) -> tuple[int | None, float | None]:
+def measure_alone(entrant: Entrant, threads: int) -> tuple[int | None, float, float | None]:
     """Measure a file in a process of its own.
 
     Returns:
-        The memory in bytes for loading and the first inference, and the share of time in binary layers. None for what
-        the system or the library does not report.
+        The memory in bytes and the time in seconds for loading and the first inference, and the share of time in binary
+        layers. None for what the system or the library does not report.
     """
     _prepare(threads)
     runtime, images = RUNTIMES[entrant.runtime], _images(entrant, 1)
@@ -67,11 +67,13 @@ def measure_alone(entrant: Entrant, threads: int) -> tuple[int | None, float | N
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _kilobytes("VmRSS")
+    start = time.perf_counter()
     runtime.open(entrant.file, entrant.floats, threads, 1)(images)
+    load = time.perf_counter() - start
     peak = _kilobytes("VmHWM")
     memory = None if before is None or peak is None else 1024 * max(0, peak - before)
     images = _images(entrant, _PROFILED_BATCH)
-    return memory, runtime.binary_share and runtime.binary_share(entrant.file, entrant.floats, threads, images)
+    return memory, load, runtime.binary_share and runtime.binary_share(entrant.file, entrant.floats, threads, images)
 
 
 def _prepare(threads: int) -> None:

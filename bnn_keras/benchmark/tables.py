@@ -31,6 +31,7 @@ class BenchmarkRow:
         rounds: For each round, the seconds of each inference of a single image.
         speedups: The speedup over each file of the network, in their order: the ratio of their `median`.
         throughput: Images per second by batch size; None if the engine accepts single images only.
+        load: Time in seconds of loading and the first inference.
         memory: Peak memory in bytes of loading and the first inference; None if the system does not report it.
         binary_share: Share of the time in layers with one-bit weights and inputs; None if the library has no profiler.
 
@@ -38,7 +39,7 @@ class BenchmarkRow:
         >>> entrant = Entrant(source="lenet5", weights="random", network="lenet5", engine="keras", file="keras",
         ...                   runtime="saved_model", floats="float32", bytes=1_725_600, shape=(28, 28, 1))
         >>> row = BenchmarkRow(entrant=entrant, threads=1, rounds=[[0.001, 0.003], [0.002]], speedups={"keras": 1.0},
-        ...                    throughput={1: 500.0}, memory=None, binary_share=None)
+        ...                    throughput={1: 500.0}, load=0.1, memory=None, binary_share=None)
         >>> f"{row.median:.1f} ms"
         '2.0 ms'
     """
@@ -48,6 +49,7 @@ class BenchmarkRow:
     rounds: Sequence[Sequence[float]]
     speedups: dict[str, float]
     throughput: dict[int, float | None]
+    load: float
     memory: int | None
     binary_share: float | None
 
@@ -91,10 +93,12 @@ class BenchmarkRow:
                 str(size): None if rate is None else round(rate, 2) for size, rate in self.throughput.items()
             },
             "bytes": entrant.bytes,
+            "load_ms": round(1000 * self.load, 2),
             "memory_bytes": self.memory,
             "binary_share": None if self.binary_share is None else round(self.binary_share, 4),
             "binary_layers": entrant.binary_layers,
             "packed_layers": entrant.packed_layers,
+            "computed_layers": entrant.computed_layers,
         }
 
 
@@ -130,6 +134,7 @@ def columns(rows: Sequence[BenchmarkRow]) -> list[str]:
         "times as fast",
         *sizes,
         "file, MB",
+        "load, ms",
         "memory, MB",
         "in binary layers",
     ]
@@ -153,6 +158,7 @@ def cells(rows: Sequence[BenchmarkRow]) -> list[list[str | None]]:
                 _digits(next(iter(row.speedups.values()))),
                 *(None if rate is None else _digits(rate) for rate in row.throughput.values()),
                 _digits(entrant.bytes / 1e6),
+                _digits(1000 * row.load),
                 None if row.memory is None else _digits(row.memory / 1e6),
                 None if row.binary_share is None else f"{100 * row.binary_share:.0f} %",
             ]
@@ -198,7 +204,7 @@ def _json(rows: Sequence[BenchmarkRow]) -> str:
 def _markdown(rows: Sequence[BenchmarkRow]) -> str:
     lines = [
         "Latency of single images: median over the rounds. Times as fast: speedup over the first file of the network.",
-        "Memory: for loading and the first inference. In binary layers: share of time. –: not measured.",
+        "Load, memory: for loading and the first inference. In binary layers: share of time. –: not measured.",
         "",
         markdown_row(columns(rows)),
         f"|{'---|' * len(columns(rows))}",

@@ -234,6 +234,7 @@ class FormatRow:
         floats: Types of all numbers that are not binary weights; the first is the default.
         packs: Which binary layers are stored in one bit per weight: "all", "binary inputs" (those whose inputs are
             binary too), or "none".
+        computes: Which binary layers are computed in one bit, with XNOR and popcount: "binary inputs" or "none".
         suffix: Suffix of the file name; None for a folder, or for any name.
         folder: Whether an exported model is a folder.
         companions: Suffixes of further files beside the file, with the same stem. They hold the weights.
@@ -255,6 +256,7 @@ class FormatRow:
     description: str
     floats: tuple[str, ...]
     packs: Literal["all", "binary inputs", "none"]
+    computes: Literal["binary inputs", "none"] = "none"
     suffix: str | None = None
     folder: bool = False
     companions: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
+    "FloatLayers": "constants",
     "export_model": "exporting",
     "export_run": "exporting",
     "Exported": "opening",

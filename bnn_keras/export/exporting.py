@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from bnn_keras.counts import binary_variables, count
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
 from bnn_keras.export import verify, worker
+from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.destination import check_destination
 from bnn_keras.export.formats import format_module, installed, load_predictor, weights_module
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.logits import ends_in_softmax, without_softmax
-from bnn_keras.export.predictors import with_keras
+from bnn_keras.export.predictors import Predictor, with_keras
 from bnn_keras.export.progress import progress_of
 from bnn_keras.export.sidecar import arrays_path, sidecar_path, write_arrays, write_sidecar
 from bnn_keras.graphs import flat_copy
@@ -73,7 +75,7 @@ def export_run(
         floats: Type of all numbers that are not binary weights. Defaults to the format's first.
         softmax: Export a model that returns probabilities instead of logits.
         batch_size: Images per batch, for formats with a fixed batch size. Defaults to 1.
-        allow_float: Accept binary layers that are float in the file.
+        allow_float: Accept binary layers that are computed in float by a format that has binary layers.
         verify_on: Images to verify on: a folder, an image, a `.npy` file or a dataset. Defaults to the test images of
             the run's dataset, or to random images if it is not prepared.
         verify_images: Maximum number of images to verify on.
@@ -89,8 +91,8 @@ def export_run(
 
     Raises:
         BnnError: The run, the format or an option does not exist; `file` is neither new nor an earlier export; a
-            package is not installed; the converter crashed; binary layers would be float; or the file does not pass
-            verification. Nothing is written then.
+            package is not installed; the converter crashed; binary layers would be computed in float; or the file does
+            not pass verification. Nothing is written then.
 
     Example:
         >>> import tempfile
@@ -170,7 +172,7 @@ def export_model(
         softmax: Export a model that returns probabilities instead of logits. Default: as the model does. Packed files
             always return logits.
         batch_size: Images per batch, for formats with a fixed batch size. Defaults to 1.
-        allow_float: Accept binary layers that are float in the file.
+        allow_float: Accept binary layers that are computed in float by a format that has binary layers.
         min_agreement: Minimum top-1 agreement with the model, in percent. Defaults to `verify.AGREEMENT`.
         tolerance: Maximum median error of the logits. Defaults to `verify.TOLERANCE`.
 
@@ -247,7 +249,6 @@ def _export_weights(
             "bytes_minimum": count(model)["bytes_minimum"],
             "binary_layers": len(binary),
             "packed_layers": len(binary) if packed else 0,
-            "float_layers": {} if packed else dict.fromkeys(binary, "the file holds latent weights"),
             "tensors": len(expected),
             "labels": run.environment["dataset"]["labels"],
             "weights": "best" if best else "last",
@@ -318,8 +319,8 @@ def _export(
         network = verify.log_softmax(network)
     with contextlib.closing(job), _staged(path, check) as staged:
         float_layers = _convert(row, job, staged)
-        _check_float_layers(row, float_layers, options.allow_float)
-        exported = load_predictor(row, staged, job.floats, job.softmax)
+        _check_float_layers(row, float_layers.computed, options.allow_float)
+        exported, seconds = opened(row, staged, job)
         exported = verify.log_softmax(exported) if probabilities else exported
         measured = verify.compare(network, exported, sample.batches)
         verify.check(measured, sample, limits)
@@ -333,8 +334,10 @@ def _export(
             "input_shape": list(description.input_shape),
             "bytes_minimum": count(job.model)["bytes_minimum"],
             "binary_layers": len(job.kernels),
-            "packed_layers": len(job.kernels) - len(float_layers),
-            "float_layers": float_layers,
+            "packed_layers": len(job.kernels) - len(float_layers.stored),
+            "computed_layers": len(job.kernels) - len(float_layers.computed),
+            "float_layers": dict(float_layers.computed),
+            "load_seconds": round(seconds, 4),
             "verified_on": sample.name,
             **measured,
             "min_agreement": None if sample.name == verify.RANDOM else limits.agreement,
@@ -379,31 +382,39 @@ def _job(
     )
 
 
-def _convert(row: catalog.FormatRow, job: ExportJob, file: Path) -> dict[str, str]:
-    """Write the file; return the binary layers that are float in it, and why."""
+def _convert(row: catalog.FormatRow, job: ExportJob, file: Path) -> FloatLayers:
+    """Write the file; return the binary layers that are not stored or not computed in one bit."""
     with installed(row, job.floats):
         float_layers = format_module(row, job.floats).convert(job, file)
-    if row.packs == "none":
+    if row.computes == "none":
         return float_layers
-    return {
+    computed = {
         name: reason if has_binary_inputs(job.model.get_layer(name)) else "its inputs are real"
-        for name, reason in float_layers.items()
+        for name, reason in float_layers.computed.items()
     }
+    return dataclasses.replace(float_layers, computed=computed)
 
 
-def _check_float_layers(row: catalog.FormatRow, float_layers: dict[str, str], allowed: bool) -> None:
-    """Check that a format with binary layers holds all of them in one bit per weight.
+def opened(row: catalog.FormatRow, file: Path, job: ExportJob) -> tuple[Predictor, float]:
+    """Return a predictor that runs a file, and the seconds from opening it to its first prediction."""
+    start = time.perf_counter()
+    predict = load_predictor(row, file, job.floats, job.softmax)
+    predict(np.zeros((1, *job.description.input_shape), np.float32))
+    return predict, time.perf_counter() - start
+
+
+def _check_float_layers(row: catalog.FormatRow, float_layers: Mapping[str, str], allowed: bool) -> None:
+    """Check that a format with binary layers computes all of them in one bit.
 
     Raises:
         BnnError: Some are float and that is not allowed.
     """
-    if float_layers and not allowed and row.packs != "none":
+    if float_layers and not allowed and row.computes != "none":
         named = ", ".join(f"{name} ({reason})" for name, reason in list(float_layers.items())[:3])
         more = f" and {len(float_layers) - 3} more" if len(float_layers) > 3 else ""
-        packing = [other.name for other in catalog.FORMATS.values() if other.packs == "all" and other.opens]
         raise BnnError(
-            f"{len(float_layers)} binary layer(s) would be float in {row.name}: {named}{more}; accept this with "
-            f"--allow-float, or export to {' or '.join(packing)}, which stores every binary layer in one bit per weight"
+            f"{row.name} would compute {len(float_layers)} binary layer(s) in float: {named}{more}; accept this with "
+            "--allow-float"
         )
 
 

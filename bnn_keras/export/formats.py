@@ -19,6 +19,7 @@ import tensorflow as tf
 from bnn_keras import catalog
 from bnn_keras.errors import BnnError
 from bnn_keras.export import verify
+from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.description import Description
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.predictors import Predictor
@@ -28,7 +29,7 @@ from bnn_keras.interop import Progress
 class Format(Protocol):
     """What a format's module implements."""
 
-    def convert(self, job: ExportJob, file: Path) -> dict[str, str]:
+    def convert(self, job: ExportJob, file: Path) -> FloatLayers:
         """Write a network as a file or folder.
 
         Args:
@@ -36,7 +37,7 @@ class Format(Protocol):
             file: Where to write.
 
         Returns:
-            The binary layers that are float in the file, and why, by layer name.
+            The binary layers that are not stored or not computed in one bit.
 
         Raises:
             BnnError: The converter failed.

@@ -8,23 +8,25 @@ import numpy as np
 
 from bnn_keras.errors import BnnError
 from bnn_keras.export import worker
+from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.predictors import Predictor
 
 OPSET = 17
 
 
-def convert(job: ExportJob, file: Path) -> dict[str, str]:
+def convert(job: ExportJob, file: Path) -> FloatLayers:
     """Write an `.onnx` file that maps `images` (batch, height, width, channels) to `outputs`.
 
     Returns:
-        All binary layers, with the reason why they are float.
+        All binary layers, which are stored and computed in float.
 
     Raises:
         BnnError: The converter crashed.
     """
     worker.call(f"{__name__}:write", str(job.graph), str(file))
-    return dict.fromkeys(job.kernels, "the format has only float kernels")
+    float_layers = dict.fromkeys(job.kernels, "the format has only float kernels")
+    return FloatLayers(float_layers, float_layers)
 
 
 def write(graph: str, file: str) -> None:

@@ -3,14 +3,17 @@
 The CPU plugin computes them with XNOR and popcount. It requires (found by experiment, see docs/deploying.md):
 `FakeQuantize` with two levels, 0 and 1, and a threshold just below 0; kernel bits as `u1` in OIHW order, the least
 significant bit first; a multiple of 8 input channels, or results are wrong; static shapes.
+
+Kernels of other binary layers are stored in one bit per weight, too, in front of the operations that decode them.
+OpenVINO computes constants when it compiles a model, so that these layers run as with float kernels.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -19,7 +22,7 @@ from openvino.op import Constant
 
 from bnn_keras.errors import BnnError
 from bnn_keras.export import worker
-from bnn_keras.export.constants import find_float_layers
+from bnn_keras.export.constants import FloatLayers, find_float_layers, scales_of
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.predictors import Predictor, in_batches
 
@@ -27,8 +30,18 @@ from bnn_keras.export.predictors import Predictor, in_batches
 _BELOW_ZERO = np.float32(-np.finfo(np.float32).tiny)
 _CHANNELS = 8
 
+Constants = Sequence[tuple[np.ndarray, str]]
 
-def convert(job: ExportJob, file: Path) -> dict[str, str]:
+
+class _Kernel(NamedTuple):
+    """The constant kernel of a layer, and its axis of filters."""
+
+    layer: ov.Node
+    constant: Constant
+    axis: int
+
+
+def convert(job: ExportJob, file: Path) -> FloatLayers:
     """Write an `.xml` file and the `.bin` file beside it.
 
     Args:
@@ -37,20 +50,20 @@ def convert(job: ExportJob, file: Path) -> dict[str, str]:
         file: The `.xml` file to write.
 
     Returns:
-        The binary layers that are float in the file, and why, by layer name.
+        The binary layers that are not stored or not computed in one bit.
 
     Raises:
         BnnError: The converter crashed.
         ImportError: `floats` is "int8" and NNCF is not installed.
     """
     calibration = job.calibration() if job.floats == "int8" else None
-    constants = worker.call(f"{__name__}:write", str(job.graph), str(file), job.batch_size, calibration)
-    return find_float_layers(job.kernels, constants)
+    stored, computed = worker.call(f"{__name__}:write", str(job.graph), str(file), job.batch_size, calibration)
+    return FloatLayers(find_float_layers(job.kernels, stored), find_float_layers(job.kernels, computed))
 
 
 def write(
     graph: str, file: str, batch_size: int, calibration: np.ndarray | None = None, binary: bool = True
-) -> list[tuple[np.ndarray, str]]:
+) -> tuple[Constants, Constants]:
     """Convert a SavedModel to an `.xml` and a `.bin` file. Runs in the worker.
 
     Args:
@@ -58,10 +71,11 @@ def write(
         file: The `.xml` file.
         batch_size: Images per batch; the file's shapes are static.
         calibration: Images to calibrate int8 with; if None, real-valued layers stay float.
-        binary: Use binary convolutions; if False, every layer is float.
+        binary: Use binary convolutions, and store binary kernels in one bit per weight; if False, every layer is float.
 
     Returns:
-        The float kernels, (filters, height, width, inputs) or (units, inputs), and why they are float.
+        The kernels that are not stored, and those that are not computed in one bit, (filters, height, width, inputs) or
+        (units, inputs), and why.
 
     Raises:
         OSError: The files cannot be written.
@@ -69,18 +83,23 @@ def write(
     model = ov.convert_model(graph)
     model.reshape({model.inputs[0]: [batch_size, *list(model.inputs[0].partial_shape)[1:]]})
     signs = [node.get_friendly_name() for node in model.get_ordered_ops() if binary and is_sign_convolution(node)]
-    constants = _constants(model, signs)
+    computed = [
+        (_by_filter(kernel), obstacle(kernel.layer) or "binary convolutions are disabled")
+        for kernel in _kernels(model)
+        if kernel.layer.get_friendly_name() not in signs
+    ]
     if calibration is not None:
         model = _with_int8(model, signs, calibration, batch_size)
     for node in model.get_ordered_ops():
         if node.get_friendly_name() in signs:
             binarize(node)
+    stored = [kernel for kernel in _kernels(model) if not (binary and _store_in_bits(kernel))]
     model.validate_nodes_and_infer_types()
     try:
         ov.save_model(model, file, compress_to_fp16=False)
     except RuntimeError as error:
         raise OSError(str(error)) from error
-    return constants
+    return [(_by_filter(kernel), "a filter has values of several magnitudes") for kernel in stored], computed
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:
@@ -243,22 +262,43 @@ def _number(value: ov.Output) -> float | None:
     return float(node.get_data().ravel()[0])
 
 
-def _constants(model: ov.Model, signs: Sequence[str]) -> list[tuple[np.ndarray, str]]:
-    """Return the constant kernels of all layers that are not among `signs`, and why they are float.
-
-    Kernels are (filters, height, width, inputs) or (units, inputs).
-    """
-    kernels = []
+def _kernels(model: ov.Model) -> Iterator[_Kernel]:
+    """Yield the constant kernels of a model. Those of NNCF are int8, converted to float and multiplied by scales."""
     for node in model.get_ordered_ops():
-        if node.get_type_name() not in ("Convolution", "MatMul") or node.get_friendly_name() in signs:
+        if node.get_type_name() not in ("Convolution", "MatMul"):
             continue
-        weights = node.input_value(1).get_node()
-        if isinstance(weights, Constant):
-            values = weights.get_data().copy()
+        value = node.input_value(1).get_node()
+        while value.get_type_name() in ("Multiply", "Convert"):
+            value = value.input_value(0).get_node()
+        if isinstance(value, Constant):
             columns = node.get_type_name() == "MatMul" and not node.get_attributes()["transpose_b"]
-            values = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values.T if columns else values
-            kernels.append((values, obstacle(node) or "binary convolutions are disabled"))
-    return kernels
+            yield _Kernel(node, value, -1 % len(value.shape) if columns else 0)
+
+
+def _by_filter(kernel: _Kernel) -> np.ndarray:
+    """Return the values of a kernel, (filters, height, width, inputs) or (units, inputs)."""
+    values = np.moveaxis(kernel.constant.get_data(), kernel.axis, 0).copy()
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
+
+
+def _store_in_bits(kernel: _Kernel) -> bool:
+    """Store a kernel ±α as one bit b per weight, the most significant bit first, and compute it as 2α · b − α.
+
+    Returns:
+        Whether the kernel is ±α. Others stay as they are.
+    """
+    values = kernel.constant.get_data()
+    scales = scales_of(values, kernel.axis)
+    if scales is None:
+        return False
+    bits = np.packbits(~np.signbit(values.astype(np.float32)).ravel())
+    constant = Constant(ov.Tensor(bits, ov.Shape(values.shape), ov.Type.u1), shared_memory=False)
+    decoded = ops.subtract(ops.multiply(ops.convert(constant, np.float32), 2 * scales), scales)
+    if values.dtype != np.float32:
+        decoded = ops.convert(decoded, values.dtype)
+    for target in kernel.constant.output(0).get_target_inputs():
+        target.replace_source_output(decoded.output(0))
+    return True
 
 
 def _with_int8(model: ov.Model, signs: Sequence[str], images: np.ndarray, batch_size: int) -> ov.Model:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, parse
 from bnn_keras.export.architecture import build, describe
+from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.description import Description
 from bnn_keras.export.freeze import freeze
 from bnn_keras.export.job import ExportJob
@@ -40,7 +41,7 @@ from bnn_keras.models import build_empty
 _KERNEL_WEIGHTS = ("kernel", "scale")  # weights of frozen layers that a `Kernel` holds
 
 
-def convert(job: ExportJob, file: Path) -> dict[str, str]:
+def convert(job: ExportJob, file: Path) -> FloatLayers:
     """Write a packed file.
 
     Args:
@@ -48,7 +49,7 @@ def convert(job: ExportJob, file: Path) -> dict[str, str]:
         file: The file to write.
 
     Returns:
-        No layers: every binary layer is stored in one bit per weight.
+        Every binary layer is stored in one bit per weight, and computed in float.
 
     Raises:
         BnnError: As `pack`.
@@ -60,7 +61,7 @@ def convert(job: ExportJob, file: Path) -> dict[str, str]:
     architecture = "" if experiment else describe(frozen)
     content = Content(experiment, list(job.labels), job.kernels, tensors, architecture, arrays)
     file.write_bytes(pack(content, job.floats))
-    return {}
+    return FloatLayers({}, dict.fromkeys(job.kernels, "Keras has only float kernels"))
 
 
 def pack(content: Content, floats: str = "float32") -> bytes:

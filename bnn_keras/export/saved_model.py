@@ -8,20 +8,22 @@ from pathlib import Path
 import tensorflow as tf
 
 from bnn_keras.errors import BnnError
+from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.predictors import Predictor, with_keras
 from bnn_keras.export.saved_graph import OUTPUT
 from bnn_keras.export.threads import limit_threads
 
 
-def convert(job: ExportJob, file: Path) -> dict[str, str]:
+def convert(job: ExportJob, file: Path) -> FloatLayers:
     """Write a folder whose signature `serving_default` maps `images` to `outputs`.
 
     Returns:
-        All binary layers, with the reason why they are float.
+        All binary layers, which are stored and computed in float.
     """
     shutil.copytree(job.graph, file)
-    return dict.fromkeys(job.kernels, "the format has only float kernels")
+    float_layers = dict.fromkeys(job.kernels, "the format has only float kernels")
+    return FloatLayers(float_layers, float_layers)
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:

@@ -46,6 +46,7 @@ class _Fields(pydantic.BaseModel):
     bytes: int | None = None
     binary_layers: int | None = None
     packed_layers: int | None = None
+    computed_layers: int | None = None
 
     @pydantic.model_validator(mode="after")
     def _described(self) -> _Fields:

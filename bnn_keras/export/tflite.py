@@ -13,7 +13,7 @@ import numpy as np
 
 from bnn_keras.errors import BnnError
 from bnn_keras.export import worker
-from bnn_keras.export.constants import find_float_layers
+from bnn_keras.export.constants import FloatLayers, find_float_layers
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.predictors import Predictor
 
@@ -22,7 +22,7 @@ _FLOAT32, _INT8 = 0, 9  # type codes
 _FILE_IDENTIFIER = b"TFL3"
 
 
-def convert(job: ExportJob, file: Path) -> dict[str, str]:
+def convert(job: ExportJob, file: Path) -> FloatLayers:
     """Write a `.tflite` file.
 
     Args:
@@ -32,7 +32,7 @@ def convert(job: ExportJob, file: Path) -> dict[str, str]:
         file: The file to write.
 
     Returns:
-        The binary layers that are float in the file, and why, by layer name.
+        The binary layers that are not stored or not computed in one bit.
 
     Raises:
         BnnError: The converter crashed.
@@ -40,7 +40,8 @@ def convert(job: ExportJob, file: Path) -> dict[str, str]:
     model, constants = worker.call(f"{__name__}:convert_graph", str(job.graph), job.floats)
     file.write_bytes(model)
     reason = "the converter did not recognise it as binary"
-    return find_float_layers(job.kernels, [(kernel, reason) for kernel in constants])
+    float_layers = find_float_layers(job.kernels, [(kernel, reason) for kernel in constants])
+    return FloatLayers(float_layers, float_layers)
 
 
 def load(file: Path, floats: str = "float32", batch_size: int | None = None, threads: int | None = None) -> Predictor:

@@ -15,7 +15,7 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import EXPORTED, error_line, export_trained, limited_file_size
+from helpers import EXPORTED, error_line, export_trained, limited_file_size, run_bnnk
 
 from bnn_keras import catalog, evaluate, export_run, load_run, predict, train
 from bnn_keras.build import build_model
@@ -46,7 +46,8 @@ SIDECAR_KEYS = {
         "bytes_minimum",
         "input_shape",
     ),
-    *("binary_layers", "packed_layers", "float_layers", "verified_on", "images", "agreement", "logit_error"),
+    *("binary_layers", "packed_layers", "computed_layers", "float_layers", "load_seconds"),
+    *("verified_on", "images", "agreement", "logit_error"),
     *("largest_logit_error", "min_agreement", "tolerance", "versions", "sha256", "digest", "labels"),
     "experiment",
 }
@@ -100,8 +101,10 @@ def test_sidecar_describes_the_file(exported, trained, to):
     assert (sidecar["format"], sidecar["verified_on"], sidecar["images"]) == (to, "mnist_5k test", 1000)
     assert sidecar["agreement"] == 100
     assert sidecar["logit_error"] <= sidecar["largest_logit_error"] < 1e-5
-    packed = 0 if row.packs == "none" else 2
-    assert (sidecar["binary_layers"], sidecar["packed_layers"], len(sidecar["float_layers"])) == (2, packed, 2 - packed)
+    packed, computed = 0 if row.packs == "none" else 2, 0 if row.computes == "none" else 2
+    assert (sidecar["binary_layers"], sidecar["packed_layers"], sidecar["computed_layers"]) == (2, packed, computed)
+    assert len(sidecar["float_layers"]) == 2 - computed
+    assert 0 < sidecar["load_seconds"] < 60
     assert sidecar["batch_size"] == (1 if to in ("tflite", "openvino") else None)
     assert sidecar["bytes"] == sum(part.stat().st_size for part in files_of(file))
     assert sidecar["bytes_minimum"] == count(load_run(trained)[1])["bytes_minimum"]
@@ -193,14 +196,19 @@ def test_openvino_files_have_a_fixed_batch_size(trained, data_dir, digits, tmp_p
 def test_layers_with_real_inputs_are_float_and_need_allow_float(tmp_path):
     run = run_of(tmp_path / "run", bits="1/32")
     message = (
-        r"2 binary layer\(s\) would be float in tflite: bin_conv2.conv \(its inputs are real\), .*--allow-float, or "
-        "export to packed, which"
+        r"tflite would compute 2 binary layer\(s\) in float: bin_conv2.conv \(its inputs are real\), .*accept this "
+        "with --allow-float"
     )
     with pytest.raises(BnnError, match=message):
         export_run(run, "tflite", tmp_path / "model.tflite")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    sidecar = export_run(run, "openvino", tmp_path / "model.xml", allow_float=True, verify_images=100)
+    file = tmp_path / "model.xml"
+    result = run_bnnk("export", run, "--to", "openvino", "-o", file, "--allow-float", "--verify-images", "100")
+    assert "Note: binary layer bin_ip1.linear is computed in float: its inputs are real" in result.stderr
+    sidecar = sidecar_of(file)
     assert sidecar["float_layers"] == dict.fromkeys(["bin_conv2.conv", "bin_ip1.linear"], "its inputs are real")
+    assert (sidecar["packed_layers"], sidecar["computed_layers"]) == (2, 0)
+    assert (tmp_path / "model.bin").stat().st_size <= 1.05 * sidecar["bytes_minimum"] + 4 * 1024
     sidecar = export_run(run, "packed", tmp_path / "model.safetensors", verify_images=100)
     assert sidecar["packed_layers"] == 2
 

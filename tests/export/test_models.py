@@ -76,8 +76,9 @@ def test_every_format_agrees_with_the_model(mine, digits, tmp_path, to):
     sidecar = export_model(mine, to, file, verify_on=images)
     assert sidecar["agreement"] == 100
     assert sidecar["largest_logit_error"] < 1e-4
-    packs = catalog.FORMATS[to].packs != "none"
-    assert (sidecar["binary_layers"], sidecar["packed_layers"]) == (3, 3 if packs else 0)
+    row = catalog.FORMATS[to]
+    packed, computed = (0 if part == "none" else 3 for part in (row.packs, row.computes))
+    assert (sidecar["binary_layers"], sidecar["packed_layers"], sidecar["computed_layers"]) == (3, packed, computed)
     assert (sidecar["network"], sidecar["input_shape"], sidecar["images"]) == ("mine", [28, 28, 1], 1000)
     assert "experiment" not in sidecar
     exported = open_export(file)

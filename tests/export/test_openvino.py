@@ -120,6 +120,33 @@ def test_a_binary_weight_takes_one_bit(tmp_path):
     assert np.array_equal(outputs(loaded, images(64)), outputs(model, images(64)))
 
 
+def dense(transposed):
+    x = ops.parameter([1, 40], np.float32)
+    weights = kernel(24, 40, 1)[:, :, 0, 0]
+    return ov.Model([ops.matmul(x, weights if transposed else weights.T, False, transposed)], [x])
+
+
+@pytest.mark.parametrize("model", [real_inputs, lambda: dense(True), lambda: dense(False)])
+def test_kernels_of_layers_with_real_inputs_take_one_bit(model, tmp_path):
+    """OpenVINO decodes them when it compiles the model, so that outputs are equal bit for bit."""
+    model = model()
+    shape, count = tuple(model.input().shape), sum(kernel.constant.get_data().size for kernel in pass_._kernels(model))
+    values = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    expected = outputs(model, values)
+    assert [pass_._store_in_bits(kernel) for kernel in pass_._kernels(model)] == [True]
+    ov.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    assert (tmp_path / "model.bin").stat().st_size < count / 8 + 8 * 24 + 512
+    loaded = pass_.compiled_model(ov.Core().read_model(tmp_path / "model.xml"), 1)
+    assert np.array_equal(loaded(values)[0], expected)
+    types = [node.get_rt_info()["layerType"].astype(str) for node in loaded.get_runtime_model().get_ordered_ops()]
+    assert not {"Convert", "Eltwise", "Subgraph"} & set(types)
+
+
+def test_other_kernels_are_not_stored_in_bits():
+    (kernel,) = pass_._kernels(three_valued())
+    assert not pass_._store_in_bits(kernel)
+
+
 def test_signs_of_a_transposed_input():
     """OpenVINO crashes on them without the max pool of size 1 in between."""
     weights, random = kernel(16, 16, 3), np.random.default_rng(2)
