@@ -52,9 +52,9 @@ FORMATS = table(
     FormatRow(
         name="onnx",
         module="bnn_keras.export.onnx",
-        description="ONNX; float kernels",
+        description="ONNX, for any software that reads it",
         floats=("float32",),
-        packs="none",
+        packs="all",
         suffix=".onnx",
         extra="onnx",
         packages=("tf2onnx",),
