@@ -43,9 +43,9 @@ FORMATS = table(
     FormatRow(
         name="saved_model",
         module="bnn_keras.export.saved_model",
-        description="TensorFlow's SavedModel, for TensorFlow Serving; float kernels",
+        description="TensorFlow's SavedModel, for TensorFlow Serving",
         floats=("float32",),
-        packs="none",
+        packs="all",
         folder=True,
         code=True,
     ),

@@ -1,0 +1,71 @@
+"""Kernels of SavedModels in one bit per weight, compared with the Keras model."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnn_keras.export import saved_model
+from bnn_keras.export.saved_graph import save_graph
+
+layers = tf.keras.layers
+
+
+def network(seed):
+    """Return a network whose second convolution and dense layer are ±α."""
+    random = np.random.default_rng(seed)
+    x = images = tf.keras.Input((6, 6, 3))
+    x = layers.Conv2D(5, 3, padding="same", use_bias=False, name="real")(x)
+    x = layers.Conv2D(7, 3, use_bias=False, name="binary")(x)  # 315 weights
+    x = layers.Dense(4, name="logits")(layers.Flatten()(layers.ReLU()(x)))
+    model = tf.keras.Model(images, x)
+    for name, alpha in (("binary", random.uniform(0.5, 1.5, 7)), ("logits", 1)):
+        kernel = model.get_layer(name).kernel
+        kernel.assign(np.where(random.normal(size=kernel.shape) > 0, alpha, -alpha))
+    return model
+
+
+def convert(model, folder):
+    """Return the folder of a model, and its real kernels."""
+    save_graph(model, folder / "graph")
+    saved_model.convert(types.SimpleNamespace(graph=folder / "graph", kernels={}), folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Two networks with different weights and the same names, and their folders."""
+    models = [network(0), network(1)]
+    return [(model, convert(model, tmp_path_factory.mktemp("written"))) for model in models]
+
+
+def test_kernels_take_one_bit(written):
+    (model, folder), _ = written
+    bits = sum(model.get_layer(name).kernel.shape.num_elements() for name in ("binary", "logits"))
+    numbers = model.count_params() - bits + 7  # and the scales
+    (file,) = folder.iterdir()
+    assert file.stat().st_size < bits / 8 + 4 * numbers + 256 * 8 + 5 * 1024
+    constants, _ = saved_model._constant_graph(folder.parent / "graph")
+    with tf.Graph().as_default():
+        kernels, (real,) = saved_model._decoded_kernels(constants)
+    assert len(kernels) == 2
+    assert np.array_equal(real, model.get_layer("real").kernel.numpy())
+
+
+def test_models_that_are_loaded_together_keep_their_kernels(written):
+    images = np.random.default_rng(2).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    predictors = [saved_model.load(folder) for _, folder in written]
+    for predict, (model, _) in zip(predictors, written, strict=True):
+        np.testing.assert_allclose(predict(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_session_restores_nothing_and_initializes_the_kernels(written):
+    """This is how TensorFlow Serving loads a folder."""
+    (model, folder), _ = written
+    images = np.ones((2, 6, 6, 3), np.float32)
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
+        meta_graph = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
+        signature = meta_graph.signature_def["serving_default"]
+        actual = session.run(signature.outputs["outputs"].name, {signature.inputs["images"].name: images})
+    np.testing.assert_allclose(actual, model(images), rtol=1e-4, atol=1e-5)
