@@ -83,7 +83,7 @@ def cells(job, batches):
             error = f"{measured['logit_error']:.0e}"
             yield [
                 *(name, f"{size:,}", f"{size / minimum:.2f}", *(f"{number} / {layers}" for number in binary)),
-                *(f"{seconds:.2f}", f"{measured['agreement']:g}", error),
+                *(f"{seconds:.3f}", f"{measured['agreement']:g}", error),
             ]
 
 

@@ -142,7 +142,7 @@ def _decoded_kernels(constants: Any) -> tuple[dict[str, tf.Tensor], list[np.ndar
     variables = {}
     for (name, values), signs in zip(kernels.items(), _signs(list(kernels.values())), strict=False):
         kernel = tf.reshape(signs, values.shape, name=f"{name}r")
-        if (scales[name] != 1).any():
+        if np.any(scales[name] != 1):
             kernel = tf.multiply(kernel, scales[name], name=f"{name}m")
         variables[name] = _variable(kernel, name)
     return variables, others

@@ -5,25 +5,10 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import network_with_binary_kernels
 
 from bnn_keras.export import saved_model
 from bnn_keras.export.saved_graph import save_graph
-
-layers = tf.keras.layers
-
-
-def network(seed):
-    """Return a network whose second convolution and dense layer are ±α."""
-    random = np.random.default_rng(seed)
-    x = images = tf.keras.Input((6, 6, 3))
-    x = layers.Conv2D(5, 3, padding="same", use_bias=False, name="real")(x)
-    x = layers.Conv2D(7, 3, use_bias=False, name="binary")(x)  # 315 weights
-    x = layers.Dense(4, name="logits")(layers.Flatten()(layers.ReLU()(x)))
-    model = tf.keras.Model(images, x)
-    for name, alpha in (("binary", random.uniform(0.5, 1.5, 7)), ("logits", 1)):
-        kernel = model.get_layer(name).kernel
-        kernel.assign(np.where(random.normal(size=kernel.shape) > 0, alpha, -alpha))
-    return model
 
 
 def convert(model, folder):
@@ -36,7 +21,7 @@ def convert(model, folder):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Two networks with different weights and the same names, and their folders."""
-    models = [network(0), network(1)]
+    models = [network_with_binary_kernels(seed) for seed in (0, 1)]
     return [(model, convert(model, tmp_path_factory.mktemp("written"))) for model in models]
 
 

@@ -199,3 +199,19 @@ def export_trained(tmp_path_factory, trained, data_dir):
             export_run(trained, to, folder / name, data_dir=data_dir)
 
     return once(tmp_path_factory, "exported", export)
+
+
+def network_with_binary_kernels(seed):
+    """Return a float network whose second convolution and dense layer have kernels ±α; their inputs are real."""
+    import tensorflow as tf
+
+    random, layers = np.random.default_rng(seed), tf.keras.layers
+    x = images = tf.keras.Input((6, 6, 3))
+    x = layers.Conv2D(5, 3, padding="same", use_bias=False, name="real")(x)
+    x = layers.Conv2D(7, 3, use_bias=False, name="binary")(x)  # 315 weights
+    x = layers.Dense(4, name="logits")(layers.Flatten()(layers.ReLU()(x)))
+    model = tf.keras.Model(images, x)
+    for name, alpha in (("binary", random.uniform(0.5, 1.5, 7)), ("logits", 1)):
+        kernel = model.get_layer(name).kernel
+        kernel.assign(np.where(random.normal(size=kernel.shape) > 0, alpha, -alpha))
+    return model
