@@ -50,6 +50,7 @@ def make_entrant(network, engine, **arguments):
         "floats": "float32",
         "bytes": 12_345,
         "shape": (28, 28, 1),
+        **{"binary_layers": 2, "packed_layers": 2, "computed_layers": 1},
     }
     return Entrant(network=network, engine=engine, **{**defaults, **arguments})
 
@@ -171,7 +172,7 @@ def test_tables_hold_every_measurement(tmp_path):
     first, second = cells(rows)
     assert first == [
         *("lenet5 (random weights)", "keras", "1", "2.00", "2.90", "1.00", "2,000", None),
-        *("0.0123", "20.0", "2.00", "26 %"),
+        *("2, 1 of 2", "0.0123", "20.0", "2.00", "26 %"),
     ]
     assert second[5] == "8.00"
     assert len(first) == len(columns(rows))

@@ -302,4 +302,4 @@ def test_container_installs_locked_versions_and_extras():
 def test_export_table_has_every_network():
     text = (ROOT / "docs" / "exports.md").read_text()
     rows = [line.split("`")[1] for line in text.split("## Every network")[1].splitlines() if line.startswith("| `")]
-    assert rows == list(catalog.NETWORKS)
+    assert list(dict.fromkeys(rows)) == list(catalog.NETWORKS)

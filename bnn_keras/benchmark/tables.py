@@ -133,6 +133,7 @@ def columns(rows: Sequence[BenchmarkRow]) -> list[str]:
         "p95, ms",
         "times as fast",
         *sizes,
+        "stored, computed",
         "file, MB",
         "load, ms",
         "memory, MB",
@@ -157,6 +158,7 @@ def cells(rows: Sequence[BenchmarkRow]) -> list[list[str | None]]:
                 _digits(row.p95),
                 _digits(next(iter(row.speedups.values()))),
                 *(None if rate is None else _digits(rate) for rate in row.throughput.values()),
+                _binary_layers(entrant),
                 _digits(entrant.bytes / 1e6),
                 _digits(1000 * row.load),
                 None if row.memory is None else _digits(row.memory / 1e6),
@@ -164,6 +166,13 @@ def cells(rows: Sequence[BenchmarkRow]) -> list[list[str | None]]:
             ]
         )
     return table
+
+
+def _binary_layers(entrant: Entrant) -> str | None:
+    """Return how many binary layers a file stores and computes in one bit, if known."""
+    if None in (entrant.binary_layers, entrant.packed_layers, entrant.computed_layers):
+        return None
+    return f"{entrant.packed_layers}, {entrant.computed_layers} of {entrant.binary_layers}"
 
 
 def _digits(value: float) -> str:
@@ -204,6 +213,7 @@ def _json(rows: Sequence[BenchmarkRow]) -> str:
 def _markdown(rows: Sequence[BenchmarkRow]) -> str:
     lines = [
         "Latency of single images: median over the rounds. Times as fast: speedup over the first file of the network.",
+        "Stored, computed: the binary layers that the file stores, and the engine computes, in one bit.",
         "Load, memory: for loading and the first inference. In binary layers: share of time. –: not measured.",
         "",
         markdown_row(columns(rows)),
