@@ -44,6 +44,7 @@ setup(
         "bnn_keras": ["py.typed", "plugin_template/*.py", "plugin_template/*.toml"],
         "bnn_keras.data.mnist_5k": ["*.npz", "*.md"],
         "bnn_keras.experiments": ["*/*.toml"],
+        "bnn_keras.export.c": ["*.c"],
     },
     install_requires=[
         "click>=8.1",

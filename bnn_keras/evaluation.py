@@ -80,7 +80,7 @@ def open_classifier(
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size, for files whose batch size is fixed when they are opened.
         threads: The number of threads. Default: the library's choice.
-        trust: Open a SavedModel that this machine did not export (see `open_export`).
+        trust: Open a SavedModel or C file that this machine did not export (see `open_export`).
 
     Raises:
         BnnError: The source does not exist, cannot be read, has another fixed batch size, does not name all classes, or
@@ -137,7 +137,7 @@ def evaluate(
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size. Default: 128.
         threads: The number of threads. Default: the library's choice.
-        trust: Open a SavedModel that this machine did not export (see `open_export`).
+        trust: Open a SavedModel or C file that this machine did not export (see `open_export`).
         data_dir: The folder of prepared datasets. Default: that of TFDS.
         manual_dir: A folder with the files that TFDS would download.
         per_class: Measure each class too.
@@ -303,7 +303,7 @@ def predict(
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size. Default: 128, or fewer for large images, such as 8 for 224 × 224 pixels.
         threads: The number of threads. Default: the library's choice.
-        trust: Open a SavedModel that this machine did not export (see `open_export`).
+        trust: Open a SavedModel or C file that this machine did not export (see `open_export`).
 
     Returns:
         The names of the images and of the classes, the logits, and the files that could not be read.

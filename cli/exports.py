@@ -21,6 +21,7 @@ Examples:
   bnnk export runs/lenet5 --to packed -o lenet5.safetensors
   bnnk export runs/lenet5 --to tflite -o lenet5.tflite
   bnnk export runs/resnet18 --to openvino -o resnet18.xml --verify-on my-images
+  bnnk export runs/lenet5 --to c -o lenet5.c
   bnnk export runs/resnet20 --to reference -o resnet20.th
 """
 
@@ -92,6 +93,7 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
     rows = [
         ["file", f"{file}, {sidecar['bytes']:,} bytes (arithmetic minimum: {sidecar['bytes_minimum']:,})"],
         ["stored in one bit", f"{sidecar['packed_layers']} of {sidecar['binary_layers']} binary layers"],
+        *([name.replace("_", " "), f"{sidecar[name]:,}"] for name in catalog.FORMATS[to].measured),
     ]
     if not catalog.FORMATS[to].opens:
         print_table(["export", ""], [*rows, ["tensors", f"{sidecar['tensors']}, read back bit for bit"]])

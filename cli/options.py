@@ -42,7 +42,7 @@ jit = click.option(
 )
 quiet = click.option("--quiet", is_flag=True, help="Print plain lines instead of a progress bar.")
 trust = click.option(
-    "--trust", is_flag=True, help="Open a SavedModel that this machine did not export; it is a program and runs."
+    "--trust", is_flag=True, help="Open a SavedModel or a C file that this machine did not export: it is a program."
 )
 best = click.option("--best", is_flag=True, help="Use the weights of the best epoch instead of the last one.")
 run = click.argument("run", metavar="RUN")

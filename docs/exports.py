@@ -26,7 +26,9 @@ from bnn_keras.export.random_weights import randomize_weights
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
-FORMATS = [name for name, row in catalog.FORMATS.items() if row.opens]
+FORMATS = [name for name, row in catalog.FORMATS.items() if row.opens and not row.measured]
+MEASURED = [row for row in catalog.FORMATS.values() if row.measured]
+SMALL = ("lenet5", "nin", "wrn_20_1", "binarynet", "resnet20", "vgg_small")  # for microcontrollers
 IMAGES = 1000
 
 HEAD = """# Exported files
@@ -60,6 +62,29 @@ networks with random weights, rounding that flips a single sign can change the t
 rarely does.
 
 """
+SMALL_NETWORKS = """
+## C for microcontrollers
+
+With random weights, as above. *flash_bytes* are the constants, without 1.5 to 8 kB of code; *ram_bytes* the buffers,
+without the stack. All binary layers are stored in one bit per weight.
+
+"""
+
+
+def small_networks():
+    """Yield the table of formats that tell the sizes on a device."""
+    for row in MEASURED:
+        yield f"{SMALL_NETWORKS}| network | minimum | {' | '.join(row.measured)} | agreement | error |\n"
+        yield f"|---|{'---|' * (3 + len(row.measured))}\n"
+        for network in SMALL:
+            job, images = random_job(network)
+            with tempfile.TemporaryDirectory() as folder:
+                file, module = Path(folder) / f"model{row.suffix}", format_module(row)
+                module.convert(job, file)
+                values = [count(job.model)["bytes_minimum"], *module.measure(file).values()]
+                measured = verify.compare(with_keras(job.model), module.load(file), [images])
+            numbers = [*(f"{value:,}" for value in values), f"{measured['agreement']:g}"]
+            yield f"| {' | '.join([title(job), *numbers, format(measured['logit_error'], '.0e')])} |\n"
 
 
 def cells(job, batches):
@@ -89,10 +114,14 @@ def cells(job, batches):
 
 def table_rows(job, batches, note=""):
     """Return the rows of a network."""
+    return "".join(f"| {' | '.join([title(job) + note, *row])} |\n" for row in cells(job, batches))
+
+
+def title(job):
+    """Return the first cell of a row."""
     experiment = job.experiment
     bop = ", Bop" if experiment.latent_free else ""
-    name = f"`{experiment.network.name}` {experiment.scheme.name} {experiment.scheme.bits}{bop}{note}"
-    return "".join(f"| {' | '.join([name, *row])} |\n" for row in cells(job, batches))
+    return f"`{experiment.network.name}` {experiment.scheme.name} {experiment.scheme.bits}{bop}"
 
 
 def trained(directory):
@@ -104,11 +133,17 @@ def trained(directory):
 
 def random(network):
     """Return the rows of a network with random weights."""
+    job, images = random_job(network)
+    return table_rows(job, [images])
+
+
+def random_job(network):
+    """Return the job of a network with random weights, and images."""
     experiment = resolve(network, dataset=catalog.NETWORKS[network].dataset).experiment
     model = build_model(experiment)
     images = randomize_weights(model)
     labels = [str(label) for label in range(experiment.data.row.classes)]
-    return table_rows(ExportJob(model, experiment, labels), [images])
+    return ExportJob(model, experiment, labels), images
 
 
 def main():
@@ -120,6 +155,7 @@ def main():
             sys.stdout.write(function(name))
             sys.stdout.flush()
             tf.keras.backend.clear_session()
+    sys.stdout.writelines(small_networks())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ DOCUMENTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "*/README.md", "experiments/results/*.md") for path in ROOT.glob(pattern)
 )
 ADDING = ROOT / "docs" / "adding.md"
-FENCES = r"python( no-test: .+)?|sh( no-test)?|(text|toml|json|hex)"
+FENCES = r"python( no-test: .+)?|sh( no-test)?|(text|toml|json|hex|c)"
 
 
 def blocks(text, kind):
@@ -301,5 +301,6 @@ def test_container_installs_locked_versions_and_extras():
 
 def test_export_table_has_every_network():
     text = (ROOT / "docs" / "exports.md").read_text()
-    rows = [line.split("`")[1] for line in text.split("## Every network")[1].splitlines() if line.startswith("| `")]
+    table = text.split("## Every network")[1].split("\n## ")[0]
+    rows = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
     assert list(dict.fromkeys(rows)) == list(catalog.NETWORKS)

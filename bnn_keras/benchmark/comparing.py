@@ -54,7 +54,7 @@ def benchmark(
         rounds: The number of turns of each file.
         seconds: The length of a turn. An inference that has started is finished.
         best: Use the best weights of runs instead of the last.
-        trust: Open a SavedModel that this machine did not export (see `open_export`).
+        trust: Open a SavedModel or C file that this machine did not export (see `open_export`).
         output: A file for the table of all measurements: `.csv`, `.json` or `.md`.
         plot: A file for a plot of the latencies: `.png`, `.svg` or `.pdf`.
         log: A function that receives a line for each step.

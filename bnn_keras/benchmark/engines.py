@@ -112,12 +112,19 @@ def _binary_share_of_openvino(file: str, floats: str, threads: int, images: np.n
     return float(seconds[0] / seconds[1])
 
 
+def _open_c(file: str, floats: str, threads: int, batch_size: int) -> Infer:
+    from bnn_keras.export import c
+
+    return c.load_fast(Path(file))
+
+
 RUNTIMES = {
     "saved_model": Runtime("tensorflow", functools.partial(_open_format, "saved_model")),
     "packed": Runtime("tensorflow", functools.partial(_open_format, "packed")),
     "onnx": Runtime("onnxruntime", functools.partial(_open_format, "onnx")),
     "tflite_float": Runtime("tensorflow.lite", _open_tflite_float),
     "tflite": Runtime("larq_compute_engine.tflite.python.interpreter", _open_tflite, batches=False),
+    "c": Runtime("bnn_keras.export.c", _open_c, batches=False),
     "openvino": Runtime("bnn_keras.export.openvino", _open_openvino, binary_share=_binary_share_of_openvino),
 }
 

@@ -234,7 +234,8 @@ class FormatRow:
         floats: Types of all numbers that are not binary weights; the first is the default.
         packs: Which binary layers are stored in one bit per weight: "all", "binary inputs" (those whose inputs are
             binary too), or "none".
-        computes: Which binary layers are computed in one bit, with XNOR and popcount: "binary inputs" or "none".
+        computes: Which binary layers are computed in one bit: "binary inputs" (with XNOR and popcount), "all" (layers
+            with real inputs add or subtract each input), or "none".
         suffix: Suffix of the file name; None for a folder, or for any name.
         folder: Whether an exported model is a folder.
         companions: Suffixes of further files beside the file, with the same stem. They hold the weights.
@@ -246,6 +247,7 @@ class FormatRow:
             implements `bnn_keras.export.formats.SelfContainedFormat`.
         code: Whether opening a file runs a program in it, which may read and write other files. Such a file is opened
             if this machine exported it, or if the user trusts it.
+        measured: Fields of the sidecar that the function `measure` of its module returns.
         extra: Extra of bnn-keras that the format needs.
         float_extras: Extras that single types of `floats` need, by type.
         packages: Packages whose versions are recorded in the sidecar.
@@ -256,7 +258,7 @@ class FormatRow:
     description: str
     floats: tuple[str, ...]
     packs: Literal["all", "binary inputs", "none"]
-    computes: Literal["binary inputs", "none"] = "none"
+    computes: Literal["all", "binary inputs", "none"] = "none"
     suffix: str | None = None
     folder: bool = False
     companions: tuple[str, ...] = ()
@@ -265,6 +267,7 @@ class FormatRow:
     opens: bool = True
     self_contained: bool = False
     code: bool = False
+    measured: tuple[str, ...] = ()
     extra: str | None = None
     float_extras: Mapping[str, str] = dataclasses.field(default_factory=dict)
     packages: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from bnn_keras.experiment import Experiment
 from bnn_keras.export import verify, worker
 from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.destination import check_destination
-from bnn_keras.export.formats import format_module, installed, load_predictor, weights_module
+from bnn_keras.export.formats import format_module, installed, load_predictor, measure, weights_module
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.logits import ends_in_softmax, without_softmax
@@ -338,6 +338,7 @@ def _export(
             "computed_layers": len(job.kernels) - len(float_layers.computed),
             "float_layers": dict(float_layers.computed),
             "load_seconds": round(seconds, 4),
+            **measure(row, staged),
             "verified_on": sample.name,
             **measured,
             "min_agreement": None if sample.name == verify.RANDOM else limits.agreement,

@@ -63,6 +63,14 @@ class Format(Protocol):
         ...
 
 
+class MeasuredFormat(Format, Protocol):
+    """What the module of a format with `measured` implements."""
+
+    def measure(self, file: Path) -> dict[str, int]:
+        """Return fields of the sidecar that describe a written file."""
+        ...
+
+
 class WeightsFormat(Protocol):
     """What the module of a format without `opens` implements."""
 
@@ -118,6 +126,11 @@ def weights_module(row: catalog.FormatRow) -> WeightsFormat:
     """
     assert not row.opens
     return cast(WeightsFormat, format_module(row))
+
+
+def measure(row: catalog.FormatRow, file: Path) -> dict[str, int]:
+    """Return the fields of the sidecar that only this format has, by the names in `FormatRow.measured`."""
+    return cast(MeasuredFormat, format_module(row)).measure(file) if row.measured else {}
 
 
 def self_contained_module(row: catalog.FormatRow) -> SelfContainedFormat:

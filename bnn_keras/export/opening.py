@@ -45,10 +45,11 @@ def open_export(
         file: The file or folder.
         batch_size: Images per batch; None for the file's own.
         threads: Number of threads; None for the library's default.
-        trust: Open a SavedModel that this machine did not export. It is a program, which can read and write your files.
+        trust: Open a SavedModel or a C file that this machine did not export. It is a program, which can read and write
+            your files.
 
     Raises:
-        BnnError: The file or its sidecar is missing or damaged, the file has another batch size, or it is a SavedModel
+        BnnError: The file or its sidecar is missing or damaged, the file has another batch size, or it is a program
             that this machine did not export.
 
     Example:

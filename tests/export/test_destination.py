@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from helpers import error_line
+from helpers import EXPORTED, error_line
 
 from bnn_keras import catalog, export_run, runs
 from bnn_keras.errors import BnnError
@@ -15,8 +15,7 @@ from bnn_keras.export.sidecar import sidecar_path, write_sidecar
 from bnn_keras.runs import Run
 
 FIELDS = {"format": "", "floats": "float32", "outputs": "logits", "labels": [], "experiment": ""}
-FILES = {"packed": "model.safetensors", "tflite": "model.tflite", "openvino": "model.xml", "onnx": "model.onnx"}
-FILES |= {row.name: f"{row.name}.pth" for row in catalog.FORMATS.values() if not row.opens}
+FILES = EXPORTED | {row.name: f"{row.name}.pth" for row in catalog.FORMATS.values() if not row.opens}
 
 
 @pytest.fixture

