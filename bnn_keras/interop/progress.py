@@ -33,6 +33,10 @@ class Progress:
             the reference.
         groups: Hyper-parameters of each group of the optimizer's parameters, by PyTorch's names.
         scheduler: State of PyTorch's schedule of the learning rate; empty if it has none like ours.
+
+    Example:
+        >>> Progress(epoch=3, best_top1=61.5).step is None
+        True
     """
 
     epoch: int = 0
