@@ -111,6 +111,7 @@ def example_files(tmp_path_factory, trained):
 
     def make(folder):
         bnn_keras.export_run(trained, "openvino", folder / "mine.xml", verify_images=8)
+        bnn_keras.export_run(trained, "onnx", folder / "mine.onnx", verify_images=8)
         bnn_keras.export_run(trained, "packed", folder / "mine.safetensors", verify_images=8)
         shutil.copy(folder / "mine.safetensors", folder / "lenet5.safetensors")
         shutil.copy(ROOT / "bnn_keras" / "export" / "packed_reader.py", folder)

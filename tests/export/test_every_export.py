@@ -9,8 +9,9 @@ from helpers import EXPORTED
 
 from bnn_keras import BnnError, catalog, export_run, train
 from bnn_keras.build import build_network, build_scheme
+from bnn_keras.counts import count
 from bnn_keras.experiment import resolve
-from bnn_keras.export.formats import format_module
+from bnn_keras.export.formats import files_of, format_module
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.random_weights import randomize_weights
@@ -104,6 +105,10 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, shallo
             raise
         assert list(float_layers.stored) == expected_float_layers(job, row, "packs")
         assert list(float_layers.computed) == expected_float_layers(job, row, "computes")
+        if row.packs == "all":
+            weights = [part for part in files_of(file) if part.suffix in row.companions] or files_of(file)
+            limit = 1.05 * count(job.model)["bytes_minimum"] + 32 * 1024
+            assert sum(part.stat().st_size for part in weights) <= limit, row.name
         actual = module.load(file)(images)
         errors = np.sort(np.linalg.norm(actual - expected, axis=-1) / np.linalg.norm(expected, axis=-1))
         # In deep networks with random weights, rounding that flips a sign changes the logits of some images. A wrong
