@@ -16,12 +16,13 @@ EXTRAS = {
     "openvino": ["openvino>=2026.1"],
     "int8": ["nncf>=3,<4", "openvino>=2026.1"],
     "onnx": ["onnxruntime>=1.20", "tf2onnx>=1.16.1"],
+    "qonnx": ["onnxruntime>=1.20", "qonnx>=1,<2", "tf2onnx>=1.16.1"],
     "torch": ["torch>=2.6"],
     "sweep": ["optuna>=4,<6"],
 }
 EXTRAS["test"] = [
     *("hypothesis>=6", "mypy>=1.15", "pytest>=8", "pytest-cov>=7", "pytest-xdist>=3", "ruff>=0.9"),
-    *(need for name in ("tflite", "int8", "onnx", "torch", "sweep") for need in EXTRAS[name]),
+    *(need for name in ("tflite", "int8", "onnx", "qonnx", "torch", "sweep") for need in EXTRAS[name]),
 ]
 
 setup(

@@ -23,6 +23,7 @@ _OPTIONAL_PACKAGES = {
     "nncf": "pip install 'bnn-keras[int8]'",
     "tf2onnx": "pip install 'bnn-keras[onnx]'",
     "onnxruntime": "pip install 'bnn-keras[onnx]'",
+    "qonnx": "pip install 'bnn-keras[qonnx]'",
     "torch": "pip install 'bnn-keras[torch]'",
     "optuna": "pip install 'bnn-keras[sweep]'",
 }

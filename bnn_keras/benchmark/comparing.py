@@ -11,7 +11,7 @@ from typing import Any
 
 from bnn_keras import catalog, files
 from bnn_keras.benchmark import measuring, tables
-from bnn_keras.benchmark.engines import ENGINES, Entrant
+from bnn_keras.benchmark.engines import ENGINES, RUNTIMES, Entrant
 from bnn_keras.benchmark.tables import BenchmarkRow
 from bnn_keras.counts import count
 from bnn_keras.errors import BnnError, unknown
@@ -137,10 +137,15 @@ def _entrant_of_file(source: str, trust: bool) -> Entrant:
     """Return the entrant of an exported file.
 
     Raises:
-        BnnError: The file is damaged, is not an exported file, or is not trusted.
+        BnnError: The file is damaged, is not an exported file, is not trusted, or no engine runs its format.
     """
     path = Path(source)
     exported = open_export(path, trust=trust)
+    if exported.format not in RUNTIMES:
+        raise BnnError(
+            f"{source!r} is a file of format {exported.format!r}, which no engine here runs for speed; give a "
+            f"run, or a file of {', '.join(name for name in RUNTIMES if name in catalog.FORMATS)}"
+        )
     sidecar = {} if catalog.FORMATS[exported.format].self_contained else read_sidecar(path)
     return Entrant(
         source=source,

@@ -74,6 +74,17 @@ FORMATS = table(
         measured=("flash_bytes", "ram_bytes"),
     ),
     FormatRow(
+        name="qonnx",
+        module="bnn_keras.export.qonnx",
+        description="QONNX, for the FPGA tools FINN and hls4ml; signs are BipolarQuant",
+        floats=("float32",),
+        packs="none",
+        suffix=".qonnx",
+        batch="fixed",
+        extra="qonnx",
+        packages=("tf2onnx", "qonnx"),
+    ),
+    FormatRow(
         name="reference",
         module="bnn_keras.export.reference",
         description="latent weights for the reference's own code (PyTorch)",

@@ -92,7 +92,7 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, shallo
         if (
             not row.opens
             or row.self_contained
-            or (row.name in ("onnx", "c") and scheme not in (catalog.NETWORKS[network].scheme, *LEARNT))
+            or (row.name in ("onnx", "qonnx", "c") and scheme not in (catalog.NETWORKS[network].scheme, *LEARNT))
         ):
             continue  # tested elsewhere; ONNX and C have the same operators for the other schemes
         module = format_module(row)

@@ -108,7 +108,8 @@ def test_sidecar_describes_the_file(exported, trained, to):
     assert sidecar["batch_size"] == (None if row.batch == "any" else 1)
     assert sidecar["bytes"] == sum(part.stat().st_size for part in files_of(file))
     assert sidecar["bytes_minimum"] == count(load_run(trained)[1])["bytes_minimum"]
-    assert {"bnn-keras", "tensorflow", "larq-compute-engine", "openvino", "nncf", "tf2onnx"} == set(sidecar["versions"])
+    packages = {package for other in catalog.FORMATS.values() for package in other.packages}
+    assert {"bnn-keras", "tensorflow", *packages} == set(sidecar["versions"])
     assert set(sidecar) == {*SIDECAR_KEYS, *row.measured, *(["signature"] if row.code else [])}
     assert not [path.name for path in exported.iterdir() if path.name.startswith(".")]
 
