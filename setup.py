@@ -21,7 +21,7 @@ EXTRAS = {
     "sweep": ["optuna>=4,<6"],
 }
 EXTRAS["test"] = [
-    *("hypothesis>=6", "mypy>=1.15", "pytest>=8", "pytest-cov>=7", "pytest-xdist>=3", "ruff>=0.9"),
+    *("hls4ml>=1.3,<2", "hypothesis>=6", "mypy>=1.15", "pytest>=8", "pytest-cov>=7", "pytest-xdist>=3", "ruff>=0.9"),
     *(need for name in ("tflite", "int8", "onnx", "qonnx", "torch", "sweep") for need in EXTRAS[name]),
 ]
 
