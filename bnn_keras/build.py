@@ -236,6 +236,27 @@ def build_schedule(value: float | ScheduleConfig, epochs: int) -> schedules.Sche
     return schedule if value.every == "step" else schedules.by_epoch(schedule)
 
 
+def depending_on_length(experiment: Experiment, index: int) -> list[str]:
+    """Return the keys of the schedules of a stage that depend on the number of epochs.
+
+    Args:
+        experiment: The experiment.
+        index: Index of the stage.
+
+    Example:
+        >>> from bnn_keras import resolve
+        >>> depending_on_length(resolve("lenet5").experiment, 0), depending_on_length(resolve("resnet20").experiment, 0)
+        ([], ['scheme.t', 'stages.0.optimizer.learning_rate'])
+    """
+    stage = experiment.stages[index]
+    scheme = f"stages.{index}.scheme" if stage.scheme else "scheme"
+    annealed, optimizer = experiment.scheme_of(stage), stage.optimizer
+    values = {f"{scheme}.{name}": getattr(annealed, name) for name in catalog.SCHEMES[annealed.name].anneals}
+    given = {"learning_rate": optimizer.learning_rate, **optimizer.choices}
+    values |= {f"stages.{index}.optimizer.{name}": value for name, value in given.items()}
+    return [key for key, value in values.items() if isinstance(value, ScheduleConfig) and _SCHEDULES[type(value)][1]]
+
+
 def build_annealing(experiment: Experiment, stage: Stage) -> dict[str, schedules.Schedule]:
     """Return the annealed parameters of a stage's scheme as functions of the epoch, counted over all stages.
 

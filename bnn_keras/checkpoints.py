@@ -1,7 +1,7 @@
 """Checkpoints of a training, written atomically and verified by digests before they are restored.
 
-A checkpoint is a folder. It holds the state of the training and copies of files of the run, which `repair` restores
-from it.
+A checkpoint is a folder, written at the end of an epoch or within one. It holds the state of the training and copies of
+files of the run, which `repair` restores from it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+import safetensors.numpy
 import tensorflow as tf
 
 from bnn_keras import files, runs
 from bnn_keras.errors import BnnError
 from bnn_keras.runs import Run
 
-KEPT = 2
 _STATE = "state.json"
 _VARIABLES = "variables"
+_ARRAYS = "epoch.safetensors"
 _SLOT = ".OPTIMIZER_SLOT"  # in TensorFlow's names of an optimizer's state
 
 
@@ -37,6 +40,9 @@ class State:
         best_top1: Best test accuracy of the stage so far, in percent.
         metrics_length: Length of metrics.jsonl after the last finished epoch, in bytes.
         imported: Epochs that were finished before the run was imported. They have no rows in metrics.jsonl.
+        best_epoch: Epoch of `best_top1`.
+        steps_of_epoch: Steps taken in the epoch after the finished ones; 0 at the end of an epoch.
+        seconds: Seconds that these steps took.
     """
 
     epoch: int = 0
@@ -44,6 +50,24 @@ class State:
     best_top1: float = float("-inf")
     metrics_length: int = 0
     imported: int = 0
+    best_epoch: int = 0
+    steps_of_epoch: int = 0
+    seconds: float = 0.0
+
+    @property
+    def started_epochs(self) -> int:
+        """Number of epochs that are finished or begun."""
+        return self.epoch + (self.steps_of_epoch > 0)
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint's folder. Alphabetical order is the order in time."""
+        within = f"-step-{self.steps_of_epoch:07d}" if self.steps_of_epoch else ""
+        return f"{_name_of_epoch(self.epoch)}{within}"
+
+
+def _name_of_epoch(epoch: int) -> str:
+    return f"epoch-{epoch:05d}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +100,12 @@ class Checkpoint:
             ) from error
 
     @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What was measured in the epoch so far, by name; nothing at the end of an epoch."""
+        path = self.folder / _ARRAYS
+        return safetensors.numpy.load_file(path) if path.exists() else {}
+
+    @property
     def has_slots(self) -> bool:
         """Whether it holds the optimizer's state of single weights, as it does after a step."""
         return any(_SLOT in name for name, _ in tf.train.list_variables(str(self.folder / _VARIABLES)))
@@ -99,8 +129,11 @@ def save(
     model: tf.keras.Model,
     optimizer: tf.keras.optimizers.legacy.Optimizer,
     texts: Mapping[str, bytes],
+    arrays: Mapping[str, np.ndarray] | None = None,
+    keep: int = runs.KEPT,
+    on_read: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write a checkpoint and remove all but the last `KEPT`.
+    """Write a checkpoint and remove old ones.
 
     Args:
         run: The run.
@@ -108,6 +141,10 @@ def save(
         model: Its weights and annealed values are stored.
         optimizer: Its state is stored.
         texts: Contents of the files of the run to copy, by name.
+        arrays: What was measured in the epoch so far, if it is not finished.
+        keep: Number of checkpoints to keep, apart from those of the last finished epoch and of the best one.
+        on_read: Called when all variables are read, so that the training can change them. Digests, and writing from
+            the operating system's cache to the disk, take most of the time and follow.
 
     Raises:
         BnnError: The checkpoint cannot be written. The existing checkpoints are then unchanged.
@@ -115,25 +152,65 @@ def save(
     folder = run / runs.CHECKPOINTS
     with files.writing(folder):
         folder.mkdir(exist_ok=True)
-    with files.replacing(folder / f"epoch-{state.epoch:05d}") as temporary:
+    with files.replacing(folder / state.name) as temporary:
         temporary.mkdir()
         for name, content in texts.items():
             (temporary / name).write_bytes(content)
+        if arrays:
+            (temporary / _ARRAYS).write_bytes(safetensors.numpy.save(dict(arrays)))
         try:
             _tracked(model, optimizer).write(str(temporary / _VARIABLES))
         except tf.errors.OpError as error:
             raise BnnError(files.cannot_write(folder, error.message)) from error
-        digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
-        document = files.with_digest({**dataclasses.asdict(state), "files": digests})
-        (temporary / _STATE).write_text(json.dumps(document, indent=2))
-    for old in _folders(run)[KEPT:]:
-        files.remove(old)
+        on_read()
+        _write_state(temporary, state)
+    _remove_old(run, state, keep)
 
 
-def latest(run: Run) -> Checkpoint | None:
-    """Return the newest undamaged checkpoint of a run, or None if no epoch was finished.
+def replace_copies(checkpoint: Checkpoint, texts: Mapping[str, bytes]) -> None:
+    """Replace copies of files of the run in a checkpoint.
+
+    Args:
+        checkpoint: The checkpoint.
+        texts: New contents by name.
+
+    Raises:
+        BnnError: It cannot be written. It is then unchanged.
+    """
+    with files.replacing(checkpoint.folder) as temporary:
+        shutil.copytree(checkpoint.folder, temporary)
+        for name, content in texts.items():
+            (temporary / name).write_bytes(content)
+        (temporary / _STATE).unlink()
+        _write_state(temporary, checkpoint.state)
+
+
+def _write_state(folder: Path, state: State) -> None:
+    """Write the state of a checkpoint with the digests of its other files."""
+    digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+    document = files.with_digest({**dataclasses.asdict(state), "files": digests})
+    (folder / _STATE).write_text(json.dumps(document, indent=2))
+
+
+def _remove_old(run: Run, state: State, keep: int) -> None:
+    """Keep the last `keep` checkpoints up to a state, that of the last finished epoch, and that of the best epoch.
+
+    Later ones than the state are damaged: the training was resumed from one before them.
+    """
+    names = [folder.name for folder in _folders(run)]
+    last = [name for name in names if name <= state.name][:keep]
+    for name in set(names) - {*last, _name_of_epoch(state.epoch), _name_of_epoch(state.best_epoch)}:
+        files.remove(run / runs.CHECKPOINTS / name)
+
+
+def latest(run: Run, among: Callable[[State], bool] = lambda state: True) -> Checkpoint | None:
+    """Return the newest undamaged checkpoint of a run, or None if there is none.
 
     Damaged checkpoints are skipped with a warning.
+
+    Args:
+        run: The run.
+        among: Whether a checkpoint with this state may be returned.
 
     Raises:
         BnnError: Every checkpoint is damaged.
@@ -147,7 +224,7 @@ def latest(run: Run) -> Checkpoint | None:
     if damaged:
         used = undamaged[0].folder.name
         warnings.warn(f"damaged checkpoint: {', '.join(damaged)}; {used} is used instead", stacklevel=2)
-    return undamaged[0] if undamaged else None
+    return next((checkpoint for checkpoint in undamaged if among(checkpoint.state)), None)
 
 
 def verified(run: Run) -> tuple[list[Checkpoint], list[str]]:
@@ -161,6 +238,11 @@ def verified(run: Run) -> tuple[list[Checkpoint], list[str]]:
     return undamaged, damaged
 
 
+def number(run: Run) -> int:
+    """Return the number of complete checkpoints, damaged or not."""
+    return len(_folders(run))
+
+
 def _folders(run: Run) -> list[Path]:
     """Return the folders of complete checkpoints, newest first."""
     return sorted((run / runs.CHECKPOINTS).glob("epoch-*"), reverse=True)
@@ -171,9 +253,13 @@ def _verified_state(folder: Path) -> State:
     for name, digest in document["files"].items():
         if _digest(folder / name) != digest:
             raise ValueError(f"{name} has changed")
-    later = {"imported": 0}  # fields that checkpoints of earlier versions do not have
+    later = {"imported": 0, "best_epoch": 0, "steps_of_epoch": 0, "seconds": 0.0}  # earlier versions lack these fields
     return State(**{field.name: {**later, **document}[field.name] for field in dataclasses.fields(State)})
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

@@ -51,6 +51,9 @@ LOCK = ".lock"
 
 COPIED = (EXPERIMENT, ENVIRONMENT, METRICS, ARRAYS)  # files of which each checkpoint holds a copy
 
+SAVE_EVERY = "15m"  # how often a training writes a checkpoint within an epoch, unless told otherwise
+KEPT = 2  # and how many it keeps
+
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DIGEST_BLOCK = 512  # bytes; HDF5 ignores a block of this size before its signature
 _UNCONSTRAINED = "unconstrained"  # name of a line beside the digests
@@ -109,6 +112,20 @@ def prepend_digests(path: Path, texts: Mapping[str, bytes], constrained: bool = 
     notes = {} if constrained else {_UNCONSTRAINED: "yes"}
     block = "".join(f"{name} {digest}\n" for name, digest in {**digests, **notes}.items()).encode()
     path.write_bytes(block.ljust(_DIGEST_BLOCK, b"\0") + content)
+
+
+def renew_digests(path: Path, texts: Mapping[str, bytes]) -> None:
+    """Replace the digests of experiment and environment in a file of weights. Files of earlier versions have none.
+
+    Raises:
+        BnnError: The file cannot be written.
+    """
+    content = path.read_bytes()
+    lines = _lines(content)
+    if lines:
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(content[_DIGEST_BLOCK:])
+            prepend_digests(temporary, texts, _UNCONSTRAINED not in lines)
 
 
 def _lines(content: bytes) -> dict[str, str]:

@@ -61,8 +61,9 @@ class Commands(click.Group):
             )
         except MemoryError as error:
             message = f"not enough memory ({error}); use fewer images or a smaller --batch-size"
-        except KeyboardInterrupt:
-            print_message("interrupted; finished work is kept, run the same command again to continue")
+        except KeyboardInterrupt as interrupt:
+            default = "interrupted; finished work is kept, run the same command again to continue"
+            print_message(str(interrupt) or default)
             context.exit(EXIT_INTERRUPTED)
         except Exception as error:
             kind = type(error).__name__

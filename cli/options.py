@@ -115,6 +115,33 @@ def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("network")(choices(function))
 
 
+def recipe_or_run(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument NETWORK, the options of `choices`, and --continue, which takes the place of NETWORK."""
+    continued = click.option(
+        "--continue",
+        "continued",
+        metavar="RUN",
+        help="Train this run further: with more --epochs, or by --set with other hyper-parameters of the optimizer. It "
+        "takes the place of NETWORK. The run notes what changed.",
+    )
+    return click.argument("network", required=False)(choices(continued(function)))
+
+
+def require_none_beside_continue(*arguments: Any, **named: Any) -> None:
+    """Verify that no argument is given that --continue takes from its run.
+
+    Raises:
+        click.UsageError: One is given.
+    """
+    names = dict(zip(("NETWORK", "--from", "--run", "--fresh"), arguments, strict=True))
+    names |= {f"--{name.replace('_', '-')}": value for name, value in named.items()}
+    given = [name for name, value in names.items() if value not in (None, False)]
+    if given:
+        raise click.UsageError(
+            f"got {', '.join(given)} beside --continue RUN, which takes them from RUN; expected --epochs or --set"
+        )
+
+
 def durations(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --epochs and --batch-size, which override the experiment."""
     for option in (

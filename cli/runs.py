@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +12,9 @@ import click
 from bnn_keras import BnnError
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
+from bnn_keras.experiment import resolve_continued
 from bnn_keras.location import DataLocation
+from bnn_keras.runs import KEPT, SAVE_EVERY, Run
 
 EXAMPLES = """\b
 Examples:
@@ -19,11 +22,12 @@ Examples:
   bnnk train lenet5 --dataset fashion_mnist --manual-dir /usr/share/datasets/fashion-mnist
   bnnk train lenet5 --epochs 5 --set stages.0.optimizer.learning_rate=0.001 --run runs/slow
   bnnk train lenet5 --from runs/float
+  bnnk train --continue runs/slow --epochs 8
 """
 
 
 @click.command(epilog=EXAMPLES)
-@options.recipe
+@options.recipe_or_run
 @options.durations
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, shuffle order and augmentation.")
 @options.data_location
@@ -41,6 +45,19 @@ Examples:
     help="Resume an unfinished run in the directory (default), or start over. The run before is kept as DIR.old-N "
     "until the first epoch is finished, and then removed.",
 )
+@click.option(
+    "--save-every",
+    default=SAVE_EVERY,
+    metavar="INTERVAL",
+    help=f"How often to write a checkpoint within an epoch: {SAVE_EVERY} (default), 90s, 2h, or steps: 500steps.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    default=KEPT,
+    metavar="N",
+    help=f"Checkpoints to keep, apart from the last epoch's and the best epoch's (default: {KEPT}).",
+)
 @options.strategy
 @options.precision
 @options.jit
@@ -48,6 +65,8 @@ Examples:
 @options.quiet
 @options.as_json
 def train(
+    network: str | None,
+    continued: str | None,
     directory: str | None,
     start_from: str | None,
     data_dir: str | None,
@@ -57,6 +76,8 @@ def train(
     jit: bool,
     profile: str | None,
     resume: bool,
+    save_every: str,
+    keep: int,
     quiet: bool,
     as_json: bool,
     **recipe: Any,
@@ -65,13 +86,24 @@ def train(
 
     The recipe is the experiment that matches NETWORK and the options best. --set overrides its keys. With
     --from, images are normalized and rotated as in the run that the weights are of.
+
+    Ctrl-C and SIGTERM stop after the current step: its state is saved, and the same command goes on from there. A
+    second one ends at once.
     """
     from bnn_keras.sources import resolve_start
 
-    recipe["dataset"] = options.resolve_dataset(recipe["dataset"], DataLocation(data_dir, manual_dir))
-    resolution, run = resolve_start(start_from=start_from, directory=directory, fresh=not resume, **recipe)
-    options.print_note(resolution)
-    experiment = resolution.experiment
+    if continued:
+        run = Path(continued)
+        kept = {name: recipe.pop(name) for name in ("epochs", "overrides")}
+        options.require_none_beside_continue(network, start_from, directory, not resume, **recipe)
+        experiment = resolve_continued(Run.read(run).experiment, **kept)
+    elif network is None:
+        raise click.UsageError("expected NETWORK, or --continue RUN")
+    else:
+        recipe["dataset"] = options.resolve_dataset(recipe["dataset"], DataLocation(data_dir, manual_dir))
+        resolution, run = resolve_start(network, start_from, directory, not resume, **recipe)
+        options.print_note(resolution)
+        experiment = resolution.experiment
     print_line(f"{experiment.name} → {run}", err=True)
     with quiet_tensorflow():
         from bnn_keras.training import train as train_
@@ -86,6 +118,9 @@ def train(
         jit=jit,
         profile=profile,
         fresh=not resume,
+        change=continued is not None,
+        save_every=save_every,
+        keep=keep,
         plain=quiet,
         command=["bnnk", *sys.argv[1:]],
     )

@@ -155,6 +155,7 @@ def training_batches(
     epochs: int,
     context: tf.distribute.InputContext | None = None,
     static: bool = False,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Return augmented, normalised batches of the epochs `first_epoch` … `epochs` − 1, in sequence.
 
@@ -177,6 +178,7 @@ def training_batches(
             replica.
         static: Whether all batches must have the same, statically known size, as TPUs require. Drops a smaller last
             batch.
+        first_step: Number of steps of the first epoch to leave out. Their images are not decoded.
 
     Returns:
         (images, labels) batches for one replica each: float32 (batch, height, width, channels), int64 (batch,).
@@ -209,6 +211,9 @@ def training_batches(
         tf.random.set_seed(1)  # in this function's graph only; `shuffle` combines the global seed with its own
         epoch_seed = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
         shard = order(epoch_seed).take(used).shard(pipelines, context.input_pipeline_id)
+        if first_step:
+            skipped = tf.constant(first_step * stage.batch_size // pipelines, tf.int64)
+            shard = shard.skip(tf.where(epoch == first_epoch, skipped, 0))
         batches = _batches(augmented_pairs(dataset, experiment, epoch, shard), batch_size, experiment, static)
         return batches.flat_map(_split_among(local_replicas)) if local_replicas > 1 else batches
 

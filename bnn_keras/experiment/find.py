@@ -365,6 +365,27 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
     return validate(document, document["name"])
 
 
+def resolve_continued(
+    experiment: Experiment, *, overrides: Iterable[str] = (), epochs: int | None = None
+) -> Experiment:
+    """Return the experiment of a run with other values, to train the run further.
+
+    Args:
+        experiment: The experiment.
+        overrides: "dotted.key=value" strings.
+        epochs: Number of epochs; for experiments with one stage.
+
+    Raises:
+        BnnError: A key is unknown, or a value is invalid.
+
+    >>> resolve_continued(resolve("lenet5").experiment, epochs=90).epochs
+    90
+    """
+    document = experiment.to_document()
+    _apply(document, experiment, map(parse_override, overrides), epochs, None, None)
+    return validate(document, document["name"])
+
+
 def resolve_for_weights(network: str, *, overrides: Iterable[str] = (), **choices: Any) -> Resolution:
     """Return the experiment that `resolve` selects, for weights that a reference has trained.
 

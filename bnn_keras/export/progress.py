@@ -29,7 +29,7 @@ def progress_of(run: Run, best: bool) -> interop.Progress:
     Raises:
         BnnError: Every checkpoint is damaged.
     """
-    checkpoint = checkpoints.latest(run)
+    checkpoint = checkpoints.latest(run, lambda state: not state.steps_of_epoch)
     if checkpoint is None:
         return interop.Progress()
     state = checkpoint.state

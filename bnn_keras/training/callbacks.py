@@ -1,10 +1,10 @@
-"""Keras callbacks of a training: apply schedules, measure each epoch, handle Ctrl-C, write the run's files."""
+"""Keras callbacks of a training: apply schedules, measure each epoch, write the run's files."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -136,11 +136,17 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Store the time and the signs of the binary weights."""
         self.signs = self._signs()
-        self.start = self.training_end = time.perf_counter()
+        self.start = time.perf_counter()
+        self.training_end: float | None = None
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Store the time at which the epoch's training steps end."""
         self.training_end = time.perf_counter()
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of the epoch's training steps so far."""
+        return (self.training_end or time.perf_counter()) - self.start
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Add the measurements to the epoch's logs."""
@@ -148,7 +154,7 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
             return
         _require_finite(self.model, logs, epoch)
         logs.update({name: percent(logs[name]) for name in _PERCENTAGES if name in logs})
-        logs["images_per_second"] = self.examples / (self.training_end - self.start)
+        logs["images_per_second"] = self.examples / self.training_seconds
         logs["seconds"] = time.perf_counter() - self.start
         if self.signs:
             flips = sum(np.count_nonzero(old != new) for old, new in zip(self.signs, self._signs(), strict=True))
@@ -173,44 +179,6 @@ def _require_finite(model: tf.keras.Model, logs: Logs, epoch: int) -> None:
         if not math.isfinite(value):
             reason = f"{name} is {value} in epoch {epoch + 1}"
             raise DivergedError(f"{reason}; expected a finite number; lower the learning rate")
-
-
-class StopBetweenSteps(tf.keras.callbacks.Callback):
-    """Raise KeyboardInterrupt between two steps after Ctrl-C. A second Ctrl-C interrupts immediately.
-
-    Python's own handler raises at an arbitrary point of the program: while a file is written, or in a destructor, which
-    suppresses the exception. The handler is not installed if SIGINT is ignored, or outside of the main thread.
-    """
-
-    _supports_tf_logs = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.requested = self.installed = False
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Install the SIGINT handler."""
-        self.previous = signal.getsignal(signal.SIGINT)
-        self.installed = self.previous != signal.SIG_IGN and threading.current_thread() is threading.main_thread()
-        if self.installed:
-            signal.signal(signal.SIGINT, self._request)
-
-    def close(self) -> None:
-        """Restore the previous SIGINT handler. Call this after the training, however it ended."""
-        if self.installed:
-            signal.signal(signal.SIGINT, self.previous)
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
-        if self.requested:
-            raise KeyboardInterrupt
-
-    on_test_batch_end = on_train_batch_end
-
-    def _request(self, number: int, frame: Any) -> None:
-        if self.requested:
-            signal.default_int_handler(number, frame)
-        self.requested = True
 
 
 class ProfileSteps(tf.keras.callbacks.Callback):
@@ -256,10 +224,10 @@ class ProfileSteps(tf.keras.callbacks.Callback):
 
 
 class SaveRun(tf.keras.callbacks.Callback):
-    """Write the run's files after each epoch, in the order metrics, weights, checkpoint.
+    """Write the run's files after each epoch, in the order metrics, weights, checkpoint, and checkpoints within epochs.
 
     The checkpoint is last: if it exists, the other files of its epoch are complete. The run that this one replaces is
-    removed after the first checkpoint.
+    removed after the first epoch.
 
     Args:
         run: The run directory, owned by this process.
@@ -267,6 +235,9 @@ class SaveRun(tf.keras.callbacks.Callback):
         stage: Index of the stage.
         steps: Steps per epoch.
         after_epoch: Called with the row of `metrics.jsonl` after the checkpoint of its epoch.
+        keep: Number of checkpoints to keep, see `checkpoints.save`.
+        by_thread: Whether a thread may write checkpoints within epochs. Variables that differ between replicas can be
+            read in the main thread only.
     """
 
     def __init__(
@@ -276,17 +247,61 @@ class SaveRun(tf.keras.callbacks.Callback):
         stage: int,
         steps: int,
         after_epoch: Callable[[Mapping[str, Any]], object] = lambda row: None,
+        keep: int = runs.KEPT,
+        by_thread: bool = True,
     ):
         super().__init__()
         self.run = run
         self.after_epoch = after_epoch
-        self.state = state
+        self.keep = keep
+        self.state = dataclasses.replace(state, step=state.step - state.steps_of_epoch, steps_of_epoch=0, seconds=0.0)
         self.stage = stage
         self.steps = steps
         self.first = True
+        self.threads = concurrent.futures.ThreadPoolExecutor(1, "checkpoint") if by_thread else None
+        self.written: concurrent.futures.Future | None = None
+
+    def within_epoch(self, steps: int, seconds: float, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a checkpoint within the epoch; return when all variables are read.
+
+        Args:
+            steps: Steps taken in the epoch.
+            seconds: Seconds that they took.
+            arrays: What was measured in them.
+
+        Raises:
+            BnnError: This checkpoint, or the one before, cannot be written.
+        """
+        step = self.state.step + steps
+        state = dataclasses.replace(self.state, step=step, steps_of_epoch=steps, seconds=seconds)
+        arguments = (self.run, state, self.model, self.model.optimizer, self.run.copied(), arrays, self.keep)
+        self.wait()
+        if not self.threads:
+            checkpoints.save(*arguments)
+            return
+        read = threading.Event()
+        self.written = self.threads.submit(checkpoints.save, *arguments, on_read=read.set)
+        self.written.add_done_callback(lambda _: read.set())
+        read.wait()
+
+    def wait(self) -> None:
+        """Wait until the checkpoint that a thread writes is complete.
+
+        Raises:
+            BnnError: It cannot be written.
+        """
+        written, self.written = self.written, None
+        if written:
+            written.result()
+
+    def close(self) -> None:
+        """Wait for the thread. Call this after the training, however it ended."""
+        if self.threads:
+            self.threads.shutdown()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Write metrics, weights and checkpoint."""
+        self.wait()
         logs = logs or {}
         step = self.state.step + self.steps
         measured = {name: float(value) for name, value in logs.items()}
@@ -296,10 +311,10 @@ class SaveRun(tf.keras.callbacks.Callback):
         texts = self.run.copied()
         if logs["val_top1"] > self.state.best_top1:
             save_weights(self.model, self.run, runs.BEST_WEIGHTS, texts)
+            self.state = dataclasses.replace(self.state, best_top1=float(logs["val_top1"]), best_epoch=epoch + 1)
         save_weights(self.model, self.run, runs.WEIGHTS, texts)
-        best = max(self.state.best_top1, float(logs["val_top1"]))
-        self.state = dataclasses.replace(self.state, epoch=epoch + 1, step=step, best_top1=best, metrics_length=length)
-        checkpoints.save(self.run, self.state, self.model, self.model.optimizer, texts)
+        self.state = dataclasses.replace(self.state, epoch=epoch + 1, step=step, metrics_length=length)
+        checkpoints.save(self.run, self.state, self.model, self.model.optimizer, texts, keep=self.keep)
         self.run.remove_replaced()
         self.after_epoch(row)
 

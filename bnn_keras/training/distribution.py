@@ -53,6 +53,13 @@ class Replicas:
         if self.name == "multiworker":
             self.strategy.reduce("SUM", self.strategy.run(lambda: tf.constant(1.0)), axis=None)
 
+    def agree(self, *flags: bool) -> list[bool]:
+        """Return which flags are set in any process. Every process must call this method in the same step."""
+        if self.name != "multiworker":
+            return list(flags)
+        counts = tf.constant(flags, tf.float32)
+        return [count > 0 for count in self.strategy.reduce("SUM", self.strategy.run(tf.identity, (counts,)), None)]
+
     def distribute(self, batches: Callable[[tf.distribute.InputContext], tf.data.Dataset]) -> tf.data.Dataset:
         """Return a distributed dataset, given a function that returns the batches of one input pipeline."""
         return self.strategy.distribute_datasets_from_function(batches)

@@ -131,7 +131,7 @@ def _state(progress: interop.Progress, epochs: int, steps_per_epoch: int) -> che
     epoch = min(progress.epoch, epochs)
     step = epoch * steps_per_epoch if epoch and progress.step is None else progress.step or 0
     best = -math.inf if progress.best_top1 is None else progress.best_top1
-    return checkpoints.State(epoch, step, best, imported=epoch)
+    return checkpoints.State(epoch, step, best, imported=epoch, best_epoch=epoch)
 
 
 def _left_out(progress: interop.Progress, stage: Stage, taken: bool) -> Iterator[str]:

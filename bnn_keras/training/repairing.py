@@ -178,7 +178,7 @@ def _check_checkpoints(run: Run, checkpoint: Checkpoint | None, found: Mapping[s
     if (run / runs.RESULT).exists() or runs.METRICS in found:
         return None  # a finished run does not need them
     written, epoch = run.measured_epochs, _epochs_here(checkpoint) if checkpoint else 0
-    if written > epoch + (checkpoints.KEPT if checkpoint else 1):
+    if written > epoch + max(checkpoints.number(run), 1):
         return f"has no undamaged checkpoint after epoch {epoch}, but metrics of {written} epochs exist"
     if checkpoint is None and not written and (run / runs.WEIGHTS).exists():
         return "has no undamaged checkpoint, but weights exist"
@@ -188,7 +188,8 @@ def _check_checkpoints(run: Run, checkpoint: Checkpoint | None, found: Mapping[s
 def _check_weights(name: str) -> _Check:
     def check(run: Run, checkpoint: Checkpoint | None, found: Mapping[str, str]) -> str | None:
         if not (run / name).exists():
-            return _MISSING if checkpoint or (run / runs.RESULT).exists() else None
+            first_epoch = checkpoint and checkpoint.state.started_epochs > checkpoint.state.epoch == 0
+            return _MISSING if (checkpoint and not first_epoch) or (run / runs.RESULT).exists() else None
         try:
             run.verify_weights(name, among_others=False)
         except BnnError:
@@ -243,9 +244,15 @@ def _lose_checkpoints(run: Run, undamaged: Sequence[Checkpoint], found: Repair) 
     return _lost(found, "the training cannot be resumed; its weights can be evaluated and exported")
 
 
+def _of_finished_epochs(undamaged: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Return the checkpoints at the end of an epoch, of which the files of weights are."""
+    return [checkpoint for checkpoint in undamaged if not checkpoint.state.steps_of_epoch]
+
+
 def _restore_weights(run: Run, undamaged: Sequence[Checkpoint], found: Repair) -> Repair:
+    undamaged = _of_finished_epochs(undamaged)
     if not undamaged:
-        return _lost(found, "there is no undamaged checkpoint")
+        return _lost(found, "there is no undamaged checkpoint of a finished epoch")
     repaired = _write_weights(run, undamaged[0], found)
     epoch, epochs = undamaged[0].state.epoch, run.experiment.epochs if not repaired.lost else 0
     if epoch < epochs and run.set_aside(runs.RESULT):
@@ -256,7 +263,7 @@ def _restore_weights(run: Run, undamaged: Sequence[Checkpoint], found: Repair) -
 
 def _restore_best_weights(run: Run, undamaged: Sequence[Checkpoint], found: Repair) -> Repair:
     """Write the best weights from the checkpoint of the best epoch: the first best one of its stage, or the import."""
-    for checkpoint in undamaged:
+    for checkpoint in _of_finished_epochs(undamaged):
         try:
             rows = run.metrics_until(undamaged[0].state.metrics_length)
         except BnnError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,20 +48,17 @@ from bnn_keras.optimizers import decayed_variables, set_hyperparameter, verify_l
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start
 from bnn_keras.text import some
-from bnn_keras.training.callbacks import (
-    ApplySchedules,
-    MeasureEpoch,
-    ProfileSteps,
-    SaveRun,
-    StopBetweenSteps,
-    save_weights,
-)
+from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, ProfileSteps, SaveRun, save_weights
+from bnn_keras.training.changing import change as change_experiment
+from bnn_keras.training.changing import require_changeable
 from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment, require_same_images
 from bnn_keras.training.progress import ShowProgress
 from bnn_keras.training.repairing import require_intact
+from bnn_keras.training.within_epochs import Interval, ResumeEpoch, SaveWithinEpochs
 from bnn_keras.transfer import Transfer, take_weights
 
+_EPOCHS = re.compile(r"stages\.\d+\.epochs: ")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -75,6 +74,9 @@ def train(
     jit: bool = False,
     profile: str | Path | None = None,
     fresh: bool = False,
+    change: bool = False,
+    save_every: str = runs.SAVE_EVERY,
+    keep: int = runs.KEPT,
     plain: bool = False,
     command: Sequence[str] = (),
     console: Console | None = None,
@@ -83,6 +85,9 @@ def train(
     """Train an experiment, or resume an interrupted training in the same directory.
 
     On the same machine, the same seed gives bit-identical weights, whether or not the training was interrupted.
+
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the training after the current step. The state is saved, and
+    KeyboardInterrupt (SIGINT) or SystemExit with the code 128 + number is raised. A second signal ends the process.
 
     Args:
         experiment: The experiment to train.
@@ -100,6 +105,10 @@ def train(
         profile: Folder for a TensorBoard profile of ten training steps (`callbacks.ProfileSteps`); None for none.
         fresh: Start over. An existing run is kept as `<directory>.old-<N>` until the first epoch is finished, and then
             removed.
+        change: Train the existing run further as `experiment`, which may differ from its own in epochs, label smoothing
+            and hyper-parameters of the optimizer. environment.json notes what changed, and when.
+        save_every: How often to write a checkpoint within an epoch: a time such as "15m", or steps such as "500steps".
+        keep: Number of checkpoints to keep, apart from those of the last finished epoch and of the best one.
         plain: Print plain lines instead of a progress bar.
         command: Command line to record in environment.json; `sys.argv` if empty.
         console: Console to show progress on; standard error if None.
@@ -127,6 +136,9 @@ def train(
     """
     check_experiment(experiment)
     experiment = with_absolute_paths(experiment)
+    interval = Interval.parse(save_every)
+    if keep < 1:
+        raise BnnError(f"keep is {keep}; expected at least 1 checkpoint")
     if precision not in PRECISIONS:
         raise BnnError(unknown("precision", precision, PRECISIONS))
     home = Run(directory or default_directory(experiment, start_from))
@@ -135,7 +147,7 @@ def train(
         source.require_other_than(home)
     replicas = build_replicas(strategy)
     replicas.check_batch_sizes(experiment)
-    result = None if fresh else _finished(home, experiment, source)
+    result = None if fresh else _finished(home, experiment, source, change)
     if result:
         return result
     profiling = [ProfileSteps(profile)] if profile and replicas.chief else []
@@ -144,10 +156,13 @@ def train(
         checkpoint = None if fresh else checkpoints.latest(home)
         if not fresh:
             require_intact(home, checkpoint)
-            _require_same_experiment(home, experiment)
+            if change:
+                require_changeable(home, experiment, checkpoint)
+            else:
+                _require_same_experiment(home, experiment)
             require_same_start(home, source)
             source = source or _recorded_source(home)
-        trained = checkpoint is not None and checkpoint.state.epoch > 0
+        trained = checkpoint is not None and checkpoint.state.started_epochs > 0
         _require_remaining_epochs(home, experiment, checkpoint)
         imported = home.environment.get("imported") if home.begun and not fresh else None
         # Before the networks are built: loading sets the random seed of another experiment.
@@ -156,8 +171,9 @@ def train(
         held_out = hold_out(dataset, experiment)
         arrays = _arrays(experiment, held_out, home if home.begun and not fresh else None, start)
         experiment = experiment.with_arrays(lambda: arrays)
+        shown = _console(console, replicas)
         training = _Training(
-            run, experiment, held_out, replicas, _console(console, replicas), plain, after_epoch, jit, profiling
+            run, experiment, held_out, replicas, shown, plain, after_epoch, jit, profiling, interval, keep
         )
         networks = [training.build_network(stage) for stage in experiment.stages]
         started = {"start_from": training.start(networks[0], start)} if start else {}
@@ -167,6 +183,8 @@ def train(
         replicas.barrier()  # every process has read the checkpoint before the chief replaces files
         if fresh:
             run.replace()
+        if change and checkpoint and replicas.chief:
+            change_experiment(run, experiment, checkpoint.state)
         if not (run.begun and trained):  # a run without epochs records anew what it is trained on
             environment = collect_environment(experiment, dataset, command)
             options = {"strategy": replicas.name, "replicas": replicas.count, "precision": precision, "jit": jit}
@@ -260,14 +278,19 @@ def _recorded_source(run: Run) -> Source | None:
     return Source.at(run.start["path"]) if run.begun and run.start else None
 
 
-def _finished(run: Run, experiment: Experiment, source: Source | None) -> dict[str, Any] | None:
-    """Return the result of a finished run, or None if it is not finished, or a file is damaged. Only reads files."""
+def _finished(run: Run, experiment: Experiment, source: Source | None, change: bool) -> dict[str, Any] | None:
+    """Return the result of a finished run, or None if it is not finished, or a file is damaged. Only reads files.
+
+    If the run may `change`, one of another experiment is not finished.
+    """
     if not (run / runs.RESULT).exists():
         return None
     undamaged, _ = checkpoints.verified(run)
     try:
         require_intact(run, undamaged[0] if undamaged else None)
     except BnnError:
+        return None
+    if change and experiment.differences(run.experiment):
         return None
     _require_same_experiment(run, experiment)
     require_same_start(run, source)
@@ -276,17 +299,23 @@ def _finished(run: Run, experiment: Experiment, source: Source | None) -> dict[s
 
 def _require_same_experiment(run: Run, experiment: Experiment) -> None:
     differences = experiment.differences(run.experiment) if run.begun else []
-    if differences:
-        raise BnnError(
-            f"{str(run.directory)!r} holds a run of another experiment (requested / existing): "
-            f"{'; '.join(differences)}; give another --run DIR"
+    if not differences:
+        return
+    fix = "give another --run DIR"
+    if all(_EPOCHS.match(difference) for difference in differences):
+        name = shlex.quote(str(run.directory))
+        fix = (
+            f"train it further with --continue {name}, start a new run from its weights with --from {name} --run DIR, "
+            "or start over with --fresh"
         )
+    found = "; ".join(differences)
+    raise BnnError(f"{str(run.directory)!r} holds a run of another experiment (requested / existing): {found}; {fix}")
 
 
 def _require_remaining_epochs(run: Run, experiment: Experiment, checkpoint: checkpoints.Checkpoint | None) -> None:
     """Verify that an imported training, of which no epoch was trained here, has epochs left."""
     state = checkpoint.state if checkpoint else checkpoints.State()
-    if state.imported == state.epoch >= experiment.epochs:
+    if state.imported == state.started_epochs >= experiment.epochs:
         raise BnnError(
             f"{str(run.directory)!r} was imported with all of its {experiment.epochs} epochs finished; to train it "
             "further, import the checkpoint again with --set stages.0.epochs=N, or with --weights-only to begin anew"
@@ -316,6 +345,8 @@ class _Training:
     after_epoch: Callable[[Mapping[str, Any]], object]
     jit: bool
     profiling: Sequence[tf.keras.callbacks.Callback]
+    interval: Interval
+    keep: int
 
     def build_network(self, stage: Stage) -> tf.keras.Model:
         """Build the network of a stage, with the distillation loss if the stage has a teacher.
@@ -376,30 +407,36 @@ class _Training:
         if self.run.replaced:
             kept = f"keeping the run before in {self.run.replaced} until the first epoch is finished"
             self.console.print(kept, highlight=False, soft_wrap=True)
-        if state.epoch:
-            self.console.print(f"resuming after epoch {state.epoch} of {self.experiment.epochs}", highlight=False)
-        begin, previous = 0, None
+        if state.started_epochs:
+            steps = f"step {state.steps_of_epoch} in epoch {state.epoch + 1}" if state.steps_of_epoch else ""
+            place = f"{steps or f'epoch {state.epoch}'} of {self.experiment.epochs}"
+            self.console.print(f"resuming after {place}", highlight=False)
+        begin, previous, arrays = 0, None, checkpoint.arrays if checkpoint else {}
         for index, (stage, model) in enumerate(zip(self.experiment.stages, networks, strict=True)):
             end = begin + stage.epochs
-            if state.epoch <= end or model is networks[-1]:  # at the end of a stage, the next one takes its weights
+            if (
+                state.started_epochs <= end or model is networks[-1]
+            ):  # at the end of a stage, the next one takes its weights
                 self._compile(model, stage)
                 if previous:
                     self._tell(index, take_weights(model, previous))
                 if checkpoint:
-                    checkpoint.restore(model, model.optimizer if state.epoch > begin else None)
+                    checkpoint.restore(model, model.optimizer if state.started_epochs > begin else None)
                     self._save_again(model, state)
                     checkpoint = None
                 previous = model
             if state.epoch < end:
                 if index and state.epoch == begin:
-                    state = dataclasses.replace(state, best_top1=float("-inf"))  # was of the last stage
-                state = self._fit(model, index, begin, state)
+                    state = dataclasses.replace(state, best_top1=float("-inf"), best_epoch=0)  # was of the last stage
+                state = self._fit(model, index, begin, state, arrays)
             begin = end
         return networks[-1], state
 
     def _save_again(self, model: tf.keras.Model, state: checkpoints.State) -> None:
         """Save what was restored: files of the run may be of a later epoch, and those of an import need new digests."""
         self.run.truncate_metrics(state.metrics_length)
+        if state.steps_of_epoch:
+            return  # the weights are of an epoch that is not finished
         texts = self.run.copied()
         save_weights(model, self.run, runs.WEIGHTS, texts)
         if not state.epoch:  # environment.json is new
@@ -452,7 +489,14 @@ class _Training:
                 jit_compile=self.jit,
             )
 
-    def _fit(self, model: tf.keras.Model, index: int, begin: int, state: checkpoints.State) -> checkpoints.State:
+    def _fit(
+        self,
+        model: tf.keras.Model,
+        index: int,
+        begin: int,
+        state: checkpoints.State,
+        arrays: Mapping[str, np.ndarray],
+    ) -> checkpoints.State:
         """Train the remaining epochs of a stage, and return the state at its end.
 
         Args:
@@ -460,6 +504,7 @@ class _Training:
             index: Index of the stage.
             begin: Epochs of the stages before.
             state: State to start from.
+            arrays: What was measured in the epoch so far, if the state is within one.
         """
         stage = self.experiment.stages[index]
         end = begin + stage.epochs
@@ -468,13 +513,16 @@ class _Training:
         examples = min(steps * stage.batch_size, self.dataset.examples(self.dataset.info.train))
         images = self.experiment.best_chosen_on
         progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, images, self.plain)
-        save = SaveRun(self.run, state, index, steps, self.after_epoch)
-        stop = StopBetweenSteps()
+        save = SaveRun(self.run, state, index, steps, self.after_epoch, self.keep, by_thread=replicas.name == "single")
+        measure = MeasureEpoch(examples)
+        resume = ResumeEpoch(state, arrays, measure, progress, steps, replicas)
+        first, tell = state.steps_of_epoch, functools.partial(self.console.print, highlight=False, soft_wrap=True)
+        within_epochs = SaveWithinEpochs(self.interval, save, measure, replicas, steps, first, tell)
         try:
             model.fit(
                 replicas.distribute(
                     lambda context: training_batches(
-                        self.dataset, self.experiment, stage, state.epoch, end, context, replicas.static_shapes
+                        self.dataset, self.experiment, stage, state.epoch, end, context, replicas.static_shapes, first
                     )
                 ),
                 steps_per_epoch=steps,
@@ -494,17 +542,19 @@ class _Training:
                         begin,
                     ),
                     ApplySchedules(build_annealing(self.experiment, stage), functools.partial(_anneal, model), steps),
-                    MeasureEpoch(examples),
+                    measure,
                     tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
                     progress,
                     *self.profiling,
-                    stop,
+                    resume,
+                    within_epochs,
                 ],
             )
         finally:
             progress.close()
-            stop.close()
+            within_epochs.close()
+            save.close()
             for profile in self.profiling:
                 profile.close()
         return save.state

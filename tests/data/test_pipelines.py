@@ -237,6 +237,18 @@ def test_step_sees_same_images_for_any_number_of_pipelines(dataset, augmented, p
         batches = [shard[local_replicas * step + replica] for shard in shards for replica in range(local_replicas)]
         assert {len(batch) for batch in batches} == {len(expected) // replicas}
         assert sorted(flat(batches)) == sorted(expected)
+    later = images_of(training_batches(dataset, augmented, stage, 0, 2, contexts[-1], first_step=2))
+    assert later == shards[-1][2 * local_replicas :]
+
+
+def test_images_of_the_steps_that_are_left_out_are_not_decoded(encoded):
+    experiment = with_augmentation(resolve("resnet18").experiment)
+    first, *others = labels_of(epochs_of(encoded, experiment, 1, 0, 2))
+    files = encoded.reader.images.copy()
+    files[first[0]] = b"no image"
+    damaged = dataclasses.replace(encoded, reader=InMemory(files, encoded=True))
+    batches = epochs_of(damaged, experiment, 1, 0, 2, first_step=1)
+    assert labels_of(batches.take(len(files) - 1)) == others[: len(files) - 1]
 
 
 @pytest.mark.parametrize("pipelines", [2, 3])

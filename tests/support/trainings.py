@@ -70,9 +70,9 @@ def train_with_copies(experiment, folder, **options):
     """
     save = checkpoints.save
 
-    def copy_and_save(run, state, *args):
+    def copy_and_save(run, state, *args, **options):
         shutil.copytree(run.directory, folder / f"killed-{state.epoch - 1}")
-        save(run, state, *args)
+        save(run, state, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "save", copy_and_save)

@@ -6,8 +6,6 @@ import pytest
 from helpers import once
 from trainings import stepping, tiny_networks, train_with_copies
 
-from bnn_keras import checkpoints
-
 
 @pytest.fixture
 def tiny():
@@ -22,6 +20,5 @@ def stepped(tmp_path_factory):
 
     Its network is tiny. All checkpoints are kept: which epoch is the best depends on the rounding of the machine.
     """
-    with pytest.MonkeyPatch.context() as patch, tiny_networks():
-        patch.setattr(checkpoints, "KEPT", 4)
-        return once(tmp_path_factory, "stepped", functools.partial(train_with_copies, stepping()))
+    with tiny_networks():
+        return once(tmp_path_factory, "stepped", functools.partial(train_with_copies, stepping(), keep=4))

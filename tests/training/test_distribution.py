@@ -47,6 +47,14 @@ def save_and_exit(self, epoch, logs=None):
     os._exit(0)
 callbacks.SaveRun.on_epoch_end = save_and_exit
 """
+SIGTERM_IN_THE_SECOND_PROCESS = """
+import signal
+from bnn_keras.training.callbacks import MeasureEpoch
+def stop(self, batch, logs=None):
+    if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1 and batch == 1:
+        signal.raise_signal(signal.SIGTERM)
+MeasureEpoch.on_train_batch_begin = stop
+"""
 TRAIN = """
 import trainings
 options = json.loads(sys.argv[1])
@@ -95,10 +103,14 @@ def free_ports(number):
 
 def train_in_two_processes(code, options):
     """Train with TF_CONFIG in two processes; return the result of each."""
+    return finish(*start_two_processes(code, options))
+
+
+def start_two_processes(code, options):
+    """Start two processes that train with TF_CONFIG."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     configs = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
-    processes = [start(code, {**options, "strategy": "auto"}, TF_CONFIG=config) for config in configs]
-    return finish(*processes)
+    return [start(code, {**options, "strategy": "auto"}, TF_CONFIG=config) for config in configs]
 
 
 def options_of(optimizer):
@@ -158,6 +170,22 @@ def test_two_processes_equal_one_device(tmp_path, optimizer):
     expected = train_on_one_device(optimizer, tmp_path / "single")
     directory = tmp_path / "processes"
     chief, other = train_in_two_processes(WITHOUT_BATCH_NORM, {**options_of(optimizer), "directory": directory})
+    assert chief == other
+    assert_same_training(chief, directory, "multiworker", expected, tmp_path / "single")
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_the_same_step(tmp_path):
+    """One of them receives a signal; both save, and go on from that step."""
+    expected = train_on_one_device("bop", tmp_path / "single")
+    directory = tmp_path / "processes"
+    options = {**options_of("bop"), "directory": directory}
+    stopped = start_two_processes(WITHOUT_BATCH_NORM + SIGTERM_IN_THE_SECOND_PROCESS, options)
+    errors = [process.communicate(timeout=300)[1] for process in stopped]
+    assert [process.returncode for process in stopped] == [143, 143], errors[0][-5000:] + errors[1][-5000:]
+    assert "stopped by SIGTERM after step 2 of 3 in epoch 1, saved" in errors[0]
+    assert [path.name for path in (directory / "checkpoints").iterdir()] == ["epoch-00000-step-0000002"]
+    chief, other = train_in_two_processes(WITHOUT_BATCH_NORM, options)
     assert chief == other
     assert_same_training(chief, directory, "multiworker", expected, tmp_path / "single")
 

@@ -170,7 +170,7 @@ def test_finished_run_needs_no_checkpoints(stepped, run):
     flip_bit(run / "weights.h5")
     before = contents(run)
     (repaired,) = repair(run)
-    assert (repaired.outcome, repaired.lost) == ("lost: there is no undamaged checkpoint", True)
+    assert (repaired.outcome, repaired.lost) == ("lost: there is no undamaged checkpoint of a finished epoch", True)
     assert contents(run) == before
 
 
