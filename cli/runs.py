@@ -98,7 +98,7 @@ def train(
         options.require_none_beside_continue(network, start_from, directory, not resume, **recipe)
         experiment = resolve_continued(Run.read(run).experiment, **kept)
     elif network is None:
-        raise click.UsageError("expected NETWORK, or --continue RUN")
+        raise click.UsageError("Missing argument 'NETWORK', or --continue RUN.")
     else:
         recipe["dataset"] = options.resolve_dataset(recipe["dataset"], DataLocation(data_dir, manual_dir))
         resolution, run = resolve_start(network, start_from, directory, not resume, **recipe)

@@ -152,7 +152,7 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
         """Add the measurements to the epoch's logs."""
         if logs is None:
             return
-        _require_finite(self.model, logs, epoch)
+        require_finite(self.model, logs, epoch)
         logs.update({name: percent(logs[name]) for name in _PERCENTAGES if name in logs})
         logs["images_per_second"] = self.examples / self.training_seconds
         logs["seconds"] = time.perf_counter() - self.start
@@ -167,17 +167,20 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
         ]
 
 
-def _require_finite(model: tf.keras.Model, logs: Logs, epoch: int) -> None:
-    """Verify that the logs of an epoch and the weights at its end are finite.
+def require_finite(model: tf.keras.Model, logs: Logs, epoch: int) -> None:
+    """Verify that the logs of an epoch and the weights of a network are finite.
 
     The loss is measured before each step: if the last step diverges, only the weights and the test loss show it.
+
+    Raises:
+        DivergedError: One of them is not.
     """
     values = {f"the {name}": value for name, value in logs.items()}
     for variable, value in zip(model.weights, model.get_weights(), strict=True):
         values[f"the weight {variable.name}"] = np.abs(value).max()
     for name, value in values.items():
         if not math.isfinite(value):
-            reason = f"{name} is {value} in epoch {epoch + 1}"
+            reason = f"{name} is {float(value)} in epoch {epoch + 1}"
             raise DivergedError(f"{reason}; expected a finite number; lower the learning rate")
 
 
@@ -270,8 +273,10 @@ class SaveRun(tf.keras.callbacks.Callback):
             arrays: What was measured in them.
 
         Raises:
+            DivergedError: A weight is not finite.
             BnnError: This checkpoint, or the one before, cannot be written.
         """
+        require_finite(self.model, {}, self.state.epoch)
         step = self.state.step + steps
         state = dataclasses.replace(self.state, step=step, steps_of_epoch=steps, seconds=seconds)
         arguments = (self.run, state, self.model, self.model.optimizer, self.run.copied(), arrays, self.keep)

@@ -38,7 +38,7 @@ from bnn_keras.data import (
     training_batches,
 )
 from bnn_keras.data.readers import decoding
-from bnn_keras.errors import BnnError, unknown
+from bnn_keras.errors import BnnError, DivergedError, unknown
 from bnn_keras.experiment import Experiment, Stage, check_experiment, with_absolute_paths
 from bnn_keras.layers import precision_policy
 from bnn_keras.location import DataLocation
@@ -51,6 +51,7 @@ from bnn_keras.text import some
 from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, ProfileSteps, SaveRun, save_weights
 from bnn_keras.training.changing import change as change_experiment
 from bnn_keras.training.changing import require_changeable
+from bnn_keras.training.diagnosing import Divergence, StopIfNotFinite, find_divergence
 from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment, require_same_images
 from bnn_keras.training.progress import ShowProgress
@@ -512,6 +513,7 @@ class _Training:
         steps = steps_per_epoch(self.dataset, stage, replicas.count, replicas.static_shapes)
         examples = min(steps * stage.batch_size, self.dataset.examples(self.dataset.info.train))
         images = self.experiment.best_chosen_on
+        batches = functools.partial(self._batches, stage, end)
         progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, images, self.plain)
         save = SaveRun(self.run, state, index, steps, self.after_epoch, self.keep, by_thread=replicas.name == "single")
         measure = MeasureEpoch(examples)
@@ -520,11 +522,7 @@ class _Training:
         within_epochs = SaveWithinEpochs(self.interval, save, measure, replicas, steps, first, tell)
         try:
             model.fit(
-                replicas.distribute(
-                    lambda context: training_batches(
-                        self.dataset, self.experiment, stage, state.epoch, end, context, replicas.static_shapes, first
-                    )
-                ),
+                batches(state.epoch, first),
                 steps_per_epoch=steps,
                 initial_epoch=state.epoch,
                 epochs=end,
@@ -535,13 +533,8 @@ class _Training:
                 verbose=0,
                 callbacks=[
                     # The order matters: each callback adds to the epoch's logs, which the next ones read.
-                    ApplySchedules(
-                        build_schedules(stage.optimizer, stage.epochs),
-                        functools.partial(set_hyperparameter, model.optimizer),
-                        steps,
-                        begin,
-                    ),
-                    ApplySchedules(build_annealing(self.experiment, stage), functools.partial(_anneal, model), steps),
+                    *self._schedules(model, stage, steps, begin),
+                    StopIfNotFinite(),
                     measure,
                     tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
@@ -551,6 +544,9 @@ class _Training:
                     within_epochs,
                 ],
             )
+        except DivergedError as error:
+            save.close()
+            raise self._located(error, index, begin, steps) from error
         finally:
             progress.close()
             within_epochs.close()
@@ -558,6 +554,74 @@ class _Training:
             for profile in self.profiling:
                 profile.close()
         return save.state
+
+    def _batches(self, stage: Stage, end: int, epoch: int, step: int) -> tf.data.Dataset:
+        """Return the batches of a stage from a step on, for all replicas."""
+        replicas = self.replicas
+        return replicas.distribute(
+            lambda context: training_batches(
+                self.dataset, self.experiment, stage, epoch, end, context, replicas.static_shapes, step
+            )
+        )
+
+    def _schedules(
+        self, model: tf.keras.Model, stage: Stage, steps: int, begin: int
+    ) -> tuple[tf.keras.callbacks.Callback, ...]:
+        """Return the callbacks that change hyper-parameters and annealed values before each step."""
+        return (
+            ApplySchedules(
+                build_schedules(stage.optimizer, stage.epochs),
+                functools.partial(set_hyperparameter, model.optimizer),
+                steps,
+                begin,
+            ),
+            ApplySchedules(build_annealing(self.experiment, stage), functools.partial(_anneal, model), steps),
+        )
+
+    def _located(self, error: DivergedError, index: int, begin: int, steps: int) -> DivergedError:
+        """Return the error of a stage with the step and the layer in which it began, and how to go on."""
+        checkpoint = checkpoints.latest(self.run)
+        reason, *_ = str(error).split("; ")
+        line = f"{reason}; repeating the steps since the last checkpoint to find where it began"
+        self.console.print(line, highlight=False, soft_wrap=True)
+        found = self._find_divergence(checkpoint, index, begin, steps)
+        parts = [reason, "expected a finite number"]
+        if found:
+            place = f"step {found.step + 1} of {steps} in epoch {found.epoch + 1}"
+            parts.append(f"{found.what} is the first that is not finite, in {place}")
+        fix = "lower the learning rate"
+        if checkpoint:
+            command = shlex.join(["bnnk", "train", "--continue", str(self.run.directory), "--set"])
+            key = f"stages.{index}.optimizer.learning_rate"
+            fix = f"{fix}, and go on from {checkpoint.folder.name} with `{command} {key}=…`"
+        return DivergedError("; ".join([*parts, fix]))
+
+    def _find_divergence(
+        self, checkpoint: checkpoints.Checkpoint | None, index: int, begin: int, steps: int
+    ) -> Divergence | None:
+        """Repeat the steps of a stage from a checkpoint, or from the initial weights, until they diverge.
+
+        None is returned with several replicas, none of which has the whole batch, and if the first weights of the stage
+        are neither in the checkpoint nor the initial ones.
+        """
+        state = checkpoint.state if checkpoint else checkpoints.State()
+        from_start = index == 0 and (checkpoint is not None or self.run.start is None)
+        if self.replicas.name != "single" or not (state.started_epochs > begin or from_start):
+            return None
+        stage = self.experiment.stages[index]
+        model = self.build_network(stage)
+        self._compile(model, stage)
+        if checkpoint:
+            checkpoint.restore(model, model.optimizer if state.started_epochs > begin else None)
+        end = begin + stage.epochs
+        return find_divergence(
+            model,
+            functools.partial(self._batches, stage, end),
+            divmod(state.epoch * steps + state.steps_of_epoch, steps),
+            end,
+            steps,
+            self._schedules(model, stage, steps, begin),
+        )
 
 
 def _anneal(model: tf.keras.Model, name: str, value: float) -> None:

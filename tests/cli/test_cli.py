@@ -301,7 +301,7 @@ def test_error_is_one_line(arguments, message):
     [
         (["trian", "lenet5"], "No such command 'trian'; did you mean 'train'?"),
         (["zzzz"], "No such command 'zzzz'; known: train, evaluate"),
-        (["train"], "Missing argument 'NETWORK'."),
+        (["train"], "Missing argument 'NETWORK', or --continue RUN."),
         (["train", "lenet5", "--epochs", "many"], "Invalid value for '--epochs': 'many' is not a valid integer range."),
         (["train", "lenet5", "--epochs", "0"], "Invalid value for '--epochs': 0 is not in the range x>=1."),
         (["list", "things"], "Invalid value for '{networks|schemes|optimizers|datasets|experiments}': 'things'"),
@@ -326,7 +326,8 @@ def test_run_directory_with_other_files(quick, tmp_path):
 
 def test_run_directory_of_another_experiment(trained, data_dir):
     message = error_line("train", "lenet5", "--epochs", "3", "--run", trained, "--data-dir", data_dir)
-    assert message.endswith("stages.0.epochs: 3 / 2; give another --run DIR")
+    assert "stages.0.epochs: 3 / 2; train it further with --continue" in message
+    assert message.endswith("start over with --fresh")
 
 
 def test_file_that_is_not_an_image(trained, tmp_path):

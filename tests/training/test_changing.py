@@ -2,17 +2,19 @@
 
 import pytest
 from helpers import contents, error_line
-from trainings import assert_same_training, build_tiny_model, small_experiment, stepping
+from trainings import assert_same_training, small_experiment, stepping
 
 from bnn_keras import files, train
 from bnn_keras.errors import BnnError
 from bnn_keras.runs import Run
-from bnn_keras.training import repair, trainer
+from bnn_keras.training import repair
+
+pytestmark = pytest.mark.usefixtures("tiny")
 
 RATE = "stages.0.optimizer.learning_rate"
 
 
-def test_finished_run_is_trained_further(lenet5, tmp_path, monkeypatch):
+def test_finished_run_is_trained_further(stepped, tmp_path, monkeypatch):
     """It becomes the run of the longer training, bit for bit, also if a kill leaves the files half changed."""
     directory = tmp_path / "run"
     train(stepping(epochs=2), directory)
@@ -32,14 +34,14 @@ def test_finished_run_is_trained_further(lenet5, tmp_path, monkeypatch):
     }
     train(stepping(), directory, change=True)
     run = Run(directory)
-    assert_same_training(run, lenet5 / "whole")
+    assert_same_training(run, stepped / "whole")
     assert run.result["epochs"] == run.experiment.epochs == 4
     assert run.environment["changes"] == [{"epoch": 2, "step": 4, "requested / before": ["stages.0.epochs: 4 / 2"]}]
     assert train(stepping(), directory) == train(stepping(), directory, change=True) == run.result
 
 
-def test_other_hyperparameters(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+@pytest.mark.slow
+def test_other_hyperparameters(tmp_path):
     train(small_experiment(epochs=1), tmp_path / "run")
     train(small_experiment(epochs=2, overrides=[f"{RATE}=0.5"]), tmp_path / "run", change=True)
     assert [row["learning_rate"] for row in Run(tmp_path / "run").metrics] == pytest.approx([0.01, 0.5])
@@ -56,15 +58,14 @@ def test_other_hyperparameters(tmp_path, monkeypatch):
         ({"batch_size": 16}, "with another stages.0.batch_size: 16 / 32"),
     ],
 )
-def test_what_cannot_change(lenet5, options, message):
-    before = contents(lenet5 / "whole")
+def test_what_cannot_change(stepped, options, message):
+    before = contents(stepped / "whole")
     with pytest.raises(BnnError, match=f"cannot continue '.*whole' {message}"):
-        train(stepping(**options), lenet5 / "whole", change=True)
-    assert contents(lenet5 / "whole") == before
+        train(stepping(**options), stepped / "whole", change=True)
+    assert contents(stepped / "whole") == before
 
 
-def test_schedules_that_depend_on_the_length(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+def test_schedules_that_depend_on_the_length(tmp_path):
     cosine = f"{RATE}={{schedule='cosine', initial=0.1, final=0.0}}"
     train(small_experiment(scheme="irnet", epochs=1, overrides=[cosine]), tmp_path / "run")
     error = error_line("train", "--continue", tmp_path / "run", "--epochs", "2")
@@ -80,4 +81,4 @@ def test_arguments_of_continue(tmp_path):
         "train", "lenet5", "--continue", tmp_path, "--seed", "2", code=2
     )
     assert "no run in" in error_line("train", "--continue", tmp_path / "none")
-    assert error_line("train", code=2) == "expected NETWORK, or --continue RUN"
+    assert error_line("train", code=2) == "Missing argument 'NETWORK', or --continue RUN."

@@ -1,13 +1,12 @@
 """Checkpoints within an epoch: when they are written, resuming from them, and signals."""
 
 import errno
-import functools
 import io
 import signal
 
 import pytest
 from rich.console import Console
-from trainings import assert_same_training, build_tiny_model, small_experiment
+from trainings import assert_same_training, build_tiny_model, small_experiment, tiny_networks
 
 from bnn_keras import checkpoints, train
 from bnn_keras.errors import BnnError
@@ -22,8 +21,9 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setattr(trainer, "build_model", functools.partial(build_tiny_model, dropout=0.5))
+def tiny():
+    with tiny_networks(dropout=0.5):
+        yield
 
 
 def kill_after(monkeypatch, epoch, steps):
