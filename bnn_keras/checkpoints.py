@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
@@ -101,9 +102,18 @@ class Checkpoint:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What was measured in the epoch so far, by name; nothing at the end of an epoch."""
+        """What was measured in the epoch so far, by name; nothing at the end of an epoch.
+
+        Raises:
+            BnnError: The file cannot be read although its digest matches.
+        """
         path = self.folder / _ARRAYS
-        return safetensors.numpy.load_file(path) if path.exists() else {}
+        try:
+            return safetensors.numpy.load_file(path) if path.exists() else {}
+        except (OSError, safetensors.SafetensorError) as error:
+            raise BnnError(
+                f"cannot read {str(path)!r} ({error}); restore the checkpoint from a backup, or give another --run DIR"
+            ) from error
 
     @property
     def has_slots(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -57,8 +58,11 @@ class Replicas:
         """Return which flags are set in any process. Every process must call this method in the same step."""
         if self.name != "multiworker":
             return list(flags)
-        counts = tf.constant(flags, tf.float32)
-        return [count > 0 for count in self.strategy.reduce("SUM", self.strategy.run(tf.identity, (counts,)), None)]
+        return [bool(count) for count in self._sum_over_replicas(tf.constant(flags, tf.float32)).numpy()]
+
+    @functools.cached_property
+    def _sum_over_replicas(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        return tf.function(lambda values: self.strategy.reduce("SUM", self.strategy.run(tf.identity, (values,)), None))
 
     def distribute(self, batches: Callable[[tf.distribute.InputContext], tf.data.Dataset]) -> tf.data.Dataset:
         """Return a distributed dataset, given a function that returns the batches of one input pipeline."""

@@ -344,10 +344,10 @@ class _Training:
     console: Console
     plain: bool
     after_epoch: Callable[[Mapping[str, Any]], object]
-    jit: bool
-    profiling: Sequence[tf.keras.callbacks.Callback]
-    interval: Interval
-    keep: int
+    jit: bool = False
+    profiling: Sequence[tf.keras.callbacks.Callback] = ()
+    interval: Interval = dataclasses.field(default_factory=Interval)
+    keep: int = runs.KEPT
 
     def build_network(self, stage: Stage) -> tf.keras.Model:
         """Build the network of a stage, with the distillation loss if the stage has a teacher.
@@ -517,7 +517,7 @@ class _Training:
         progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, images, self.plain)
         save = SaveRun(self.run, state, index, steps, self.after_epoch, self.keep, by_thread=replicas.name == "single")
         measure = MeasureEpoch(examples)
-        resume = ResumeEpoch(state, arrays, measure, progress, steps, replicas)
+        resume = [ResumeEpoch(state, arrays, measure, progress, steps, replicas)] if state.steps_of_epoch else []
         first, tell = state.steps_of_epoch, functools.partial(self.console.print, highlight=False, soft_wrap=True)
         within_epochs = SaveWithinEpochs(self.interval, save, measure, replicas, steps, first, tell)
         try:
@@ -540,7 +540,7 @@ class _Training:
                     save,
                     progress,
                     *self.profiling,
-                    resume,
+                    *resume,
                     within_epochs,
                 ],
             )

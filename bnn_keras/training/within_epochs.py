@@ -184,7 +184,7 @@ class SaveWithinEpochs(tf.keras.callbacks.Callback):
 
 
 class ResumeEpoch(tf.keras.callbacks.Callback):
-    """Continue an epoch at the step of a checkpoint.
+    """Continue an epoch at the step of a checkpoint within it.
 
     If all of its steps were taken, only their evaluation is repeated.
 
@@ -214,8 +214,8 @@ class ResumeEpoch(tf.keras.callbacks.Callback):
         self.measure = measure
         self.progress = progress
         self.replicas = replicas
-        self.only_evaluate = state.steps_of_epoch == steps
-        self.first_step = state.steps_of_epoch - self.only_evaluate
+        self.only_evaluate = state.steps_of_epoch >= steps  # more, if this number of replicas drops the last batch
+        self.first_step = min(state.steps_of_epoch, steps) - self.only_evaluate
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Let Keras begin at the step."""
@@ -223,18 +223,24 @@ class ResumeEpoch(tf.keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Restore what was measured, after the callbacks that measure have begun the epoch."""
-        if epoch != self.state.epoch or not self.state.steps_of_epoch:
+        if epoch != self.state.epoch:
             return
         with self.replicas.strategy.scope():
             # Keras does this in the first step, after which the sums would be too late.
             self.model.compiled_loss.build(self.model.output)
             self.model.compiled_metrics.build(self.model.output, self.model.output)
-        for index, variable in enumerate(_sums(self.model)):
-            variable.assign(self.arrays[f"metrics/{index}"])
-        self.measure.signs = [
-            np.unpackbits(self.arrays[f"signs/{index}"], count=signs.size).astype(bool).reshape(signs.shape)
-            for index, signs in enumerate(self.measure.signs)
-        ]
+        try:
+            for index, variable in enumerate(_sums(self.model)):
+                variable.assign(self.arrays[f"metrics/{index}"])
+            self.measure.signs = [
+                np.unpackbits(self.arrays[f"signs/{index}"], count=signs.size).astype(bool).reshape(signs.shape)
+                for index, signs in enumerate(self.measure.signs)
+            ]
+        except (LookupError, ValueError, TypeError) as error:
+            raise BnnError(
+                f"cannot resume within epoch {epoch + 1} ({error}): its measurements are of another network; restore "
+                "the checkpoint from a backup, or give another --run DIR"
+            ) from error
         self.measure.start -= self.state.seconds
         self.progress.epoch_start -= self.state.seconds
 
