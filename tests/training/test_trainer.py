@@ -296,8 +296,7 @@ def test_profile_has_ten_steps_of_the_first_epoch(tmp_path, monkeypatch, steps, 
 
 
 @pytest.mark.slow
-def test_training_with_xla_and_a_profile(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "build_model", build_tiny_model)
+def test_training_with_xla_and_a_profile(tmp_path):
     train(small_experiment(epochs=1), tmp_path / "run", jit=True, profile=tmp_path / "profile")
     assert Run(tmp_path / "run").environment["jit"] is True
     assert [path.suffix for path in (tmp_path / "profile").rglob("*") if path.is_file()] == [".pb"]
