@@ -24,6 +24,7 @@ from bnn_keras.errors import BnnError
 from bnn_keras.export import worker
 from bnn_keras.export.constants import FloatLayers, find_float_layers, scales_of
 from bnn_keras.export.job import ExportJob
+from bnn_keras.export.openvino_rotation import fold_rotation
 from bnn_keras.export.predictors import Predictor, in_batches
 
 # FakeQuantize returns 0 up to its threshold, the largest normal number below 0. So +0 and −0 give 1: their sign is +1.
@@ -82,6 +83,7 @@ def write(
     """
     model = ov.convert_model(graph)
     model.reshape({model.inputs[0]: [batch_size, *list(model.inputs[0].partial_shape)[1:]]})
+    model = fold_rotation(model) if binary else model
     signs = [node.get_friendly_name() for node in model.get_ordered_ops() if binary and is_sign_convolution(node)]
     computed = [
         (_by_filter(kernel), obstacle(kernel.layer) or "binary convolutions are disabled")
