@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from bnn_keras.errors import BnnError
 from bnn_keras.export.constants import FloatLayers, find_float_layers, scales_of
@@ -170,7 +171,7 @@ def _variable(initial: tf.Tensor, name: str) -> tf.Tensor:
     definition = VariableDef(
         variable_name=handle.name, initializer_name=assign.name, snapshot_name=value.name, is_resource=True
     )
-    v1.add_to_collection(v1.GraphKeys.LOCAL_VARIABLES, v1.Variable.from_proto(definition))
+    v1.add_to_collection(v1.GraphKeys.LOCAL_VARIABLES, ResourceVariable.from_proto(definition))
     return value
 
 

@@ -45,6 +45,13 @@ def test_models_that_are_loaded_together_keep_their_kernels(written):
         np.testing.assert_allclose(predict(images), model(images), rtol=1e-4, atol=1e-5)
 
 
+def test_kernels_are_variables_of_the_loaded_model(written):
+    """They are then freed with it. Resources of its graph would be those of the process, found by name."""
+    (_, folder), _ = written
+    shapes = [variable.shape for variable in tf.saved_model.load(str(folder)).variables]
+    assert shapes == [(3, 3, 5, 7), (112, 4)]
+
+
 def test_a_session_restores_nothing_and_initializes_the_kernels(written):
     """This is how TensorFlow Serving loads a folder."""
     (model, folder), _ = written
