@@ -14,6 +14,7 @@ from bnn_keras.export.random_weights import randomize_weights
 from bnn_keras.export.saved_graph import save_graph
 
 SIZE = 9
+RANDOM = np.random.default_rng(4)
 
 
 def graph(weights, padding, stride, pad_value=None):
@@ -171,3 +172,17 @@ def test_signs_of_a_sum_with_no_other_user(tmp_path):
     pass_.write(str(tmp_path / "graph"), str(tmp_path / "model.xml"), 1)
     actual, expected = pass_.predictions(str(tmp_path / "model.xml"), "float32", 1, image), block(image).numpy()
     assert (np.abs(actual - expected) > 1e-3).mean() < 0.05
+
+
+@pytest.mark.slow
+def test_int8_leaves_sums_around_binary_layers_float():
+    """Both operands of an addition would be quantized, which takes longer than the addition."""
+    model = graph(kernel(16, 16, 3), 1, 1)
+    (x,), (y,) = model.get_parameters(), model.outputs
+    shortcut = ops.convolution(x, RANDOM.normal(size=(16, 16, 1, 1)).astype(np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
+    total = ops.add(y.get_node().input_value(0), shortcut)
+    model = ov.Model([ops.relu(total)], [x])
+    signs = [node.get_friendly_name() for node in model.get_ordered_ops() if pass_.is_sign_convolution(node)]
+    quantized = pass_._with_int8(model, signs, images(16), 1)
+    found = [node.get_friendly_name() for node in quantized.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+    assert len(signs) == len(found) == 1  # the input of the shortcut
