@@ -57,8 +57,10 @@ def compare(folder: Path, runs: int, kills: int, epochs: int, signal: str, proce
     for number in range(runs):
         directory, places = folder / f"run-{number}", []
         for _ in range(moments.randint(1, kills)):
-            ended = interrupt(start_training(directory, epochs, processes), moments, seconds, signal)
-            places.append(place_of(directory) if ended else "finished")
+            if not interrupt(start_training(directory, epochs, processes), moments, seconds, signal):
+                places.append("the end")
+                break
+            places.append(place_of(directory))
         finish(start_training(directory, epochs, processes))
         problems = differences(folder / "whole", directory)
         different += bool(problems)
@@ -95,7 +97,7 @@ def interrupt(processes: list[subprocess.Popen[str]], moments: random.Random, se
     """Send a signal to one of the processes at a random moment; return whether it ended the training."""
     chosen = moments.choice(processes)
     try:
-        chosen.wait(moments.uniform(0.2, 1) * seconds)
+        chosen.wait(moments.uniform(0.2, 0.9) * seconds)
     except subprocess.TimeoutExpired:
         chosen.send_signal(getattr(signal, f"SIG{name}"))
     for process in processes:
