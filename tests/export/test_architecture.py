@@ -45,7 +45,7 @@ def network(scheme="reactnet", bits="1/1"):
 def test_a_network_survives_the_round_trip(scheme, bits, tmp_path):
     model, file = network(scheme, bits), tmp_path / "mine.safetensors"
     images = randomize_weights(model)
-    assert not convert(ExportJob(model, None, list("abcde")), file)
+    assert not convert(ExportJob(model, None, list("abcde")), file).stored
     assert read(file).experiment == ""
     experiment, labels, loaded = load_packed(file)
     assert (experiment, labels) == (None, list("abcde"))

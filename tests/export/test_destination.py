@@ -15,7 +15,7 @@ from bnn_keras.export.sidecar import sidecar_path, write_sidecar
 from bnn_keras.runs import Run
 
 FIELDS = {"format": "", "floats": "float32", "outputs": "logits", "labels": [], "experiment": ""}
-FILES = EXPORTED | {row.name: f"{row.name}.pth" for row in catalog.FORMATS.values() if not row.opens}
+FILES = {row.name: EXPORTED.get(row.name, f"{row.name}{row.suffix or '.pth'}") for row in catalog.FORMATS.values()}
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_other_runs_and_folders_above_the_run_are_not_replaced(run, tmp_path, mo
 
 def test_a_new_name_and_an_earlier_export_are_accepted(run, tmp_path):
     for row in catalog.FORMATS.values():
-        name = FILES.get(row.name, "model")
+        name = FILES[row.name]
         for path in (tmp_path / name, run / name, tmp_path / "new" / name):
             check_destination(row, path, run)
             write_export(path, row)
@@ -129,7 +129,7 @@ def test_a_new_name_and_an_earlier_export_are_accepted(run, tmp_path):
 @pytest.mark.parametrize("damage", ["no sidecar", "sidecar of another file", "not a sidecar", "link"])
 def test_what_is_not_an_earlier_export_is_refused(run, tmp_path, damage):
     for row in catalog.FORMATS.values():
-        path = tmp_path / FILES.get(row.name, "model")
+        path = tmp_path / FILES[row.name]
         write_export(path, row)
         sidecar = sidecar_path(path)
         value = json.loads(sidecar.read_text())

@@ -140,8 +140,9 @@ def test_size_is_near_the_minimum(exported, to):
 @pytest.mark.parametrize(
     ("to", "floats", "agreement", "error"),
     [
-        ("packed", "float16", 99.9, 1e-2),
-        # After two epochs many logits are close: 96.8 to 98.5 % of the images agree, which depends on the machine.
+        # After two epochs many logits are close. Of int8, 96.8 to 98.5 % of the images agree, of float16 99.7 to 100 %,
+        # which depends on the machine.
+        ("packed", "float16", 99, 1e-2),
         ("tflite", "int8", 92, 0.3),
         pytest.param("openvino", "int8", 92, 0.3, marks=pytest.mark.slow),
     ],
@@ -380,7 +381,7 @@ def test_a_large_dense_layer_is_stored_in_one_bit_per_weight(tmp_path):
     job = ExportJob(model, resolve("resnet20").experiment, [])
     for to in ("tflite", "openvino"):
         file = tmp_path / EXPORTED[to]
-        assert format_module(catalog.FORMATS[to]).convert(job, file) == {}
+        assert format_module(catalog.FORMATS[to]).convert(job, file).stored == {}
         assert sum(part.stat().st_size for part in files_of(file)) < 9216 * 4096 / 8 * 1.02 + 16 * 1024
 
 

@@ -38,7 +38,7 @@ def lenet5(trained, tmp_path_factory):
     """The packed file of the trained LeNet-5. Read it only."""
     experiment, model = load_run(trained)
     file = tmp_path_factory.mktemp("packed") / "lenet5.safetensors"
-    assert not convert(ExportJob(model, experiment, DIGITS), file)
+    assert not convert(ExportJob(model, experiment, DIGITS), file).stored
     return file
 
 
