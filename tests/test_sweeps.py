@@ -243,7 +243,7 @@ import sys, time
 from rich.console import Console
 from bnn_keras.sweeps import definition, running
 from bnn_keras.training import callbacks
-callbacks.StopBetweenSteps.on_train_batch_end = lambda *args: time.sleep(0.5)  # so that it is caught in a trial
+callbacks.MeasureEpoch.on_train_batch_end = lambda *args: time.sleep(0.5)  # so that it is caught in a trial
 running.sweep(definition.read(sys.argv[1]), sys.argv[1], console=Console(file=sys.stdout), plain=True)
 """
 
