@@ -115,9 +115,10 @@ def hold_out(dataset: Dataset, experiment: Experiment) -> Dataset:
         return dataset
     if isinstance(validation, str):
         train, test = row.train, _validation_split(dataset, validation)
+        sizes = dataset.examples(train), dataset.examples(test)
     else:
-        train, test = _validation_range(dataset, validation, experiment.seed)
-    sizes = dataset.examples(train), dataset.examples(test)
+        train, test, held_out = _validation_range(dataset, validation, experiment.seed)
+        sizes = dataset.examples(row.train) - held_out, held_out
     info = dataclasses.replace(row, train=train, test=test, train_examples=sizes[0], test_examples=sizes[1])
     return dataclasses.replace(dataset, info=info)
 
@@ -134,8 +135,8 @@ def _validation_split(dataset: Dataset, name: str) -> str:
     return name
 
 
-def _validation_range(dataset: Dataset, size: float, seed: int) -> tuple[str, str]:
-    """Return the training images without a range of them, and the range, as TFDS writes parts of splits."""
+def _validation_range(dataset: Dataset, size: float, seed: int) -> tuple[str, str, int]:
+    """Return the training images without a range of them, and the range, as TFDS writes parts of splits; its length."""
     split, examples = _base_split(dataset.info.train), dataset.examples(dataset.info.train)
     number = max(1, round(size * examples)) if size < 1 else int(size)
     if number >= examples:
@@ -146,7 +147,7 @@ def _validation_range(dataset: Dataset, size: float, seed: int) -> tuple[str, st
     start = int(np.random.default_rng([seed, examples]).integers(examples - number + 1))
     stop = start + number
     parts = [f"{split}[{low}:{high}]" for low, high in ((0, start), (stop, examples)) if low < high]
-    return "+".join(parts), f"{split}[{start}:{stop}]"
+    return "+".join(parts), f"{split}[{start}:{stop}]", number
 
 
 def open_data(experiment: Experiment, location: DataLocation = DEFAULT_LOCATION) -> Dataset:

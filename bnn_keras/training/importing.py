@@ -162,7 +162,8 @@ def _load_slots(
 
 def _steps(dataset: Dataset, experiment: Experiment) -> int:
     """Return the number of steps of an epoch; 0 if the number of images is unknown, or too small to train."""
-    held, stage = hold_out(dataset, experiment), experiment.stages[0]
+    named = isinstance(experiment.data.validation, str)  # another split, which may not be prepared
+    held, stage = dataset if named else hold_out(dataset, experiment), experiment.stages[0]
     return steps_per_epoch(held, stage) if held.examples(held.info.train) >= stage.batch_size else 0
 
 
