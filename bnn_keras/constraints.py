@@ -67,6 +67,17 @@ class AtLeast(tf.keras.constraints.Constraint):
         return {"minimum": self.minimum}
 
 
+def clip_limit(constraint: Any) -> float | None:
+    """Return the largest magnitude that a constraint leaves to a latent weight; None if there is none.
+
+    A constraint that clips has it as the attribute `limit`, Larq's as `clip_value`.
+
+    >>> clip_limit(CentreAndClip(0.5)), clip_limit(larq.constraints.WeightClip(1.25)), clip_limit(None)
+    (0.5, 1.25, None)
+    """
+    return getattr(constraint, "limit", getattr(constraint, "clip_value", None))
+
+
 def apply_constraints(model: tf.keras.Model) -> None:
     """Apply every constraint of a model once, as after an update.
 

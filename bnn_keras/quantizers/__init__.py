@@ -16,6 +16,7 @@ from bnn_keras.quantizers.signs import (
     clipped_sign,
     has_powers_of_two,
 )
+from bnn_keras.quantizers.slopes import estimator_slope, outside_window
 from bnn_keras.quantizers.xnor import XnorScaledSign, XnorSign, xnor_scaled_sign, xnor_sign
 
 __all__ = [
@@ -41,11 +42,13 @@ __all__ = [
     "clipped_sign",
     "detached_scaled_sign",
     "error_decay_sign",
+    "estimator_slope",
     "has_powers_of_two",
     "he_scaled_sign",
     "inference_form",
     "leaky_clip",
     "normalized_sign",
+    "outside_window",
     "shifted_prelu",
     "shifted_sign",
     "xnor_scaled_sign",

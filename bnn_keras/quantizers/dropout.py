@@ -11,6 +11,7 @@ import tensorflow as tf
 from bnn_keras import elementwise
 from bnn_keras.errors import BnnError
 from bnn_keras.quantizers.inference import inference_form
+from bnn_keras.quantizers.slopes import estimator_slope
 
 
 @larq.utils.register_keras_custom_object
@@ -77,6 +78,10 @@ class Dropout(larq.quantizers.Quantizer):
     def inference_form(self) -> Any:
         """Return the quantizer in front of the dropout, which inference leaves out."""
         return inference_form(self.quantizer)
+
+    def estimator_slope(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the slope of the quantizer in front of the dropout, in the shape of `inputs`."""
+        return estimator_slope(self.quantizer, inputs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, for serialization."""

@@ -156,6 +156,10 @@ class NormalizedSign(larq.quantizers.Quantizer):
             training, lambda: normalized_sign(inputs), lambda: approximate_sign(inputs)
         )
 
+    def estimator_slope(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the slope at the inputs, divided by the deviation of their image as in training, in their shape."""
+        return elementwise.triangle(inputs / _deviation(inputs, range(1, len(inputs.shape))))
+
     def inference_form(self) -> larq.quantizers.Quantizer:
         """Return the sign."""
         return larq.quantizers.SteSign()

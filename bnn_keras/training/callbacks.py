@@ -125,6 +125,10 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
     Args:
         examples: Training images per epoch.
 
+    Attributes:
+        signs: Signs of the binary weights at the start of the epoch, and at its end after `on_epoch_end`.
+        flips: Numbers of signs of each variable that differ between the two.
+
     Raises:
         DivergedError: A loss or a weight is not finite.
     """
@@ -132,6 +136,7 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
     def __init__(self, examples: int):
         super().__init__()
         self.examples = examples
+        self.flips: list[int] = []
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Store the time and the signs of the binary weights."""
@@ -157,8 +162,9 @@ class MeasureEpoch(tf.keras.callbacks.Callback):
         logs["images_per_second"] = self.examples / self.training_seconds
         logs["seconds"] = time.perf_counter() - self.start
         if self.signs:
-            flips = sum(np.count_nonzero(old != new) for old, new in zip(self.signs, self._signs(), strict=True))
-            logs["flip_ratio"] = flips / sum(sign.size for sign in self.signs)
+            before, self.signs = self.signs, self._signs()
+            self.flips = [np.count_nonzero(old != new) for old, new in zip(before, self.signs, strict=True)]
+            logs["flip_ratio"] = sum(self.flips) / sum(sign.size for sign in self.signs)
 
     def _signs(self) -> list[np.ndarray]:
         return [

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
@@ -49,6 +49,11 @@ class Replicas:
         """Whether every batch must have the same size."""
         return self.name == "tpu"
 
+    @property
+    def eager(self) -> bool:
+        """Whether functions can run on replicas without being compiled."""
+        return self.name != "tpu"
+
     def barrier(self) -> None:
         """Block until every process calls this method."""
         if self.name == "multiworker":
@@ -63,6 +68,11 @@ class Replicas:
     @functools.cached_property
     def _sum_over_replicas(self) -> Callable[[tf.Tensor], tf.Tensor]:
         return tf.function(lambda values: self.strategy.reduce("SUM", self.strategy.run(tf.identity, (values,)), None))
+
+    def on_first(self, function: Callable[[], Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+        """Run a function on all replicas, without any communication, and return what the first one here returns."""
+        results = self.strategy.run(function)
+        return {name: self.strategy.experimental_local_results(value)[0] for name, value in results.items()}
 
     def distribute(self, batches: Callable[[tf.distribute.InputContext], tf.data.Dataset]) -> tf.data.Dataset:
         """Return a distributed dataset, given a function that returns the batches of one input pipeline."""

@@ -54,6 +54,7 @@ from bnn_keras.training.changing import require_changeable
 from bnn_keras.training.diagnosing import Divergence, StopIfNotFinite, find_divergence
 from bnn_keras.training.distribution import Replicas, build_replicas
 from bnn_keras.training.environment import collect_environment, require_same_images
+from bnn_keras.training.health import PROBED_IMAGES, MeasureHealth
 from bnn_keras.training.progress import ShowProgress
 from bnn_keras.training.repairing import require_intact
 from bnn_keras.training.within_epochs import Interval, ResumeEpoch, SaveWithinEpochs
@@ -536,6 +537,7 @@ class _Training:
                     *self._schedules(model, stage, steps, begin),
                     StopIfNotFinite(),
                     measure,
+                    MeasureHealth(measure, functools.partial(self._probed, stage, begin), replicas, steps, begin),
                     tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
                     progress,
@@ -563,6 +565,12 @@ class _Training:
                 self.dataset, self.experiment, stage, epoch, end, context, replicas.static_shapes, step
             )
         )
+
+    def _probed(self, stage: Stage, begin: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the first images of a stage and their labels, of which a few measure the health of its layers."""
+        batches = training_batches(self.dataset, self.experiment, stage, begin, begin + 1)
+        images, labels = next(iter(batches))
+        return images[:PROBED_IMAGES], labels[:PROBED_IMAGES]
 
     def _schedules(
         self, model: tf.keras.Model, stage: Stage, steps: int, begin: int
