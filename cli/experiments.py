@@ -12,6 +12,8 @@ from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.experiment import Experiment, all_experiments, load_experiment, resolve
 from bnn_keras.location import DEFAULT_LOCATION
+from bnn_keras.runs import Run
+from bnn_keras.symptoms import find_symptoms, has_probes
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:
@@ -170,11 +172,19 @@ def summary(as_json: bool, **recipe: Any) -> None:
 
 
 @click.command()
+@click.argument("run", required=False, metavar="[RUN]")
 @options.data_dir
 @options.as_json
 @click.pass_context
-def doctor(context: click.Context, data_dir: str | None, as_json: bool) -> None:
-    """Check the machine and the installed packages."""
+def doctor(context: click.Context, run: str | None, data_dir: str | None, as_json: bool) -> None:
+    """Check the machine and the installed packages, or the training in RUN.
+
+    For a RUN: what looks wrong in its layers, and what usually helps. Exits with 1 if anything does.
+    """
+    if run:
+        if data_dir:
+            raise click.UsageError("got --data-dir beside RUN; expected one of them")
+        context.exit(1 if _print_symptoms(Run.read(run), as_json) else 0)
     with quiet_tensorflow():
         from bnn_keras import doctor as doctor_
     findings = doctor_.examine(data_dir)
@@ -183,6 +193,22 @@ def doctor(context: click.Context, data_dir: str | None, as_json: bool) -> None:
     else:
         print_table(["", "what", "found", "to do"], ([row.mark, row.name, row.found, row.cure] for row in findings))
     context.exit(0 if all(finding.ok or finding.optional for finding in findings) else 1)
+
+
+def _print_symptoms(run: Run, as_json: bool) -> int:
+    """Print what looks wrong in a run; return the number of symptoms."""
+    symptoms = find_symptoms(run)
+    if as_json:
+        print_json([symptom.to_document() for symptom in symptoms])
+        return len(symptoms)
+    for symptom in symptoms:
+        print_line(f"{symptom}.\n  What usually helps: {symptom.rule.advice}.\n  Source: {symptom.rule.source}.")
+    epochs = run.metrics[-1]["epoch"]
+    if not has_probes(run):
+        print_line("Inputs and gradients of the layers are not measured yet: it takes 200 steps of a stage.")
+    if not symptoms:
+        print_line(f"{run.directory}: after {epochs} epochs, nothing looks wrong.")
+    return len(symptoms)
 
 
 COMMANDS = (summary, list_, show, check, doctor)

@@ -34,7 +34,7 @@ LAYERS = [
         "checkpoints",
     },
     {"elementwise"},
-    {"sources"},
+    {"sources", "symptoms"},
     {"runs"},
     {"experiment", "experiments"},
     {"plugins"},
