@@ -170,6 +170,8 @@ def save(
             (temporary / _ARRAYS).write_bytes(safetensors.numpy.save(dict(arrays)))
         try:
             _tracked(model, optimizer).write(str(temporary / _VARIABLES))
+        except tf.errors.UnavailableError:  # another process ended while variables were added up
+            raise
         except tf.errors.OpError as error:
             raise BnnError(files.cannot_write(folder, error.message)) from error
         on_read()

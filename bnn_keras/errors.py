@@ -10,7 +10,7 @@ class BnnError(Exception):
     """An error that the user can fix.
 
     The message is one line: what happened with the value received, what was expected, how to fix it. Commands print it
-    and exit with code 1.
+    and exit with `exit_code`.
 
     Examples:
         >>> import bnn_keras
@@ -20,6 +20,8 @@ class BnnError(Exception):
         ...     print(str(error)[:50])
         unknown experiment 'lenet5_mnst'; did you mean 'xn
     """
+
+    exit_code = 1
 
     def __init__(self, message: str):
         super().__init__(" ".join(message.split()))
@@ -31,6 +33,12 @@ class InUseError(BnnError):
 
 class DivergedError(BnnError):
     """A loss or a weight of a training is not finite."""
+
+
+class LostProcessError(BnnError):
+    """Another process of this training ended, or cannot be reached. Started again, all of them resume the training."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:

@@ -44,9 +44,10 @@ class Commands(click.Group):
             raise click.UsageError(f"{error.message.rstrip('.')}; {hint}", context) from None
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command. Exit with 0, with 1 after an error, or with 130 after Ctrl-C."""
+        """Run a command. Exit with 0, with 1 or the code of an error, or with 130 after Ctrl-C."""
         if context.params["debug"]:
             return super().invoke(context)
+        code = BnnError.exit_code
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
@@ -54,7 +55,7 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click handles these
         except BnnError as error:
-            message = str(error)
+            message, code = str(error), error.exit_code
         except OSError as error:
             message = (
                 f"{error}; check the path, its permissions and free space, or see the traceback with `bnnk --debug …`"
@@ -69,7 +70,7 @@ class Commands(click.Group):
             kind = type(error).__name__
             message = f"unexpected {kind}: {error}; this is a bug in bnnk, see the traceback with `bnnk --debug …`"
         print_message(" ".join(message.split()))
-        context.exit(1)
+        context.exit(code)
 
 
 def _own_options(args: list[str]) -> tuple[list[str], list[str]]:

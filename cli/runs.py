@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate`, `predict`, `import` and `repair`."""
+"""The commands `train`, `launch`, `evaluate`, `predict`, `import` and `repair`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from bnn_keras import BnnError
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.experiment import resolve_continued
+from bnn_keras.launching import RESTARTS
+from bnn_keras.launching import launch as launch_
 from bnn_keras.location import DataLocation
 from bnn_keras.runs import KEPT, SAVE_EVERY, Run
 
+# Without the current folder, a module in it cannot replace a library of the same name; Python 3.10 has no option -P.
+_BNNK = "import sys; sys.path = [path for path in sys.path if path]; from bnn_keras.cli import main; main()"
 EXAMPLES = """\b
 Examples:
   bnnk train lenet5
@@ -296,4 +300,40 @@ def repair(context: click.Context, run: str, as_json: bool) -> None:
     context.exit(1 if any(repaired.lost for repaired in repairs) else 0)
 
 
-COMMANDS = (train, evaluate, predict, import_, repair)
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--nproc",
+    type=click.IntRange(min=1),
+    required=True,
+    metavar="N",
+    help="Number of processes, which share the GPUs of this machine.",
+)
+@click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    default=RESTARTS,
+    metavar="R",
+    help=f"How often to start all processes again after one was lost (default: {RESTARTS}).",
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- train …", required=True)
+@click.pass_context
+def launch(context: click.Context, nproc: int, restarts: int, command: tuple[str, ...]) -> None:
+    """Train in several processes on this machine.
+
+    The command behind `--` is `train` with its options. The processes find each other by TF_CONFIG, on free ports of
+    the loopback interface. If one is lost, all are started again and resume from the last checkpoint. Ctrl-C and
+    SIGTERM stop all of them, as in a single process.
+
+    The exit code is that of the training; 75 if a process was lost and no restart is left.
+    """
+    if command[0] != train.name:
+        raise click.UsageError(f"got {command[0]!r}; expected `bnnk launch --nproc N -- train …`")
+    plugins = [word for name in context.find_root().params["plugins"] for word in ("--plugin", name)]
+    debug = ["--debug"] if context.find_root().params["debug"] else []
+    program = [sys.executable, "-c", _BNNK]
+    context.exit(
+        launch_([*program, *debug, *plugins, *command], nproc, restarts, lambda line: print_line(line, err=True))
+    )
+
+
+COMMANDS = (train, launch, evaluate, predict, import_, repair)

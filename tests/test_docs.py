@@ -28,7 +28,7 @@ DOCUMENTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "*/README.md", "experiments/results/*.md") for path in ROOT.glob(pattern)
 )
 ADDING = ROOT / "docs" / "adding.md"
-FENCES = r"python( no-test: .+)?|sh( no-test)?|(text|toml|json|hex|c)"
+FENCES = r"python( no-test: .+)?|sh( no-test)?|(text|toml|json|yaml|hex|c)"
 
 
 def blocks(text, kind):

@@ -42,7 +42,7 @@ LAYERS = [
     {"schedule_config"},
     {"tables"},
     {"array_files"},
-    {"files", "location", "text"},
+    {"files", "launching", "location", "text"},
     {"__init__"},
     {"errors"},
 ]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 
-from bnn_keras.errors import BnnError, unknown
+from bnn_keras.data.readers import reason_of
+from bnn_keras.errors import BnnError, LostProcessError, unknown
 from bnn_keras.experiment import Experiment
 
+# What TensorFlow raises in the other processes of a training when one ends.
+_LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 TPU_ADDRESSES = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "COLAB_TPU_ADDR")
 
 
@@ -58,6 +62,21 @@ class Replicas:
         """Block until every process calls this method."""
         if self.name == "multiworker":
             self.strategy.reduce("SUM", self.strategy.run(lambda: tf.constant(1.0)), axis=None)
+
+    @contextlib.contextmanager
+    def noticing_losses(self) -> Iterator[None]:
+        """Convert the errors that TensorFlow raises after another process has ended.
+
+        Raises:
+            LostProcessError: Another process has ended.
+        """
+        try:
+            yield
+        except _LOST_ERRORS as error:
+            if self.name != "multiworker":
+                raise
+            fix = "restart all processes to resume from the last checkpoint"
+            raise LostProcessError(f"another process of this training ended ({reason_of(error)}); {fix}") from error
 
     def agree(self, *flags: bool) -> list[bool]:
         """Return which flags are set in any process. Every process must call this method in the same step."""
@@ -161,7 +180,7 @@ def _multiworker() -> tf.distribute.Strategy:
             return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
-        raise BnnError(f"cannot connect to the other processes ({reason}); restart all of them") from error
+        raise LostProcessError(f"cannot connect to the other processes ({reason}); restart all of them") from error
     raise BnnError(
         "strategy 'multiworker' needs TF_CONFIG, which lists every process, or a Slurm step; see docs/scaling.md"
     )

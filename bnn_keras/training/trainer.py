@@ -126,6 +126,7 @@ def train(
             batch size is not divisible by the number of replicas; a loss or a weight is not finite; the weights of
             `start_from` are missing, damaged, of another network, or not those that the existing run was started from.
             The files of an existing run are kept.
+        LostProcessError: Another process of the training ended, or cannot be reached.
 
     >>> import tempfile
     >>> from bnn_keras import resolve, train
@@ -153,7 +154,7 @@ def train(
     if result:
         return result
     profiling = [ProfileSteps(profile)] if profile and replicas.chief else []
-    with _writable_run(home, replicas) as run, precision_policy(precision):
+    with replicas.noticing_losses(), _writable_run(home, replicas) as run, precision_policy(precision):
         run.refuse_other_files()
         checkpoint = None if fresh else checkpoints.latest(home)
         if not fresh:
@@ -226,9 +227,6 @@ def _explaining_errors_of_tensorflow() -> Iterator[None]:
     except tf.errors.ResourceExhaustedError as error:
         fix = "free memory or disk space, or set a smaller --batch-size"
         raise BnnError(f"out of memory or disk space ({error.message.splitlines()[0]}); {fix}") from error
-    except tf.errors.UnavailableError as error:
-        fix = "restart all processes to resume from the last checkpoint"
-        raise BnnError(f"another process of this training ended ({error.message.splitlines()[0]}); {fix}") from error
 
 
 @contextlib.contextmanager

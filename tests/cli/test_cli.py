@@ -43,6 +43,7 @@ def test_help_lists_commands_in_order_of_use():
     commands = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()]
     about_runs = [
         "train",
+        "launch",
         "evaluate",
         "predict",
         "import",

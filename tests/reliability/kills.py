@@ -15,7 +15,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
+from bnn_keras.launching import free_addresses
 
 COMMAND = [sys.executable, "-c", "from bnn_keras.cli import main; main()", "train", "lenet5"]
 JOB = ["--batch-size", "500", "--save-every", "2steps", "--quiet"]
@@ -72,10 +73,7 @@ def compare(folder: Path, runs: int, kills: int, epochs: int, signal: str, proce
 def start_training(directory: Path, epochs: int, processes: int) -> list[subprocess.Popen[str]]:
     """Start the processes of a training."""
     command = [*COMMAND, *JOB, "--epochs", str(epochs), "--run", str(directory)]
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(processes)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
+    addresses = free_addresses(processes)
     started = []
     for index in range(processes):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}

@@ -6,7 +6,6 @@ TensorFlow fixes its devices when it starts, so trainings on several devices run
 import functools
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -18,6 +17,7 @@ from trainings import build_tiny_model, small_experiment
 from bnn_keras import models, train
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
+from bnn_keras.launching import free_addresses, launch
 from bnn_keras.runs import Run
 from bnn_keras.training import trainer
 from bnn_keras.training.distribution import Replicas, build_replicas
@@ -55,6 +55,20 @@ def stop(self, batch, logs=None):
         signal.raise_signal(signal.SIGTERM)
 MeasureEpoch.on_train_batch_begin = stop
 """
+KILL_ONE_ONCE = """
+import pathlib, signal
+from bnn_keras.training.callbacks import MeasureEpoch
+killed = pathlib.Path(sys.argv.pop(1))
+def kill(self, batch, logs=None):
+    if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == {} and batch == 1 and not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+MeasureEpoch.on_train_batch_begin = kill
+"""
+BNNK = """
+from bnn_keras.cli import main
+main()
+"""
 TRAIN = """
 import trainings
 options = json.loads(sys.argv[1])
@@ -91,16 +105,6 @@ def finish(*processes):
     return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
 
 
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def train_in_two_processes(code, options):
     """Train with TF_CONFIG in two processes; return the result of each."""
     return finish(*start_two_processes(code, options))
@@ -108,7 +112,7 @@ def train_in_two_processes(code, options):
 
 def start_two_processes(code, options):
     """Start two processes that train with TF_CONFIG."""
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    cluster = {"worker": free_addresses(2)}
     configs = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
     return [start(code, {**options, "strategy": "auto"}, TF_CONFIG=config) for config in configs]
 
@@ -188,6 +192,28 @@ def test_two_processes_stop_at_the_same_step(tmp_path):
     chief, other = train_in_two_processes(WITHOUT_BATCH_NORM, options)
     assert chief == other
     assert_same_training(chief, directory, "multiworker", expected, tmp_path / "single")
+
+
+@pytest.mark.parametrize("index", [pytest.param(1, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.nightly)])
+def test_lost_process(tmp_path, monkeypatch, capfd, index):
+    """One of two processes is killed; the other one ends with one line, and both resume."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "support"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    program = [
+        sys.executable,
+        "-c",
+        HEAD + WITHOUT_BATCH_NORM + KILL_ONE_ONCE.format(index) + BNNK,
+        tmp_path / "killed",
+    ]
+    options = ["--set", f"data.examples={EXAMPLES}", "--batch-size", 70, "--epochs", 2, "--save-every", "1steps"]
+    command = [*program, "train", "lenet5", "--dataset", "fake", *options, "--run", tmp_path / "run"]
+    lines = []
+    assert launch([str(word) for word in command], 2, 1, lines.append) == 0, capfd.readouterr().err[-5000:]
+    assert lines == [f"process {index} of 2 was lost (SIGKILL); starting all again (1 of 1)"]
+    errors = capfd.readouterr().err
+    assert errors.count("Error: another process of this training ended") == 1
+    assert "resuming after step 1 in epoch 1 of 2" in errors
+    assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1, 2]
 
 
 @pytest.mark.slow
