@@ -303,7 +303,7 @@ def test_error_is_one_line(arguments, message):
     ("arguments", "message"),
     [
         (["trian", "lenet5"], "No such command 'trian'; did you mean 'train'?"),
-        (["zzzz"], "No such command 'zzzz'; known: train, evaluate"),
+        (["zzzz"], "No such command 'zzzz'; known: train, launch, evaluate"),
         (["train"], "Missing argument 'NETWORK', or --continue RUN."),
         (["train", "lenet5", "--epochs", "many"], "Invalid value for '--epochs': 'many' is not a valid integer range."),
         (["train", "lenet5", "--epochs", "0"], "Invalid value for '--epochs': 0 is not in the range x>=1."),
