@@ -1,7 +1,8 @@
 """Train, verify and deploy binarized neural networks in Keras, on top of Larq.
 
 Importing this package does not import TensorFlow. The public names and subpackages below are imported on first use.
-Larq needs Keras 2, so the import sets `TF_USE_LEGACY_KERAS=1`, which makes TensorFlow use `tf-keras`.
+Larq needs Keras 2, so the import sets `TF_USE_LEGACY_KERAS=1`, which makes TensorFlow use `tf-keras`. It also sets
+`TF_ENABLE_ONEDNN_OPTS=1` unless it is set: TensorFlow uses oneDNN's faster convolutions by itself on some CPUs only.
 
 >>> import bnn_keras
 >>> experiment = bnn_keras.resolve("lenet5", epochs=2).experiment
@@ -97,6 +98,7 @@ def _use_keras_2() -> None:
 
 
 _use_keras_2()
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # no effect if TensorFlow is loaded
 
 
 def __getattr__(name: str) -> Any:

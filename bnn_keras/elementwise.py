@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-_INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
-
 
 def sign(x: tf.Tensor) -> tf.Tensor:
     """Return +1 where x ≥ 0, −0.0 included, −1 where x < 0, and NaN where x is NaN.
 
-    `tf.sign` is 0 for zeros. The bits of 0.0, 1.0, −1.0 and NaN, or those of 1.0, are the bits of the result.
+    `tf.sign` is 0 for zeros: y = tf.sign(tf.sign(x) + 0.5).
 
     Args:
         x: Values of any shape and float type.
@@ -25,11 +23,7 @@ def sign(x: tf.Tensor) -> tf.Tensor:
     [-1.0, 1.0, 1.0, 1.0]
     """
     x = tf.convert_to_tensor(x)
-    # In XLA the sign of −0.0 is −0.0. Subtracting twice makes it 0.0; elsewhere TensorFlow removes both.
-    signs = 0 - (0 - tf.sign(x))
-    integers = _INTEGERS[x.dtype.size]
-    one = tf.bitcast(tf.constant(1, x.dtype), integers)
-    return tf.bitcast(tf.bitwise.bitwise_or(tf.bitcast(signs, integers), one), x.dtype)
+    return tf.sign(tf.sign(x) + tf.constant(0.5, x.dtype))
 
 
 def masked(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

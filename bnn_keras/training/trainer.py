@@ -48,7 +48,14 @@ from bnn_keras.optimizers import decayed_variables, set_hyperparameter, verify_l
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start
 from bnn_keras.text import some
-from bnn_keras.training.callbacks import ApplySchedules, MeasureEpoch, ProfileSteps, SaveRun, save_weights
+from bnn_keras.training.callbacks import (
+    ApplySchedules,
+    MeasureEpoch,
+    ProfileSteps,
+    SaveRun,
+    WriteEpochs,
+    save_weights,
+)
 from bnn_keras.training.changing import change as change_experiment
 from bnn_keras.training.changing import require_changeable
 from bnn_keras.training.diagnosing import Divergence, StopIfNotFinite, find_divergence
@@ -536,7 +543,7 @@ class _Training:
                     StopIfNotFinite(),
                     measure,
                     MeasureHealth(measure, functools.partial(self._probed, stage, begin), replicas, steps, begin),
-                    tf.keras.callbacks.TensorBoard(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
+                    WriteEpochs(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
                     progress,
                     *self.profiling,

@@ -339,7 +339,7 @@ def test_augmentation_of_encoded_images_is_function_of_seed_epoch_and_index(keys
     unshuffled = [
         normalise(experiment)(image).numpy().tobytes()
         for epoch in range(2)
-        for image, _ in augmented_pairs(dataset, experiment, tf.constant(epoch, tf.int64), indexed_pairs)
+        for _, (image, _) in augmented_pairs(dataset, experiment, tf.constant(epoch, tf.int64), indexed_pairs)
     ]
     assert len(set(unshuffled)) == 8
     assert sorted(trained) == sorted(unshuffled)
