@@ -64,12 +64,13 @@ class ArraysReader:
         if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):
             raise BnnError(
                 f"{str(root)!r} has training images {train.shape[1:]} of {train.dtype} and test images "
-                f"{test.shape[1:]} of {test.dtype}; expected the same shape and type"
+                f"{test.shape[1:]} of {test.dtype}; expected the same shape and type: convert one of them"
             )
         if numbers["test"].max() > numbers["train"].max():
             raise BnnError(
                 f"{str(root)!r} has test_labels up to {numbers['test'].max()}, but train_labels up to "
-                f"{numbers['train'].max()}; expected the same classes"
+                f"{numbers['train'].max()}; expected the same classes: number "
+                "those of both from 0 on"
             )
         return cls(images, numbers, str(root))
 
@@ -154,17 +155,22 @@ def _images(values: np.ndarray, name: str, root: Path) -> np.ndarray:
     if len(layouts) != 1 or 0 in values.shape:
         raise BnnError(
             f"{name} in {str(root)!r} has the shape {values.shape}; expected (images, height, width, channels) or "
-            "(images, channels, height, width) with 1 or 3 channels on one of the two axes only"
+            "(images, channels, height, width) with 1 or 3 channels on one of the two axes only: reshape the array"
         )
     if values.dtype != np.uint8 and values.dtype.kind != "f":
-        raise BnnError(f"{name} in {str(root)!r} has the type {values.dtype}; expected uint8 pixels, or floats")
+        raise BnnError(
+            f"{name} in {str(root)!r} has the type {values.dtype}; expected uint8 pixels, or floats: convert the array"
+        )
     values = np.ascontiguousarray(np.moveaxis(values, layouts[0], 3))
     if values.dtype == np.uint8:
         return values
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise BnnError(f"{name} in {str(root)!r} has infinite or NaN values; expected finite floats")
+        number = np.count_nonzero(~np.isfinite(values))
+        raise BnnError(
+            f"{name} in {str(root)!r} has {number:,} infinite or NaN values; expected finite floats: correct the array"
+        )
     return values
 
 
@@ -176,11 +182,15 @@ def _classes(values: np.ndarray, name: str, root: Path, images: int) -> np.ndarr
     """
     if values.shape not in ((images,), (images, 1)):
         raise BnnError(
-            f"{name} in {str(root)!r} has the shape {values.shape}; expected ({images},), one for each image"
+            f"{name} in {str(root)!r} has the shape {values.shape}; expected ({images},), one for each image: add or "
+            "remove labels"
         )
     whole = values.dtype.kind in "iuf" and np.isfinite(values).all() and (values == np.floor(values)).all()
     if not whole or values.min() < 0:
-        raise BnnError(f"{name} in {str(root)!r} has other values than whole numbers from 0 on; expected classes")
+        raise BnnError(
+            f"{name} in {str(root)!r} has other values than whole numbers from 0 on; expected classes, got "
+            f"{values.dtype} from {values.min()!s:.20} to {values.max()!s:.20}: number the classes from 0 on"
+        )
     return values.reshape(images).astype(np.int64)
 
 

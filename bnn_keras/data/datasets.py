@@ -424,4 +424,6 @@ def _builder(name: str, location: DataLocation) -> tfds.core.DatasetBuilder:
         return tfds.builder(name, data_dir=str(Path(location.data_dir).expanduser()) if location.data_dir else None)
     except (ValueError, ImportError, AttributeError) as error:
         reason = str(error)[:300]
-        raise BnnError(f"TFDS cannot open dataset {name!r} ({reason}); expected NAME or NAME/CONFIG") from error
+        raise BnnError(
+            f"TFDS cannot open dataset {name!r} ({reason}); expected NAME or NAME/CONFIG, such as mnist"
+        ) from error

@@ -137,7 +137,7 @@ class Whitening:
         if flat.shape[1] != len(self.mean):
             raise BnnError(
                 f"an image of shape {images.shape[1:]} has {flat.shape[1]} values; expected {len(self.mean)}, as the "
-                "images that the whitening was fitted to"
+                "images that the whitening was fitted to: choose a dataset with images of that size"
             )
         return ((flat - self.mean) @ self.matrix).reshape(images.shape).astype(np.float32)
 

@@ -38,12 +38,16 @@ def _override(document: Document, key: str, value: Any) -> None:
     for depth, part in enumerate([*parents, last]):
         if isinstance(table, list):
             if not part.isdigit() or int(part) >= len(table):
-                raise BnnError(f"cannot set {key!r}: expected a number below {len(table)} in place of {part!r}")
+                raise BnnError(
+                    f"cannot set {key!r}: expected a number below {len(table)} in place of {part!r}; `bnnk show` "
+                    "prints all keys"
+                )
             index: Any = int(part)
         elif isinstance(table, dict):
             index = part
         else:
-            raise BnnError(f"cannot set {key!r}: {'.'.join(key.split('.')[:depth])!r} is a value, not a table")
+            value = ".".join(key.split(".")[:depth])
+            raise BnnError(f"cannot set {key!r}: {value!r} is a value, not a table; set {value!r} itself")
         if depth == len(parents):
             table[index] = value
         else:
@@ -472,7 +476,7 @@ def _base(network: str | None, experiment: str | Path | None, choices: Mapping[s
     if experiment is not None:
         return load_experiment(experiment)
     if network is None:
-        raise BnnError("neither a network nor an experiment is given; expected one of the two")
+        raise BnnError("neither a network nor an experiment is given; expected one of the two, such as lenet5")
     candidates = [other for other in all_experiments() if other.network.name == network and not other.by_name]
     return find_experiment(network, choices, candidates) if candidates else plain(network)
 

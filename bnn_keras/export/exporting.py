@@ -237,7 +237,10 @@ def _export_weights(
             module.write(staged, model, progress_of(run, best))
         written = interop.read_checkpoint(staged)
         if written.keys() != expected.keys() or not all(_identical(written[name], expected[name]) for name in expected):
-            raise BnnError(f"reading {path.name!r} back does not return the tensors of the run; nothing was written")
+            raise BnnError(
+                f"reading {path.name!r} back does not return the tensors of the run; nothing was written: check the "
+                "disk, and export again"
+            )
         binary = [variable.name.split("/")[0] for variable in binary_variables(model)]
         packed = row.packs == "all"
         fields = {

@@ -121,7 +121,7 @@ def read_content(file: str | Path) -> Content:
     except Exception as error:  # a damaged file can make its reader raise any error
         raise _damaged(path, error) from error
     if not content.tensors:
-        raise BnnError(f"{str(path)!r} holds no tensors; expected the state dict of a network")
+        raise BnnError(f"{str(path)!r} holds no tensors; expected the state dict of a network: save that")
     unwrapped = {
         ".".join(part for part in name.split(".") if part != "module"): value for name, value in content.tensors.items()
     }

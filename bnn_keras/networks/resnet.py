@@ -182,7 +182,8 @@ def resnet(
 
     if plan.bottleneck and shortcut_per_convolution:
         raise BnnError(
-            "network.structure is 'bireal'; expected 'normal': blocks of three convolutions have one shortcut"
+            "network.structure is 'bireal'; expected 'normal', because blocks of three convolutions have one shortcut: "
+            "set network.structure=normal"
         )
     build_block = bottleneck if plan.bottleneck else block
     bits = 0 if scheme.binary_activations else 1

@@ -85,7 +85,7 @@ def save(folder, name, values):
         (lambda d: save(d, "train_data", np.zeros((12, 3, 3, 3))), r"with 1 or 3 channels on one of the two axes only"),
         (
             lambda d: save(d, "train_data", np.full((12, 28, 28), np.nan)),
-            r"has infinite or NaN values; expected finite",
+            r"has 9,408 infinite or NaN values; expected finite",
         ),
         (
             lambda d: save(d, "test_data", PIXELS[:, :20]),

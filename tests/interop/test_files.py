@@ -449,7 +449,9 @@ def test_file_without_tensors_is_an_error(tmp_path):
     np.savez(tmp_path / "x.npz")
     safetensors.numpy.save_file({}, tmp_path / "x.safetensors")
     for path in (tmp_path / "x.npz", tmp_path / "x.safetensors"):
-        assert one_line_error(path) == f"{str(path)!r} holds no tensors; expected the state dict of a network"
+        assert (
+            one_line_error(path) == f"{str(path)!r} holds no tensors; expected the state dict of a network: save that"
+        )
 
 
 def test_pytorch_file_without_tensors_is_an_error(torch, save, state):
