@@ -79,6 +79,8 @@ class RealActivation(larq.quantizers.Quantizer):
     Raises:
         BnnError: The function is unknown.
 
+    Picture: docs/quantizers.md#realactivation
+
     >>> RealActivation("clip")(tf.constant([-2.0, 0.5])).numpy().tolist()
     [-1.0, 0.5]
     """

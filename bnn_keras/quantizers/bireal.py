@@ -55,6 +55,8 @@ class DetachedScaledSign(larq.quantizers.Quantizer):
     Args:
         masked_gradient: Whether weights beyond ±1 pass no gradient.
 
+    Picture: docs/quantizers.md#detachedscaledsign
+
     >>> DetachedScaledSign()(tf.constant([[0.5], [-1.0]])).numpy().tolist()
     [[0.75], [-0.75]]
     """

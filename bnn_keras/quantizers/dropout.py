@@ -33,6 +33,8 @@ class Dropout(larq.quantizers.Quantizer):
     Raises:
         BnnError: The rate is out of bounds.
 
+    Picture: docs/quantizers.md#dropout
+
     >>> dropout = Dropout(0.5, "xnor_sign", seed=1)
     >>> dropout(tf.constant([0.3, -0.2])).numpy().tolist()
     [1.0, -1.0]

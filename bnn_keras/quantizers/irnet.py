@@ -118,6 +118,8 @@ class ErrorDecaySign(_ErrorDecay):
         k: Initial scale.
         annealed: t and k shared with other quantizers. Replaces the arguments `t` and `k`.
 
+    Picture: docs/quantizers.md#errordecaysign
+
     >>> quantizer = ErrorDecaySign(t=0.5, k=2.0)
     >>> quantizer(tf.constant([-0.3, 0.2])).numpy().tolist()
     [-1.0, 1.0]
@@ -143,6 +145,8 @@ class BalancedScaledSign(_ErrorDecay):
         t: Initial steepness.
         k: Initial scale.
         annealed: t and k shared with other quantizers. Replaces the arguments `t` and `k`.
+
+    Picture: docs/quantizers.md#balancedscaledsign
 
     >>> BalancedScaledSign()(tf.constant([[1.0], [2.0], [4.0], [5.0]])).numpy().tolist()
     [[-1.0], [-1.0], [1.0], [1.0]]

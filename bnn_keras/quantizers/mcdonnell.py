@@ -43,6 +43,8 @@ def he_scaled_sign(kernel: tf.Tensor) -> tf.Tensor:
 class HeScaledSign(larq.quantizers.Quantizer):
     """Quantize the kernel of a layer with `he_scaled_sign`.
 
+    Picture: docs/quantizers.md#hescaledsign
+
     >>> HeScaledSign()(tf.constant([[0.1], [-3.0]])).numpy().tolist()
     [[1.0], [-1.0]]
     """

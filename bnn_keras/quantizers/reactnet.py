@@ -80,6 +80,8 @@ def shifted_prelu(x: tf.Tensor, before: tf.Tensor, slope: tf.Tensor, after: tf.T
 class ShiftedSign(larq.quantizers.Quantizer):
     """Quantize the inputs of a layer with `shifted_sign`. The shifts are weights, and start at 0.
 
+    Picture: docs/quantizers.md#shiftedsign
+
     >>> quantizer = ShiftedSign()
     >>> quantizer(tf.constant([[-0.5, 0.5]])).numpy().tolist()
     [[-1.0, 1.0]]
@@ -102,6 +104,8 @@ class ShiftedSign(larq.quantizers.Quantizer):
 @larq.utils.register_keras_custom_object
 class ShiftedPReLU(tf.keras.layers.Layer):
     """Apply `shifted_prelu`. Shifts and slopes are weights; shifts start at 0, slopes at 0.25.
+
+    Picture: docs/quantizers.md#shiftedprelu
 
     >>> ShiftedPReLU()(tf.constant([[-1.0, 2.0]])).numpy().tolist()
     [[-0.25, 2.0]]

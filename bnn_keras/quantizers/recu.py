@@ -106,6 +106,8 @@ class ClampedScaledSign(larq.quantizers.Quantizer):
         tau: Initial τ.
         annealed: τ shared with other quantizers. Replaces the argument `tau`.
 
+    Picture: docs/quantizers.md#clampedscaledsign
+
     >>> quantizer = ClampedScaledSign(tau=0.85)
     >>> binary = quantizer(tf.constant([[1.0], [2.0], [4.0], [5.0]]))
     >>> [tuple(weight.shape) for weight in quantizer.trainable_weights]
@@ -141,6 +143,8 @@ class NormalizedSign(larq.quantizers.Quantizer):
     """Quantize the inputs of a layer: `normalized_sign` in training, `approximate_sign` in evaluation.
 
     The two have the same values. Their gradients differ.
+
+    Picture: docs/quantizers.md#normalizedsign
 
     >>> NormalizedSign()(tf.constant([[-30.0, 10.0, 20.0]]), training=True).numpy().tolist()
     [[-1.0, 1.0, 1.0]]

@@ -81,6 +81,8 @@ def approximate_sign(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
 class ClippedSign(larq.quantizers.SteSign):
     """Quantize with `clipped_sign`. Arguments are those of `larq.quantizers.SteSign`.
 
+    Picture: docs/quantizers.md#clippedsign
+
     >>> ClippedSign()(tf.constant([-0.5, 2.0])).numpy().tolist()
     [-1.0, 1.0]
     """
@@ -94,6 +96,8 @@ class ClippedSign(larq.quantizers.SteSign):
 @larq.utils.register_alias("approximate_sign")
 class ApproximateSign(larq.quantizers.ApproxSign):
     """Quantize with `approximate_sign`. Arguments are those of `larq.quantizers.ApproxSign`.
+
+    Picture: docs/quantizers.md#approximatesign
 
     >>> ApproximateSign()(tf.constant([-0.5, 2.0])).numpy().tolist()
     [-1.0, 1.0]

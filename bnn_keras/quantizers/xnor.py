@@ -93,6 +93,8 @@ def xnor_scaled_sign(
 class XnorSign(larq.quantizers.Quantizer):
     """Quantize the inputs of a layer with `xnor_sign`.
 
+    Picture: docs/quantizers.md#xnorsign
+
     >>> XnorSign()(tf.constant([-0.5, 2.0])).numpy().tolist()
     [-1.0, 1.0]
     """
@@ -117,6 +119,8 @@ class XnorScaledSign(larq.quantizers.Quantizer):
         fan_in_factor: Whether the gradient is multiplied by n, the number of weights of a filter.
         channel_factor: Whether the gradient is multiplied by 1 − 1/c, c input channels.
         gradient_scale: Factor of the gradient.
+
+    Picture: docs/quantizers.md#xnorscaledsign
 
     >>> XnorScaledSign()(tf.constant([[0.5], [-1.0]])).numpy().tolist()
     [[0.75], [-0.75]]
