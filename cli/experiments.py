@@ -108,16 +108,30 @@ def list_(what: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("experiment", metavar="EXPERIMENT")
+@click.argument(
+    "experiment",
+    metavar="EXPERIMENT_OR_NETWORK",
+    shell_complete=options.complete_names(options.experiments_and_networks),
+)
 @options.overrides
 @click.option("--plot", metavar="FILE", help="Also draw the schedules over the epochs, as .png, .svg or .pdf.")
+@click.option("--diagram", metavar="FILE", help="Also draw the network: layers, shapes, bits and shortcuts, as .svg.")
 @options.as_json
-def show(experiment: str, overrides: tuple[str, ...], plot: str | None, as_json: bool) -> None:
-    """Print an experiment, given by name or file, with all defaults filled in.
+def show(experiment: str, overrides: tuple[str, ...], plot: str | None, diagram: str | None, as_json: bool) -> None:
+    """Print an experiment, given by name or file, or a network's, with all defaults filled in.
 
     The output is a valid experiment file.
     """
-    shown = resolve(experiment=experiment, overrides=overrides).experiment
+    if experiment in catalog.NETWORKS:
+        shown = resolve(experiment, overrides=overrides).experiment
+    else:
+        shown = resolve(experiment=experiment, overrides=overrides).experiment
+    if diagram:
+        with quiet_tensorflow():
+            from bnn_keras.build import build_model
+            from bnn_keras.diagrams import draw_network, require_svg
+        require_svg(diagram)
+        draw_network(build_model(shown), diagram, f"{shown.network.name} · {shown.scheme.name} {shown.scheme.bits}")
     if plot:
         with quiet_tensorflow():
             from bnn_keras.plots import plot_schedules
@@ -157,7 +171,7 @@ def summary(as_json: bool, **recipe: Any) -> None:
     experiment = options.resolve_recipe(location=DEFAULT_LOCATION, **recipe)
     with quiet_tensorflow():
         from bnn_keras.build import build_model
-        from bnn_keras.counts import count
+        from bnn_keras.counts import count, footer
     model = build_model(experiment)
     counts = count(model)
     if as_json:
@@ -169,25 +183,48 @@ def summary(as_json: bool, **recipe: Any) -> None:
     larq.models.summary(model, print_fn=click.echo)
     click.echo()
     print_table(["counted by bnnk", ""], ([name.replace("_", " "), f"{value:,}"] for name, value in counts.items()))
+    print_line(f"\n{footer(counts)}")
 
 
 @click.command()
 @click.argument("run", required=False, metavar="[RUN]")
+@click.option(
+    "--need",
+    "needs",
+    multiple=True,
+    metavar="NAME",
+    help="Fail if this is missing: an extra such as openvino, gpu, or a dataset. Repeatable.",
+)
+@click.option("--no-self-test", is_flag=True, help="Do not train and export a network, which takes about ten seconds.")
 @options.data_dir
 @options.as_json
 @click.pass_context
-def doctor(context: click.Context, run: str | None, data_dir: str | None, as_json: bool) -> None:
+def doctor(
+    context: click.Context,
+    run: str | None,
+    needs: tuple[str, ...],
+    no_self_test: bool,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
     """Check the machine and the installed packages, or the training in RUN.
+
+    For the machine: versions, extras, GPU, datasets, free disk, and a short training with an export. Exits with 1 if
+    something necessary is wrong or missing, or something of --need.
 
     For a RUN: what looks wrong in its layers, and what usually helps. Exits with 1 if anything does.
     """
     if run:
-        if data_dir:
-            raise click.UsageError("got --data-dir beside RUN; expected one of them")
+        given = [name for name, value in (("--data-dir", data_dir), ("--need", needs)) if value]
+        if given:
+            raise click.UsageError(f"got {', '.join(given)} beside RUN; expected one of them")
         context.exit(1 if _print_symptoms(Run.read(run), as_json) else 0)
     with quiet_tensorflow():
         from bnn_keras import doctor as doctor_
-    findings = doctor_.examine(data_dir)
+    findings = doctor_.examine(data_dir, needs)
+    if not no_self_test:
+        with quiet_tensorflow():
+            findings.append(doctor_.self_test())
     if as_json:
         print_json([finding.to_document() for finding in findings])
     else:

@@ -12,13 +12,25 @@ from typing import Any
 import click
 
 from bnn_keras import BnnError, __version__
-from bnn_keras.cli import datasets, experiments, exports, reproduce, runs, sweeps
+from bnn_keras.cli import completion, datasets, experiments, exports, reproduce, runs, sweeps
 from bnn_keras.cli import plugins as plugin_commands
 from bnn_keras.cli.output import print_message, quiet_tensorflow
 from bnn_keras.errors import nearest
 from bnn_keras.plugins import VARIABLE, load_plugins
 
 EXIT_INTERRUPTED = 130
+GREETING = f"""bnnk {__version__}: train, verify and deploy binarized neural networks.
+
+Three commands to try:
+
+  bnnk train lenet5 --epochs 2 --run runs/first
+      Train XNOR-Net's LeNet-5 on digits that ship with the package.
+  bnnk export runs/first --to packed -o lenet5.safetensors
+      Export it with one bit per binary weight, and verify that the file predicts the same.
+  bnnk show birealnet18 --diagram net.svg
+      Draw a network: its binary and real layers, shapes and shortcuts.
+
+`bnnk doctor` checks this machine, `bnnk --help` lists all commands."""
 
 
 class Commands(click.Group):
@@ -92,7 +104,11 @@ def _show_warning(message: Any, category: type[Warning], *args: Any, **kwargs: A
         print_message(str(message), "Warning")
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="bnnk")
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors and messages of TensorFlow.")
 @click.option(
@@ -103,7 +119,8 @@ def _show_warning(message: Any, category: type[Warning], *args: Any, **kwargs: A
     help="Add the networks, schemes, optimizers, datasets and formats of a plugin, whose code runs. Repeatable; also "
     f"{VARIABLE}, separated by colons.",
 )
-def main(debug: bool, plugins: tuple[str, ...]) -> None:
+@click.pass_context
+def main(context: click.Context, debug: bool, plugins: tuple[str, ...]) -> None:
     """Train, verify and deploy binarized neural networks.
 
     An experiment is a scheme × a network × a recipe: `bnnk train lenet5` trains XNOR-Net's LeNet-5 on digits that ship
@@ -116,6 +133,8 @@ def main(debug: bool, plugins: tuple[str, ...]) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_tensorflow():
         load_plugins(plugins)
+    if context.invoked_subcommand is None:
+        click.echo(GREETING)
 
 
 for command in (
@@ -126,5 +145,6 @@ for command in (
     *experiments.COMMANDS,
     *datasets.COMMANDS,
     *plugin_commands.COMMANDS,
+    *completion.COMMANDS,
 ):
     main.add_command(command)

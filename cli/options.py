@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
 from bnn_keras import catalog
 from bnn_keras.cli.output import print_message, quiet_tensorflow
-from bnn_keras.experiment import Experiment, Resolution, resolve
+from bnn_keras.experiment import Experiment, Resolution, all_experiments, resolve
 from bnn_keras.experiment.schema import FAKE
 from bnn_keras.location import DataLocation
 from bnn_keras.tables import MAX_BATCH_SIZE
+
+
+def complete_names(names: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
+    """Return click's callback that completes a value by the names that a function returns."""
+    return lambda context, parameter, begin: [name for name in names() if name.startswith(begin)]
+
+
+def _experiments() -> list[str]:
+    return [experiment.name for experiment in all_experiments()]
+
+
+_complete_network = complete_names(lambda: catalog.NETWORKS)
+
+
+def experiments_and_networks() -> list[str]:
+    """Return the names that `bnnk show` accepts."""
+    return [*_experiments(), *catalog.NETWORKS]
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 data_dir = click.option(
@@ -98,11 +116,31 @@ def choices(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose an experiment for a network and override it."""
     for option in reversed(
         (
-            click.option("--dataset", metavar="D", help="Dataset. Chooses a recipe that has it, or overrides it."),
-            click.option("--scheme", metavar="S", help="Binarization scheme. Likewise."),
+            click.option(
+                "--dataset",
+                metavar="D",
+                help="Dataset. Chooses a recipe that has it, or overrides it.",
+                shell_complete=complete_names(lambda: catalog.DATASETS),
+            ),
+            click.option(
+                "--scheme",
+                metavar="S",
+                help="Binarization scheme. Likewise.",
+                shell_complete=complete_names(lambda: catalog.SCHEMES),
+            ),
             click.option("--bits", metavar="B", help="Bits of weights/activations, such as 1/1. Likewise."),
-            click.option("--optimizer", metavar="O", help="Optimizer. Likewise."),
-            click.option("--experiment", metavar="NAME_OR_FILE", help="Use this experiment."),
+            click.option(
+                "--optimizer",
+                metavar="O",
+                help="Optimizer. Likewise.",
+                shell_complete=complete_names(lambda: catalog.OPTIMIZERS),
+            ),
+            click.option(
+                "--experiment",
+                metavar="NAME_OR_FILE",
+                help="Use this experiment.",
+                shell_complete=complete_names(_experiments),
+            ),
             overrides,
         )
     ):
@@ -112,7 +150,7 @@ def choices(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the argument NETWORK and the options of `choices`. `resolve_recipe` reads them."""
-    return click.argument("network")(choices(function))
+    return click.argument("network", shell_complete=_complete_network)(choices(function))
 
 
 def recipe_or_run(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,7 +162,7 @@ def recipe_or_run(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Train this run further: with more --epochs, or by --set with other hyper-parameters of the optimizer. It "
         "takes the place of NETWORK. The run notes what changed.",
     )
-    return click.argument("network", required=False)(choices(continued(function)))
+    return click.argument("network", required=False, shell_complete=_complete_network)(choices(continued(function)))
 
 
 def require_none_beside_continue(*arguments: Any, **named: Any) -> None:

@@ -1,10 +1,12 @@
 """Tests of the checks of `bnnk doctor`."""
 
+import re
+import shutil
 from importlib import metadata
 
 import pytest
 import tensorflow as tf
-from helpers import run_bnnk
+from helpers import ROOT, error_line, run_bnnk
 
 from bnn_keras import doctor
 
@@ -37,7 +39,7 @@ def test_gpu_without_kernels_is_an_error(data_dir, fake_gpu, capability):
     assert (gpu.found, gpu.ok, gpu.optional, gpu.mark) == (f"Fake GPU, compute capability {version}", False, False, "✗")
     assert f"has no kernels for compute capability {version}; use a GPU with compute capability below 12.0" in gpu.cure
     assert findings["devices"].found == "CPU 0, GPU 0"
-    result = run_bnnk("doctor", "--data-dir", data_dir)
+    result = run_bnnk("doctor", "--no-self-test", "--data-dir", data_dir)
     assert result.exit_code == 1
     assert "compute capability" in result.stdout
 
@@ -57,6 +59,13 @@ def test_gpu_with_kernels_is_ok(data_dir, fake_gpu, capability):
     [("larq-zoo", True, "–", "pip install larq-zoo"), ("larq", False, "✗", "pip install larq")],
 )
 def test_missing_package(data_dir, monkeypatch, package, optional, mark, cure):
+    without_package(monkeypatch, package)
+    finding = findings_by_name(data_dir)[package]
+    assert (finding.found, finding.ok, finding.optional) == ("absent", False, optional)
+    assert (finding.mark, finding.cure) == (mark, cure)
+
+
+def without_package(monkeypatch, package):
     version = metadata.version
 
     def version_without_package(name):
@@ -65,6 +74,64 @@ def test_missing_package(data_dir, monkeypatch, package, optional, mark, cure):
         return version(name)
 
     monkeypatch.setattr(metadata, "version", version_without_package)
-    finding = findings_by_name(data_dir)[package]
-    assert (finding.found, finding.ok, finding.optional) == ("absent", False, optional)
-    assert (finding.mark, finding.cure) == (mark, cure)
+
+
+def test_missing_need_is_an_error(data_dir, monkeypatch):
+    without_package(monkeypatch, "nncf")
+    arguments = ("doctor", "--no-self-test", "--data-dir", data_dir)
+    assert run_bnnk(*arguments).exit_code == 0
+    for need, package in (("int8", "nncf"), ("mnist", "dataset mnist")):
+        result = run_bnnk(*arguments, "--need", need)
+        assert result.exit_code == 1
+        assert any(line.startswith("✗") and package in line for line in result.stdout.splitlines())
+    assert run_bnnk(*arguments, "--need", "mnist_5k").exit_code == 0
+    line = error_line(*arguments, "--need", "openvin")
+    assert line.startswith("unknown need 'openvin'; did you mean 'openvino'? known: ")
+
+
+def test_extras_are_those_of_the_package():
+    (extras,) = re.findall(r"^EXTRAS = \{\n(.*?)^\}", (ROOT / "setup.py").read_text(), re.MULTILINE | re.DOTALL)
+    declared = {
+        name: set(re.findall(r'"([a-z0-9-]+)[<>=]', needs)) for name, needs in re.findall(r'"(\w+)": \[(.*)\]', extras)
+    }
+    assert declared.pop("cuda") == set()
+    assert {name: set(packages) for name, packages in doctor._EXTRAS.items()} == declared
+
+
+@pytest.mark.parametrize(
+    ("visible", "driver", "cuda", "found", "cure"),
+    [
+        ("-1", True, True, "hidden by CUDA_VISIBLE_DEVICES=-1", "unset CUDA_VISIBLE_DEVICES"),
+        (None, False, True, "none: this system has no NVIDIA driver", "training runs on the CPU"),
+        (None, True, False, "is built without CUDA", "pip install 'bnn-keras[cuda]'"),
+        (None, True, True, "the driver is there, NVIDIA's libraries are missing", "pip install 'bnn-keras[cuda]'; "),
+    ],
+)
+def test_reason_for_no_gpu(monkeypatch, tmp_path, visible, driver, cuda, found, cure):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(doctor, "_NVIDIA_DRIVER", tmp_path if driver else tmp_path / "none")
+    monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: cuda)
+    finding = doctor._no_gpu(optional=True)
+    assert found in finding.found
+    assert finding.cure.startswith(cure)
+
+
+def test_little_free_disk(monkeypatch, tmp_path):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    finding = doctor._free_disk("runs", tmp_path / "not" / "there")
+    assert (finding.name, finding.mark) == ("free disk for runs", "–")
+    assert finding.cure == "free at least 1 GB, or use another folder"
+
+
+def test_failing_self_test_is_an_error(data_dir, monkeypatch):
+    def failing(*args, **kwargs):
+        raise RuntimeError("no\nkernel")
+
+    monkeypatch.setattr(doctor, "train", failing)
+    result = run_bnnk("doctor", "--data-dir", data_dir)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("✗")]
+    assert "RuntimeError: no kernel" in line

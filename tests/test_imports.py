@@ -13,10 +13,10 @@ import bnn_keras
 # From the top down, as in docs/architecture.md. A module imports only from lines below its own, or from its own name.
 LAYERS = [
     {"cli"},
-    {"reproduce", "sweeps"},
-    {"benchmark", "evaluation", "training", "doctor"},
+    {"doctor", "reproduce", "sweeps"},
+    {"benchmark", "evaluation", "training"},
     {"export"},
-    {"binarizing", "interop", "models", "plots"},
+    {"binarizing", "diagrams", "interop", "models", "plots"},
     {"build"},
     {"networks"},
     {"schemes"},

@@ -54,7 +54,7 @@ def test_help_lists_commands_in_order_of_use():
         "sweep",
         "plot",
     ]
-    assert commands == [*about_runs, "summary", "list", "show", "check", "doctor", "datasets", "plugin"]
+    assert commands == [*about_runs, "summary", "list", "show", "check", "doctor", "datasets", "plugin", "completion"]
 
 
 @pytest.mark.parametrize("what", ["networks", "schemes", "optimizers", "datasets", "experiments"])
@@ -111,6 +111,10 @@ def test_summary():
     assert result.exit_code == 0
     for part in ("lenet5 stats", "bin_conv2.conv", "Ratio of MACs that are binarized", "binary parameters", "425,000"):
         assert part in result.stdout
+    assert result.stdout.splitlines()[-1] == (
+        "431,220 parameters (98.6 % with 1 bit) · 0.324 M OPs = 0.293 M FLOPs + 2.00 M BOPs / 64 · "
+        "80.9 kB (float: 1.7 MB)"
+    )
 
 
 def test_summary_as_json():
@@ -120,12 +124,13 @@ def test_summary_as_json():
 
 
 def test_doctor(data_dir):
-    result = run_bnnk("doctor", "--data-dir", data_dir)
+    result = run_bnnk("doctor", "--no-self-test", "--data-dir", data_dir)
     assert result.exit_code == 0, result.output
     if not importlib.util.find_spec("openvino"):
         assert "pip install 'bnn-keras[openvino]'" in result.stdout
     findings = {
-        finding["name"]: finding for finding in json.loads(run_bnnk("doctor", "--data-dir", data_dir, "--json").stdout)
+        finding["name"]: finding
+        for finding in json.loads(run_bnnk("doctor", "--no-self-test", "--data-dir", data_dir, "--json").stdout)
     }
     assert findings["Keras behind TensorFlow"]["found"].startswith("tf_keras")
     assert data_dir in findings["dataset mnist_5k"]["found"]
