@@ -21,6 +21,10 @@ types:
 docs:
     python -m bnn_keras.cli.reference > docs/cli.md
 
+# Build the documentation as a site in site/, with warnings as errors.
+site:
+    NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
 # Build the wheel in dist/ and check it in a folder without the checkout.
 build:
     rm -rf build dist

@@ -25,7 +25,9 @@ from bnn_keras import catalog, plugins, runs
 from bnn_keras.runs import Run
 
 DOCUMENTS = sorted(
-    path for pattern in ("*.md", "docs/*.md", "*/README.md", "experiments/results/*.md") for path in ROOT.glob(pattern)
+    path
+    for pattern in ("*.md", "docs/**/*.md", "*/README.md", "experiments/results/*.md")
+    for path in ROOT.glob(pattern)
 )
 ADDING = ROOT / "docs" / "adding.md"
 FENCES = r"python( no-test: .+)?|sh( no-test)?|(text|toml|json|yaml|hex|c)"
@@ -227,6 +229,27 @@ def test_tables_of_options_are_up_to_date(monkeypatch):
     from keys import DOCUMENT, updated
 
     assert DOCUMENT.read_text() == updated(DOCUMENT.read_text())
+
+
+def test_tables_of_papers_are_up_to_date(monkeypatch):
+    """Update them with `python docs/papers.py`."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import papers
+
+    for document in papers.DOCUMENTS:
+        assert document.read_text() == papers.updated(document.read_text()), document.name
+
+
+def test_pages_of_papers_have_every_published_row():
+    text = "".join(path.read_text() for path in (ROOT / "docs" / "papers").glob("*.md"))
+    published = [experiment for experiment in bnn_keras.experiment.all_experiments() if experiment.published]
+    assert len(published) == text.count("| exact ") + text.count("| reconstructed ")
+
+
+def test_site_has_every_document():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for document in (ROOT / "docs").rglob("*.md"):
+        assert re.search(rf"[ :]{document.relative_to(ROOT / 'docs')}\n", navigation), document.name
 
 
 def test_every_key_of_an_experiment_is_documented():

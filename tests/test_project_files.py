@@ -11,7 +11,7 @@ import bnn_keras
 from bnn_keras.experiment import all_experiments
 
 HOOKS = ("ruff format", "ruff check", "mypy")
-TASKS = ("test", "slow", "lint", "types", "docs", "build")
+TASKS = ("test", "slow", "lint", "types", "docs", "site", "build")
 
 
 def read(name):
@@ -64,7 +64,7 @@ def test_contributing_names_every_task():
         assert f"`just {task}`" in read("CONTRIBUTING.md")
 
 
-@pytest.mark.parametrize("extra", [None, "test"])
+@pytest.mark.parametrize("extra", [None, "test", "docs"])
 def test_lock_pins_what_the_package_asks_for(package, extra):
     pins = dict(re.findall(r"^(\S+)==(\S+)$", read("requirements.lock"), re.MULTILINE))
     pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
