@@ -19,7 +19,7 @@ EXTRAS = {
     "qonnx": ["onnxruntime>=1.20", "qonnx>=1,<2", "tf2onnx>=1.16.1"],
     "torch": ["torch>=2.6"],
     "sweep": ["optuna>=4,<6"],
-    "docs": ["L2M4M>=1.0,<2", "mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings-python>=2,<3"],
+    "docs": ["l2m4m>=1.0,<2", "mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings-python>=2,<3"],
 }
 EXTRAS["test"] = [
     *("hls4ml>=1.3,<2", "hypothesis>=6", "mypy>=1.15", "pytest>=8", "pytest-cov>=7", "pytest-xdist>=3", "ruff>=0.9"),

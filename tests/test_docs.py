@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import json
 import os
 import pkgutil
 import re
@@ -89,6 +90,51 @@ def test_readme_commands_run(tmp_path, few_digits):
     assert "top-1" in output
     assert "my.toml: ok" in output
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"quick", "mine", "irnet", "bop", "float", "binary"}
+
+
+@pytest.mark.slow
+def test_tutorial_runs(tmp_path, few_digits):
+    """With one epoch for each training."""
+    text = (ROOT / "docs" / "getting-started.md").read_text()
+    (digit,) = blocks(text, "python")
+    run_python_in(digit, tmp_path, few_digits)
+    commands = "".join(blocks(text, "sh")).replace(" --epochs 10", "")
+    commands = re.sub("^bnnk train .*", r"\g<0> --epochs 1", commands, flags=re.MULTILINE)
+    assert commands.count("--epochs 1\n") == commands.count("bnnk train") == 3
+    output = run_python_in(SHELL, tmp_path, few_digits, stdin=commands)
+    assert output.count("digit.png") == 1
+    assert output.count("2 of 2 binary layers") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook_runs(notebook, tmp_path, data_dir):
+    """With one epoch. Its cells need no notebook: they are plain Python."""
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] for cell in cells if "print(" in "".join(cell["source"]))
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    assert code.count("EPOCHS = 10") == 1
+    code = code.replace("EPOCHS = 10", "EPOCHS = 1").replace("plt.show()", "plt.close()")
+    assert "100 % agreement" in run_python_in(f"import matplotlib\nmatplotlib.use('agg')\n{code}", tmp_path, data_dir)
+
+
+# What the tables and blocks of these pages train and import.
+PAGES = [ROOT / "docs" / "coming-from.md", *(ROOT / "docs" / "papers").glob("*.md")]
+RECIPES = re.compile(r"bnnk (?:train|import) [^`…\n]+")
+
+
+def test_commands_of_pages_find_their_recipes():
+    """Each `bnnk train` and `bnnk import` names a network, options and values that exist."""
+    found = {command for page in PAGES for command in RECIPES.findall(page.read_text())}
+    assert len(found) >= 30
+    for command in found:
+        _, _, network, *arguments = shlex.split(command)
+        options = list(zip(arguments[::2], arguments[1::2], strict=True)) if "--" in command else []
+        chosen = {name.removeprefix("--"): value for name, value in options if name not in ("--set", "--run")}
+        if chosen.get("experiment", "").startswith("runs/"):
+            continue
+        overrides = [value for name, value in options if name == "--set"]
+        bnn_keras.resolve(chosen.pop("network", network), overrides=overrides, **chosen)
 
 
 # Every block of Python of every document, named such as "docs/deploying.md-2".
