@@ -1,6 +1,6 @@
 """Write the tables of papers in README.md and docs/papers: `python docs/papers.py`.
 
-They follow from the experiments, their golden files in tests/golden/recipes, docs/networks.md and
+They follow from the experiments, their golden files in tests/golden/recipes, experiments/results, docs/networks.md and
 benchmarks/deployment.csv.
 """
 
@@ -17,7 +17,7 @@ import recipes
 import reproducing
 
 ROOT = Path(__file__).parents[1]
-TABLE = re.compile(r"(<!-- (table|rows): (\w+) -->\n).*?(<!-- end of the table -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (table|rows|measured): (\w+) -->\n).*?(<!-- end of the table -->)", re.DOTALL)
 # One network of each paper: paper, page, experiment, row of docs/networks.md, name in benchmarks/deployment.csv.
 FIRST = (
     ("XNOR-Net", "xnor-net", "xnor_net/lenet5_mnist", "`lenet5`", "lenet5"),
@@ -109,14 +109,26 @@ def rows_table(paper):
         yield f"| {' | '.join(cells)} |\n"
 
 
+def measured_table(scheme):
+    """Return the trainings in experiments/results with a scheme, or with Bop."""
+    yield head("experiment", "network", "data", "bits", "epochs", "top-1", "seeds")
+    for name in ("mnist_5k", "fashion_mnist"):
+        with (ROOT / "experiments" / "results" / f"{name}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            if scheme != ("bop" if row["optimizer"] == "bop" else row["scheme"]):
+                continue
+            deviation = f" ± {float(row['last_deviation']):.2f}" if row["last_deviation"] else ""
+            cells = [f"`{row['experiment']}`", f"`{row['network']}`", f"`{row['dataset']}`", row["bits"], row["epochs"]]
+            yield f"| {' | '.join(cells)} | {float(row['last']):.2f}{deviation} | {row['seeds']} |\n"
+
+
+KINDS = {"table": lambda _: first_table(), "rows": rows_table, "measured": measured_table}
+
+
 def updated(text):
     """Return the text of a document with the present tables."""
-
-    def table(match):
-        lines = first_table() if match[2] == "table" else rows_table(match[3])
-        return match[1] + "".join(lines) + match[4]
-
-    return TABLE.sub(table, text)
+    return TABLE.sub(lambda match: match[1] + "".join(KINDS[match[2]](match[3])) + match[4], text)
 
 
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs" / "papers").glob("*.md")))
