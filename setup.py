@@ -22,7 +22,16 @@ EXTRAS = {
     "docs": ["l2m4m>=1.0,<2", "mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings-python>=2,<3"],
 }
 EXTRAS["test"] = [
-    *("hls4ml>=1.3,<2", "hypothesis>=6", "mypy>=1.15", "pytest>=8", "pytest-cov>=7", "pytest-xdist>=3", "ruff>=0.9"),
+    *(
+        "hls4ml>=1.3,<2",
+        "hypothesis>=6",
+        "mypy>=1.15",
+        "playwright>=1.49",
+        "pytest>=8",
+        "pytest-cov>=7",
+        "pytest-xdist>=3",
+        "ruff>=0.9",
+    ),
     *(need for name in ("tflite", "int8", "onnx", "qonnx", "torch", "sweep") for need in EXTRAS[name]),
 ]
 
@@ -47,10 +56,12 @@ setup(
         "bnn_keras.data.mnist_5k": ["*.npz", "*.md"],
         "bnn_keras.experiments": ["*/*.toml"],
         "bnn_keras.export.c": ["*.c"],
+        "bnn_keras.report": ["page.css", "page.html"],
     },
     install_requires=[
         "click>=8.1",
         "importlib-resources>=6",  # TFDS 4.9 imports it and does not require it
+        "jinja2>=3.1",
         "larq>=0.14,<0.15",
         "larq-zoo>=2.4,<3",
         "matplotlib>=3.8",

@@ -178,12 +178,11 @@ def evaluate(
     mean_loss, metrics = tf.keras.metrics.Mean(), build_metrics(len(classifier.labels))
     loss = build_loss()
     matrix = np.zeros(2 * (len(classifier.labels),), np.int64)
-    for batch, labels in _decoded(images, experiment, batch_size or BATCH):
-        logits = tf.constant(classifier.logits(batch.numpy()))
+    for _, labels, logits in classify(classifier, images, batch_size or BATCH):
         mean_loss.update_state(loss(labels, logits), sample_weight=len(logits))
         for metric in metrics:
             metric.update_state(labels, logits)
-        np.add.at(matrix, (labels.numpy(), np.argmax(logits, axis=-1)), 1)
+        np.add.at(matrix, (labels, np.argmax(logits, axis=-1)), 1)
     if confusion:
         plots.plot_confusion(matrix, classifier.labels, confusion, f"{source} on {dataset or experiment.data.name}")
     measured = {metric.name: float(metric.result()) for metric in metrics}
@@ -212,15 +211,31 @@ def _per_class(matrix: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _decoded(images: Dataset, experiment: Experiment, batch_size: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Yield the batches of evaluation. An image that cannot be decoded is a `BnnError`."""
-    batches = iter(evaluation_batches(images, experiment, batch_size))
+def classify(
+    classifier: Classifier, images: Dataset, batch_size: int = BATCH
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the test images of a dataset in their order, with their labels and the network's logits.
+
+    Args:
+        classifier: The network. It needs an experiment, which defines the preprocessing of images.
+        images: The dataset.
+        batch_size: Number of images of each batch.
+
+    Returns:
+        Batches of normalised images (batch, height, width, channels), labels (batch,) and logits (batch, classes).
+
+    Raises:
+        BnnError: An image cannot be decoded.
+    """
+    assert classifier.experiment is not None
+    batches = iter(evaluation_batches(images, classifier.experiment, batch_size))
     while True:
         with decoding(images.info.name):
             batch = next(batches, None)
         if batch is None:
             return
-        yield batch
+        pixels, labels = (tensor.numpy() for tensor in batch)
+        yield pixels, labels, np.asarray(classifier.logits(pixels))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bnn_keras.build import build_annealing, build_schedules
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import Experiment, OptimizerConfig, ScheduleConfig, SchemeConfig, Stage
 from bnn_keras.files import replacing
-from bnn_keras.runs import Run
+from bnn_keras.runs import Run, short_names
 from bnn_keras.schedules import Schedule
 
 FORMATS = ("pdf", "png", "svg")
@@ -225,14 +225,12 @@ def _metrics_of(directories: Sequence[str | Path]) -> dict[str, list[dict[str, A
     """Return the metrics of runs by name: the name of the folder, or its path if two have the same."""
     if not directories:
         raise BnnError("no run to plot; give one or more folders that `bnnk train` wrote")
-    folders = [Path(directory) for directory in directories]
-    short = len({folder.resolve().name for folder in folders}) == len(folders)
     rows_by_name = {}
-    for folder in folders:
-        rows = Run.read(folder).metrics
+    for name, directory in zip(short_names(directories), directories, strict=True):
+        rows = Run.read(directory).metrics
         if not rows:
-            raise BnnError(f"run {str(folder)!r} has no finished epoch; train it first, or leave it out")
-        rows_by_name[folder.resolve().name if short else str(folder)] = rows
+            raise BnnError(f"run {str(directory)!r} has no finished epoch; train it first, or leave it out")
+        rows_by_name[name] = rows
     return rows_by_name
 
 

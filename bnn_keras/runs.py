@@ -28,7 +28,7 @@ import itertools
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,6 +95,16 @@ def default_directory(experiment: Experiment) -> Path:
         f"seed{experiment.seed}",
     )
     return Path("runs") / "-".join(parts)
+
+
+def short_names(directories: Sequence[str | Path]) -> list[str]:
+    """Return the names of the folders of runs, or their paths if two have the same name.
+
+    >>> short_names(["runs/a", "runs/b"]), short_names(["x/a", "y/a"])
+    (['a', 'b'], ['x/a', 'y/a'])
+    """
+    names = [Path(directory).resolve().name for directory in directories]
+    return names if len(set(names)) == len(names) else [str(directory) for directory in directories]
 
 
 def prepend_digests(path: Path, texts: Mapping[str, bytes], constrained: bool = True) -> None:

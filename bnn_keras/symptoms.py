@@ -203,9 +203,22 @@ def find_symptoms(run: Run, rules: Sequence[Rule] = RULES) -> list[Symptom]:
     Raises:
         BnnError: The run cannot be read, or has no finished epoch.
     """
-    rows, experiment = run.metrics, run.experiment
+    rows = run.metrics
     if not rows:
         raise BnnError(f"run {str(run.directory)!r} has no finished epoch; train it first")
+    return symptoms_of(rows, run.experiment, rules)
+
+
+def symptoms_of(
+    rows: Sequence[Mapping[str, Any]], experiment: Experiment, rules: Sequence[Rule] = RULES
+) -> list[Symptom]:
+    """Return what looks wrong in the stage that a training is in.
+
+    Args:
+        rows: Rows of metrics.jsonl, at least one.
+        experiment: The experiment.
+        rules: The rules to apply.
+    """
     rows = [row for row in rows if row["stage"] == rows[-1]["stage"]]
     facts = {key for row in rows for key in row} | ({LATENT_FREE} if experiment.latent_free else set())
     symptoms = []

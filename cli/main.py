@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bnn_keras import BnnError, __version__
-from bnn_keras.cli import completion, datasets, experiments, exports, reproduce, runs, sweeps
+from bnn_keras.cli import completion, datasets, experiments, exports, reports, reproduce, runs, sweeps
 from bnn_keras.cli import plugins as plugin_commands
 from bnn_keras.cli.output import print_message, quiet_tensorflow
 from bnn_keras.errors import nearest
@@ -140,6 +140,7 @@ def main(context: click.Context, debug: bool, plugins: tuple[str, ...]) -> None:
 for command in (
     *runs.COMMANDS,
     *exports.COMMANDS,
+    *reports.COMMANDS,
     *reproduce.COMMANDS,
     *sweeps.COMMANDS,
     *experiments.COMMANDS,

@@ -13,7 +13,7 @@ import bnn_keras
 # From the top down, as in docs/architecture.md. A module imports only from lines below its own, or from its own name.
 LAYERS = [
     {"cli"},
-    {"doctor", "reproduce", "sweeps"},
+    {"doctor", "reproduce", "sweeps", "report"},
     {"benchmark", "evaluation", "training"},
     {"export"},
     {"binarizing", "diagrams", "interop", "models", "plots"},

@@ -32,6 +32,7 @@ def test_wheel_has_every_file_of_the_package(wheel):
         for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.toml")]:
             assert f"bnn_keras/{path.relative_to(ROOT)}" in names
     assert {"bnn_keras/py.typed", "bnn_keras/export/c/kernels.c", "bnn_keras/export/c/program.c"} <= set(names)
+    assert {"bnn_keras/report/page.html", "bnn_keras/report/page.css"} <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
 
 

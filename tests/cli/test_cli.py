@@ -50,6 +50,8 @@ def test_help_lists_commands_in_order_of_use():
         "repair",
         "export",
         "benchmark",
+        "report",
+        "compare",
         "reproduce",
         "sweep",
         "plot",
