@@ -408,7 +408,7 @@ class Run:
             finally:
                 if not self.begun:
                     (self / LOCK).unlink(missing_ok=True)
-                    if created and not any(self.directory.iterdir()):
+                    if created and self.directory.is_dir() and not any(self.directory.iterdir()):
                         for folder in created:
                             folder.rmdir()
 

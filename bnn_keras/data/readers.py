@@ -22,6 +22,8 @@ MAX_CACHED_BYTES = 2**31  # of decoded pixels, of all splits together; larger da
 INTERLEAVED_FILES = 16  # read at once in the fixed order, of a dataset that is not held in memory
 READ_BYTES = 2**20  # read at once from each file, in a random order of files
 DISTINCT_FAKE_IMAGES = 512  # per split; longer splits repeat them
+# A file ends within a record, is missing, or ends too early.
+_UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.FailedPreconditionError)
 FAKE_JPEG_SIZE = (375, 500)  # height, width; the most frequent size in ImageNet
 
 
@@ -29,14 +31,15 @@ def reason_of(error: Exception) -> str:
     """Return the first line of an error without TensorFlow's graph and node names and Python's object names."""
     message = str(getattr(error, "message", None) or getattr(error, "strerror", None) or error or type(error).__name__)
     message = re.sub(r"Error in user-defined function .*?iterator: \S+: (ValueError: )?", "", message)
-    message = re.sub(r"Graph execution error:\s*|Detected at node.*\s*|<stack traces.*\s*", "", message).strip()
+    message = re.sub(r"Graph execution error:\s*|Detected at node.*\s*|<stack traces.*\s*", "", message)
+    message = re.sub(r'^ *File ".*\s*', "", message, flags=re.MULTILINE).strip()  # TensorFlow's stack of the node
     first, *_ = message.splitlines() or [type(error).__name__]
     return re.sub(r"\{\{.*?\}\} ?|\[Op:.*| <.*?>", "", first).strip(" .")
 
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Convert TensorFlow's error for an image that cannot be decoded into a `BnnError` that names the dataset."""
+    """Convert TensorFlow's errors for unreadable or damaged images into a `BnnError` that names the dataset."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -46,6 +49,11 @@ def decoding(name: str) -> Iterator[None]:
         raise BnnError(
             f"cannot decode an image of dataset {name!r} ({reason}); expected image files; list the "
             "damaged files of a folder with `bnnk datasets check DIR`, or prepare the dataset again"
+        ) from error
+    except _UNREADABLE as error:
+        raise BnnError(
+            f"cannot read the images of dataset {name!r} ({reason_of(error)}); its files were changed or removed; "
+            "restore them, or prepare the dataset again"
         ) from error
 
 
@@ -220,7 +228,8 @@ class TfdsReader:
 
         def read_file(file: tf.Tensor, start: tf.Tensor, number: tf.Tensor) -> tf.data.Dataset:
             records = tf.data.TFRecordDataset(names[file], buffer_size=READ_BYTES)
-            return records.skip(skipped[file] + start).take(number).map(parse)
+            complete = tf.data.experimental.assert_cardinality(number)  # an emptied file has no records
+            return records.skip(skipped[file] + start).take(number).apply(complete).map(parse)
 
         return sharded_order([file.take for file in files], read_file)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -280,6 +281,25 @@ class SaveRun(tf.keras.callbacks.Callback):
         self.first = True
         self.threads = concurrent.futures.ThreadPoolExecutor(1, "checkpoint") if by_thread else None
         self.written: concurrent.futures.Future | None = None
+        self.descriptor = os.open(run.directory, os.O_RDONLY)  # that of the folder, whatever its name
+
+    def follow(self) -> bool:
+        """Return whether the folder of the run was renamed. What is written from now on is written into it.
+
+        Raises:
+            BnnError: The folder was removed, or cannot be found without Linux's /proc.
+        """
+        link = Path(f"/proc/self/fd/{self.descriptor}")  # on Linux
+        folder = os.stat(self.descriptor)
+        if self.run.directory.exists() and os.path.samestat(self.run.directory.stat(), folder):
+            return False
+        if not link.exists() or not folder.st_nlink:
+            raise BnnError(
+                f"the folder {str(self.run.directory)!r} was renamed or removed while the run was trained, and nothing "
+                "more can be saved; move it back, or restore it from a backup, and run the same command again"
+            )
+        self.run = Run(link.resolve())
+        return True
 
     def within_epoch(self, steps: int, seconds: float, arrays: Mapping[str, np.ndarray]) -> None:
         """Write a checkpoint within the epoch; return when all variables are read.
@@ -317,9 +337,12 @@ class SaveRun(tf.keras.callbacks.Callback):
             written.result()
 
     def close(self) -> None:
-        """Wait for the thread. Call this after the training, however it ended."""
+        """Wait for the thread, and close the folder. Call this after the training, however it ended."""
         if self.threads:
             self.threads.shutdown()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Write metrics, weights and checkpoint."""

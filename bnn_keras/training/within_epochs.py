@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import shlex
 import signal
 import threading
 import time
@@ -92,7 +93,8 @@ class Signals:
 class SaveWithinEpochs(tf.keras.callbacks.Callback):
     """Write checkpoints between two steps: in an interval, and before a signal ends the training.
 
-    All processes save, and stop, at the same step, whichever received the signal or noticed the time first.
+    All processes save, and stop, at the same step, whichever received the signal or noticed the time first. If the
+    folder of the run was renamed, the training is saved there, and stops.
 
     Args:
         interval: The interval.
@@ -139,10 +141,10 @@ class SaveWithinEpochs(tf.keras.callbacks.Callback):
         """Write a checkpoint if it is time, and stop after a signal."""
         self.step = batch + 1
         seconds, steps = time.monotonic() - self.saved_time, self.step - self.saved_step
-        due, *signals = self._agree(seconds >= self.interval.seconds or steps >= self.interval.steps)
-        if any(signals) or (due and self.step < self.steps):  # the end of the epoch has its own checkpoint
+        due, *stops = self._agree(seconds >= self.interval.seconds or steps >= self.interval.steps)
+        if any(stops) or (due and self.step < self.steps):  # the end of the epoch has its own checkpoint
             self._save(measured(self.model, self.measure))
-        self._stop(signals)
+        self._stop(*stops)
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Keep what was measured in training: evaluation uses the same metrics."""
@@ -150,32 +152,42 @@ class SaveWithinEpochs(tf.keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Stop after a signal; the steps of the epoch are not repeated."""
-        _, *signals = self._agree(False)
-        if any(signals):
+        _, *stops = self._agree(False)
+        if any(stops):
             self._save(self.measured)
-        self._stop(signals)
+        self._stop(*stops)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Stop after a signal. The checkpoint of the epoch is written."""
         self.step, self.saved_step, self.saved_time = 0, 0, time.monotonic()
-        _, *signals = self._agree(False)
-        self._stop(signals)
+        _, *stops = self._agree(False)
+        self._stop(*stops)
 
     def _agree(self, due: bool) -> list[bool]:
-        return self.replicas.agree(due, *(number == self.signals.received for number in SIGNALS))
+        """Return whether any process is due, whether the folder was renamed, and whether it received each signal."""
+        received = (number == self.signals.received for number in SIGNALS)
+        return self.replicas.agree(due, self.save.follow(), *received)
 
     def _save(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.save.within_epoch(self.step, self.measure.training_seconds, arrays)
         self.saved_step, self.saved_time = self.step, time.monotonic()
 
-    def _stop(self, signals: list[bool]) -> None:
-        """Raise KeyboardInterrupt after SIGINT, and SystemExit after other signals."""
-        if not any(signals):
+    def _stop(self, renamed: bool, *signals: bool) -> None:
+        """Raise BnnError if the folder was renamed, KeyboardInterrupt after SIGINT, and SystemExit after others."""
+        if not renamed and not any(signals):
             return
         self.save.wait()
-        number = SIGNALS[signals.index(True)]
         epoch = self.save.state.epoch
         place = f"step {self.step} of {self.steps} in epoch {epoch + 1}" if self.step else f"epoch {epoch}"
+        if renamed:
+            if not self.replicas.chief:  # which alone has the folder
+                raise SystemExit(BnnError.exit_code)
+            path = shlex.quote(str(self.save.run.directory))
+            raise BnnError(
+                f"the folder of the run was renamed to {path} while it was trained; stopped after {place}, saved; run "
+                f"the same command again with --run {path} to continue"
+            )
+        number = SIGNALS[signals.index(True)]
         line = f"stopped by {number.name} after {place}, saved; run the same command again to continue"
         if number == signal.SIGINT:
             raise KeyboardInterrupt(line)
