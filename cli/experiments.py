@@ -242,7 +242,7 @@ def _print_symptoms(run: Run, as_json: bool) -> int:
         print_line(f"{symptom}.\n  What usually helps: {symptom.rule.advice}.\n  Source: {symptom.rule.source}.")
     epochs = run.metrics[-1]["epoch"]
     if not has_probes(run):
-        print_line("Inputs and gradients of the layers are not measured yet: it takes 200 steps of a stage.")
+        print_line("Inputs and gradients of the layers are not measured yet: it takes 500 steps of a stage.")
     if not symptoms:
         print_line(f"{run.directory}: after {epochs} epochs, nothing looks wrong.")
     return len(symptoms)

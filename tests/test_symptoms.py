@@ -78,7 +78,7 @@ def test_doctor_of_a_run(tmp_path):
     result = run_bnnk("doctor", tmp_path / "healthy")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "Inputs and gradients of the layers are not measured yet: it takes 200 steps of a stage.",
+        "Inputs and gradients of the layers are not measured yet: it takes 500 steps of a stage.",
         f"{tmp_path / 'healthy'}: after 20 epochs, nothing looks wrong.",
     ]
 

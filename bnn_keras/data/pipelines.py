@@ -252,14 +252,16 @@ def evaluation_batches(
     experiment: Experiment,
     batch_size: int = EVALUATION_BATCH,
     context: tf.distribute.InputContext | None = None,
+    split: str | None = None,
 ) -> tf.data.Dataset:
-    """Return normalised batches of the test split, in a fixed order.
+    """Return normalised batches of the test split, or of another one, in a fixed order and without augmentation.
 
     Args:
         dataset: The dataset.
         experiment: Sets image size and normalisation.
         batch_size: Batch size of one replica.
         context: Index and number of this input pipeline; all pipelines together yield every image once.
+        split: The split; that of the test images if None.
 
     Returns:
         (images, labels) batches: float32 (batch, height, width, channels), int64 (batch,).
@@ -276,7 +278,7 @@ def evaluation_batches(
     """
     check_augmentation(experiment)
     context = context or tf.distribute.InputContext()
-    pairs = dataset.pairs(dataset.info.test).shard(context.num_input_pipelines, context.input_pipeline_id)
+    pairs = dataset.pairs(split or dataset.info.test).shard(context.num_input_pipelines, context.input_pipeline_id)
     channels = experiment.input_shape[-1]
     if dataset.encoded:
         pairs = pairs.map(

@@ -16,7 +16,7 @@ from bnn_keras.training.callbacks import MeasureEpoch
 from bnn_keras.training.distribution import Replicas
 
 Logs = dict[str, Any]
-STEPS_BETWEEN_PROBES = 200
+STEPS_BETWEEN_PROBES = 500
 PROBED_IMAGES = 64
 
 
@@ -29,14 +29,14 @@ class MeasureHealth(tf.keras.callbacks.Callback):
     - `positive_weights`: share of weights with the sign +1
     - `clipped_weights`: share of latent weights at the limit of their constraint
 
-    After each epoch in which the number of steps passes a multiple of 200, the measures of `build_probe`:
+    After each epoch in which the number of steps passes a multiple of 500, the measures of `build_probe`:
     `saturated_inputs`, `constant_inputs`, `gradient_norm`, `batch_norm_shift`. A probe costs about as
     much as a step. It changes no variable, and which epochs have one depends on the number of steps only, so a resumed
     training measures the same.
 
     Args:
         measure: Measures the signs of the epoch. It has to be called before.
-        batch: Returns images and labels, the same ones for each call in this stage.
+        batch: Returns images and labels, always the same ones.
         replicas: All replicas. With several, the first one of this process is measured.
         steps: Steps per epoch.
         begin: Epoch at which the stage starts.

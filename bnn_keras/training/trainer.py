@@ -542,7 +542,7 @@ class _Training:
                     *self._schedules(model, stage, steps, begin),
                     StopIfNotFinite(),
                     measure,
-                    MeasureHealth(measure, functools.partial(self._probed, stage, begin), replicas, steps, begin),
+                    MeasureHealth(measure, self._probed, replicas, steps, begin),
                     WriteEpochs(self.run / runs.TENSORBOARD, write_graph=False, profile_batch=0),
                     save,
                     progress,
@@ -571,11 +571,10 @@ class _Training:
             )
         )
 
-    def _probed(self, stage: Stage, begin: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the first images of a stage and their labels, of which a few measure the health of its layers."""
-        batches = training_batches(self.dataset, self.experiment, stage, begin, begin + 1)
-        images, labels = next(iter(batches))
-        return images[:PROBED_IMAGES], labels[:PROBED_IMAGES]
+    def _probed(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return a few training images and their labels, which measure the health of layers."""
+        train = self.dataset.info.train
+        return next(iter(evaluation_batches(self.dataset, self.experiment, PROBED_IMAGES, split=train)))
 
     def _schedules(
         self, model: tf.keras.Model, stage: Stage, steps: int, begin: int
