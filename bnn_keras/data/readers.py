@@ -32,7 +32,7 @@ def reason_of(error: Exception) -> str:
     message = str(getattr(error, "message", None) or getattr(error, "strerror", None) or error or type(error).__name__)
     message = re.sub(r"Error in user-defined function .*?iterator: \S+: (ValueError: )?", "", message)
     message = re.sub(r"Graph execution error:\s*|Detected at node.*\s*|<stack traces.*\s*", "", message)
-    message = re.sub(r'^ *File ".*\s*', "", message, flags=re.MULTILINE).strip()  # TensorFlow's stack of the node
+    message = re.sub(r'^\s*File ".*', "", message, flags=re.MULTILINE).strip()  # TensorFlow's stack of the node
     first, *_ = message.splitlines() or [type(error).__name__]
     return re.sub(r"\{\{.*?\}\} ?|\[Op:.*| <.*?>", "", first).strip(" .")
 
