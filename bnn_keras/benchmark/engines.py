@@ -65,8 +65,9 @@ def _open_tflite(file: str, floats: str, threads: int, batch_size: int) -> Infer
 
 
 def _open_openvino(file: str, floats: str, threads: int, batch_size: int) -> Infer:
-    compiled = _openvino(file, floats, threads, batch_size)
-    return lambda images: compiled(images)[0]
+    from bnn_keras.export.openvino import inference
+
+    return inference(_openvino(file, floats, threads, batch_size))
 
 
 def _openvino(file: str, floats: str, threads: int, batch_size: int, **properties: Any) -> Any:

@@ -24,6 +24,7 @@ from bnn_keras.errors import BnnError
 from bnn_keras.export import worker
 from bnn_keras.export.constants import FloatLayers, find_float_layers, scales_of
 from bnn_keras.export.job import ExportJob
+from bnn_keras.export.openvino_fusing import fuse_clips, keep_scales, slice_maps
 from bnn_keras.export.openvino_rotation import fold_rotation
 from bnn_keras.export.predictors import Predictor, in_batches
 
@@ -83,7 +84,10 @@ def write(
     """
     model = ov.convert_model(graph)
     model.reshape({model.inputs[0]: [batch_size, *list(model.inputs[0].partial_shape)[1:]]})
-    model = fold_rotation(model) if binary else model
+    if binary:
+        model = fold_rotation(model)
+        fuse_clips(model)
+        slice_maps(model)
     signs = [node.get_friendly_name() for node in model.get_ordered_ops() if binary and is_sign_convolution(node)]
     computed = [
         (_by_filter(kernel), obstacle(kernel.layer) or "binary convolutions are disabled")
@@ -95,6 +99,8 @@ def write(
     for node in model.get_ordered_ops():
         if node.get_friendly_name() in signs:
             binarize(node)
+    if calibration is not None:
+        keep_scales(model)
     stored = [kernel for kernel in _kernels(model) if not (binary and _store_in_bits(kernel))]
     model.validate_nodes_and_infer_types()
     try:
@@ -130,7 +136,7 @@ def batch_size_of(file: str, floats: str, threads: int | None) -> int:
 def predictions(file: str, floats: str, threads: int | None, images: np.ndarray) -> np.ndarray:
     """Return the outputs of a file for any number of images. Runs in the worker."""
     compiled = _compiled_file(file, floats, threads, Path(file).stat().st_mtime_ns)
-    return in_batches(lambda batch: compiled(batch)[0].copy(), compiled.inputs[0].shape[0])(images)
+    return in_batches(inference(compiled), compiled.inputs[0].shape[0])(images)
 
 
 @functools.lru_cache(maxsize=1)
@@ -147,6 +153,23 @@ def compiled_model(
     if threads:
         properties["INFERENCE_NUM_THREADS"] = threads
     return ov.Core().compile_model(model, "CPU", properties)
+
+
+def inference(compiled: ov.CompiledModel) -> Predictor:
+    """Return a function that runs a compiled model on a batch of its size.
+
+    All calls use one request and its tensors. `compiled(batch)` creates a tensor and a dictionary of outputs each time,
+    which takes as long as a small network.
+    """
+    request = compiled.create_infer_request()
+    inputs, outputs = request.get_input_tensor().data, request.get_output_tensor().data
+
+    def infer(batch: np.ndarray) -> np.ndarray:
+        inputs[:] = batch.reshape(inputs.shape)
+        request.infer(share_outputs=True)
+        return outputs.copy()
+
+    return infer
 
 
 def binarize(node: ov.Node) -> None:

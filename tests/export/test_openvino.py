@@ -186,3 +186,14 @@ def test_int8_leaves_sums_around_binary_layers_float():
     quantized = pass_._with_int8(model, signs, images(16), 1)
     found = [node.get_friendly_name() for node in quantized.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
     assert len(signs) == len(found) == 1  # the input of the shortcut
+
+
+def test_an_inference_function_keeps_earlier_outputs_and_checks_the_batch():
+    x = ops.parameter([2, 3], np.float32)
+    infer = pass_.inference(pass_.compiled_model(ov.Model([ops.relu(x)], [x]), 1))
+    ones, zeros = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    first = infer(ones)
+    assert np.array_equal(infer(zeros), zeros)
+    assert np.array_equal(first, ones)
+    with pytest.raises(ValueError, match="cannot reshape"):
+        infer(ones[:1])
