@@ -32,6 +32,9 @@ from bnn_keras.export.predictors import Predictor, in_batches
 _BELOW_ZERO = np.float32(-np.finfo(np.float32).tiny)
 _CHANNELS = 8
 
+# Operations that stay float in int8 files with binary layers.
+_FLOAT_AROUND_SIGNS = ["Add", "Multiply", "AvgPool", "MaxPool", "ReduceMean"]
+
 Constants = Sequence[tuple[np.ndarray, str]]
 
 
@@ -329,10 +332,11 @@ def _store_in_bits(kernel: _Kernel) -> bool:
 def _with_int8(model: ov.Model, signs: Sequence[str], images: np.ndarray, batch_size: int) -> ov.Model:
     """Return the model with all layers but `signs` quantized to int8 by NNCF.
 
-    Sums around binary layers stay float: quantizing both operands takes longer than the addition in int8 saves.
+    Around binary layers only convolutions and dense layers are quantized, because rounding in front of a sign can
+    flip it, and quantizing the operands of sums and pools takes longer than these save in int8.
     """
     import nncf
 
     batches = [images[start : start + batch_size] for start in range(0, len(images) - batch_size + 1, batch_size)]
-    ignored = nncf.IgnoredScope(names=list(signs), types=["Add"] if signs else [], validate=False)
+    ignored = nncf.IgnoredScope(names=list(signs), types=_FLOAT_AROUND_SIGNS if signs else [], validate=False)
     return nncf.quantize(model, nncf.Dataset(batches), ignored_scope=ignored, subset_size=len(batches))

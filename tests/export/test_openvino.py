@@ -175,17 +175,20 @@ def test_signs_of_a_sum_with_no_other_user(tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_leaves_sums_around_binary_layers_float():
-    """Both operands of an addition would be quantized, which takes longer than the addition."""
+def test_int8_leaves_sums_and_pools_around_binary_layers_float():
+    """Their operands would be quantized, which takes longer than they do, and flips signs behind them."""
     model = graph(kernel(16, 16, 3), 1, 1)
     (x,), (y,) = model.get_parameters(), model.outputs
-    shortcut = ops.convolution(x, RANDOM.normal(size=(16, 16, 1, 1)).astype(np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
+    pooled = ops.avg_pool(x, [1, 1], [1, 1], [1, 1], [3, 3], True)
+    weights = RANDOM.normal(size=(16, 16, 1, 1)).astype(np.float32)
+    shortcut = ops.convolution(pooled, weights, [1, 1], [0, 0], [0, 0], [1, 1])
     total = ops.add(y.get_node().input_value(0), shortcut)
-    model = ov.Model([ops.relu(total)], [x])
+    model = ov.Model([ops.max_pool(total, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2])], [x])
     signs = [node.get_friendly_name() for node in model.get_ordered_ops() if pass_.is_sign_convolution(node)]
     quantized = pass_._with_int8(model, signs, images(16), 1)
-    found = [node.get_friendly_name() for node in quantized.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
-    assert len(signs) == len(found) == 1  # the input of the shortcut
+    found = [node for node in quantized.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+    assert [node.input_value(0).get_node().get_type_name() for node in found] == ["AvgPool"]
+    assert len(signs) == 1
 
 
 def test_an_inference_function_keeps_earlier_outputs_and_checks_the_batch():
