@@ -32,10 +32,11 @@ Engines:
   tflite_lce       TensorFlow Lite with Larq Compute Engine, optimized for ARM; one image at a time
   openvino_float   OpenVINO, every layer float
   openvino_binary  OpenVINO with binary convolutions, for x86
+  c                C99, compiled with -O3 -march=native; one thread, one image at a time
 
-A RUN is measured in all engines, an exported FILE in its own engine. The name of a network is measured like a run, with
-random weights, which do not affect its speed. Files of one network take turns in one process; "times as fast" compares
-with the first of them.
+A RUN is measured in all engines that are installed and have its layers, an exported FILE in its own engine. The name of
+a network is measured like a run, with random weights, which do not affect its speed. Files of one network take turns in
+one process; "times as fast" compares with the first of them.
 
 \b
 Examples:

@@ -79,15 +79,16 @@ def test_every_engine_is_measured(rows, trained, lines):
         assert row["memory_bytes"] is None or row["memory_bytes"] > 0
         assert row["binary_layers"] == 2
         assert row["load_ms"] > 0
-    binary = {"keras": 0, "tflite_float": 0, "tflite_lce": 2, "openvino_float": 0, "openvino_binary": 2}
+    binary = {"keras": 0, "tflite_float": 0, "tflite_lce": 2, "openvino_float": 0, "openvino_binary": 2, "c": 2}
     for key in ("packed_layers", "computed_layers"):
         assert {engine: row[key] for engine, row in documents.items()} == binary
-    assert documents["tflite_lce"]["images_per_second"]["3"] is None  # one image at a time
-    assert all(row["images_per_second"]["3"] for name, row in documents.items() if name != "tflite_lce")
+    one_image_at_a_time = {name for name, row in documents.items() if row["images_per_second"]["3"] is None}
+    assert one_image_at_a_time == {"tflite_lce", "c"}
     for engine, row in documents.items():
         assert (row["binary_share"] is not None) == engine.startswith("openvino")
         assert row["binary_share"] is None or 0 < row["binary_share"] < 1
-    assert documents["openvino_binary"]["bytes"] < documents["openvino_float"]["bytes"] / 4
+    for engine in ("openvino_binary", "c"):
+        assert documents[engine]["bytes"] < documents["openvino_float"]["bytes"] / 4
     assert documents["keras"]["bytes"] == count(load_run(trained)[1])["bytes_float32"]
     assert lines[0] == f"{trained}: preparing"
     assert "lenet5: latency with 1 thread(s)" in lines
@@ -216,4 +217,18 @@ def test_missing_package_is_one_clear_error(trained, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "bnn_keras.export.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BnnError, match=r"needs 'openvino', which is not installed.*bnn-keras\[openvino\]"):
-        comparing._write_entrants(ExportJob(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f")
+        comparing._write_entrants(
+            ExportJob(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f", print
+        )
+
+
+def test_without_names_engines_that_cannot_have_the_network_are_left_out(trained, tmp_path, monkeypatch, lines):
+    experiment, model = load_run(trained)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr(comparing, "ENGINES", {name: ENGINES[name] for name in ("keras", "c")})
+    arguments = (ExportJob(model, experiment, []), "r", False)
+    entrants = comparing._write_entrants(*arguments, [], tmp_path / "f", lines.append)
+    assert [entrant.engine for entrant in entrants] == ["keras"]
+    assert lines[-1].startswith("r: without c: format 'c' is verified by compiling it, and there is no C compiler")
+    with pytest.raises(BnnError, match="there is no C compiler"):
+        comparing._write_entrants(*arguments, ["c"], tmp_path / "g", print)

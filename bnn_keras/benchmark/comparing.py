@@ -17,7 +17,7 @@ from bnn_keras.counts import count
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import resolve
 from bnn_keras.export import open_export, worker
-from bnn_keras.export.formats import files_of, installed
+from bnn_keras.export.formats import files_of, installed, measure
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.random_weights import randomize_weights
 from bnn_keras.export.sidecar import read_sidecar
@@ -48,7 +48,8 @@ def benchmark(
 
     Args:
         sources: Run directories, exported files, and names of networks, which get random weights.
-        engines: The engines for runs and networks (`ENGINES`). Default: all. An exported file has its own engine.
+        engines: The engines for runs and networks (`ENGINES`). Default: all that are installed and have every layer of
+            the network; `log` receives the reason why one is left out. An exported file has its own engine.
         batch_sizes: Batch sizes for the throughput. Default: `BATCH_SIZES`. Latency is measured on single images.
         threads: Numbers of threads, measured one after another. Default: 1 and the number of available CPUs.
         rounds: The number of turns of each file.
@@ -72,7 +73,7 @@ def benchmark(
         keras: 0.62 ms
         tflite_float: 0.31 ms
     """
-    engines = list(dict.fromkeys(engines or ENGINES))
+    engines = list(dict.fromkeys(engines))
     _check_engines(engines)
     tables.check_suffixes(output, plot)
     threads = tuple(dict.fromkeys(threads)) or tuple(dict.fromkeys((1, len(os.sched_getaffinity(0)))))
@@ -82,7 +83,7 @@ def benchmark(
         writers = {source: _file_writer(source, best, trust) for source in map(str, sources)}
         for index, (source, write_files) in enumerate(writers.items()):
             log(f"{source}: preparing")
-            entrants += write_files(engines, Path(folder) / str(index))
+            entrants += write_files(engines, Path(folder) / str(index), log)
         rows: list[BenchmarkRow] = []
         for network in dict.fromkeys(entrant.network for entrant in entrants):
             group = [entrant for entrant in entrants if entrant.network == network]
@@ -102,21 +103,23 @@ def _check_engines(names: Sequence[str]) -> None:
             raise BnnError(unknown("engine", name, ENGINES))
 
 
-def _file_writer(source: str, best: bool, trust: bool) -> Callable[[Sequence[str], Path], list[Entrant]]:
-    """Return a function (engines, folder) → entrants that writes the files of a source.
+def _file_writer(
+    source: str, best: bool, trust: bool
+) -> Callable[[Sequence[str], Path, Callable[[str], None]], list[Entrant]]:
+    """Return a function (engines, folder, log) → entrants that writes the files of a source.
 
     Raises:
         BnnError: There is no run, file or network of this name.
     """
     if Run(source).begun:
-        return lambda engines, folder: _write_entrants(_source_of_run(source, best), source, best, engines, folder)
+        return lambda *options: _write_entrants(_source_of_run(source, best), source, best, *options)
     if Path(source).exists():
         if best:
             raise BnnError(f"{source!r} is an exported file, which has one set of weights; leave --best out")
         entrant = _entrant_of_file(source, trust)
-        return lambda engines, folder: [entrant]
+        return lambda *options: [entrant]
     if source in catalog.NETWORKS:
-        return lambda engines, folder: _write_entrants(_source_of_network(source), source, None, engines, folder)
+        return lambda *options: _write_entrants(_source_of_network(source), source, None, *options)
     raise BnnError(f"no run or file {source!r}, and {unknown('network', source, catalog.NETWORKS)}")
 
 
@@ -155,7 +158,7 @@ def _entrant_of_file(source: str, trust: bool) -> Entrant:
         runtime=exported.format,
         file=source,
         floats=sidecar.get("floats", "float32"),
-        bytes=sidecar.get("bytes", path.stat().st_size),
+        bytes=sidecar.get("flash_bytes") or sidecar.get("bytes", path.stat().st_size),
         shape=exported.description.input_shape,
         binary_layers=sidecar.get("binary_layers"),
         packed_layers=sidecar.get("packed_layers"),
@@ -164,20 +167,30 @@ def _entrant_of_file(source: str, trust: bool) -> Entrant:
 
 
 def _write_entrants(
-    source: ExportJob, name: str, best: bool | None, engines: Sequence[str], folder: Path
+    source: ExportJob, name: str, best: bool | None, engines: Sequence[str], folder: Path, log: Callable[[str], None]
 ) -> list[Entrant]:
-    """Write the files of a network for the engines; `best` is None for random weights."""
+    """Write the files of a network for the engines; `best` is None for random weights.
+
+    Raises:
+        BnnError: A file of a named engine cannot be written.
+    """
     folder.mkdir(parents=True)
     entrants = []
-    for name_of_engine in engines:
+    for name_of_engine in engines or ENGINES:
         engine = ENGINES[name_of_engine]
-        file = folder / engine.file
-        with installed(catalog.FORMATS[engine.format]):
-            float_layers = engine.write(source, file)
+        file, row = folder / engine.file, catalog.FORMATS[engine.format]
+        try:
+            with installed(row):
+                float_layers = engine.write(source, file)
+        except BnnError as error:
+            if engines:
+                raise
+            log(f"{name}: without {name_of_engine}: {error}")
+            continue
         if engine.float32_size:
             size = count(source.model)["bytes_float32"]
         else:
-            size = sum(part.stat().st_size for part in files_of(file))
+            size = measure(row, file).get("flash_bytes") or sum(part.stat().st_size for part in files_of(file))
         entrants.append(
             Entrant(
                 source=name,

@@ -169,8 +169,8 @@ def _all_float(source: ExportJob) -> FloatLayers:
     return FloatLayers(float_layers, float_layers)
 
 
-def _write_openvino(source: ExportJob, file: Path) -> FloatLayers:
-    return importlib.import_module(catalog.FORMATS["openvino"].module).convert(source, file)
+def _write_format(name: str, source: ExportJob, file: Path) -> FloatLayers:
+    return importlib.import_module(catalog.FORMATS[name].module).convert(source, file)
 
 
 ENGINES = {
@@ -178,7 +178,8 @@ ENGINES = {
     "tflite_float": Engine("tflite_float", "float.tflite", _write_tflite_float, "saved_model"),
     "tflite_lce": Engine("tflite", "lce.tflite", tflite.convert, "tflite"),
     "openvino_float": Engine("openvino", "float.xml", _write_openvino_float, "openvino"),
-    "openvino_binary": Engine("openvino", "binary.xml", _write_openvino, "openvino"),
+    "openvino_binary": Engine("openvino", "binary.xml", functools.partial(_write_format, "openvino"), "openvino"),
+    "c": Engine("c", "network.c", functools.partial(_write_format, "c"), "c"),
 }
 
 
@@ -194,7 +195,8 @@ class Entrant:
         runtime: The key of the runtime in `RUNTIMES`.
         file: The path of the file.
         floats: The type of all numbers that are not binary.
-        bytes: The size in bytes; for the engine `keras`, that of all variables in float32.
+        bytes: The size in bytes; for the engine `keras`, that of all variables in float32, and of C files that of the
+            constants.
         shape: Height, width and channels of the images.
         binary_layers: The number of binary layers of the network, if known.
         packed_layers: The number of binary layers that the file stores in one bit per weight, if known.
