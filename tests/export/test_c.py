@@ -1,5 +1,6 @@
 """Write networks as C, compile and run them, also for other processors in an emulator."""
 
+import dataclasses
 import itertools
 import re
 import shutil
@@ -103,6 +104,29 @@ def test_a_source_is_one_function_with_its_constants_and_buffers(written):
         "ram_bytes": sum(4 * int(first) * int(second or 1) for first, second in buffers),
     }
     assert "#define BNN_INPUTS 330\n" in header
+
+
+def test_int8_rounds_the_kernels_and_inputs_of_real_layers(tmp_path):
+    model, files = small(padding="same"), {}
+    images = np.concatenate([randomize_weights(model), np.zeros((1, 4, 4, 2), np.float32)])
+    for floats in ("float32", "int8"):
+        files[floats] = tmp_path / f"{floats}.c"
+        c.convert(dataclasses.replace(job_of(model), floats=floats), files[floats])
+
+    def rounded(values, axes):
+        scale = np.abs(values).max(axes, keepdims=True) / 127
+        return scale * np.rint(np.divide(values, scale, where=scale > 0, out=np.zeros_like(values)))
+
+    x = images
+    for layer in (model.get_layer("convolution"), model.get_layer("last")):
+        x = rounded(x.reshape(len(x), -1), 1).reshape(x.shape)
+        kernel = rounded(layer.kernel.numpy(), tuple(range(layer.kernel.shape.rank - 1)))
+        layer.kernel.assign(kernel)
+        x = layer(x.reshape(len(x), -1) if layer.name == "last" else x).numpy()
+    np.testing.assert_allclose(c.load(files["int8"])(images), x, rtol=1e-4, atol=1e-5)
+    kernels, inputs = 3 * 3 * 2 * 3 + 48 * 2, 48  # scales of filters, beside their biases: 3 and 2
+    difference = {name: size - c.measure(files["float32"])[name] for name, size in c.measure(files["int8"]).items()}
+    assert difference == {"flash_bytes": -3 * kernels + 4 * (3 + 2), "ram_bytes": inputs}
 
 
 def test_maps_that_live_at_the_same_time_do_not_overlap():

@@ -1,7 +1,8 @@
 """C99 for microcontrollers: one `.c` and one `.h` file without allocation or libraries.
 
 Every binary kernel is stored in one bit per weight. Layers with binary inputs are computed with XNOR and popcount,
-binary layers with real inputs with additions and subtractions; all others are float.
+binary layers with real inputs with additions and subtractions. All others are float; or int8, with inputs that the
+program rounds, by one scale for each image and layer.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def convert(job: ExportJob, file: Path) -> FloatLayers:
     if not re.fullmatch(r"[\w.+ -]+", file.name, re.ASCII):
         raise BnnError(f"{file.name!r} cannot be the name of a C file; use letters, digits and any of . _ + -")
     header = file.with_suffix(".h")
-    planned = plan(freeze(job.model, job.kernels), job.kernels)
+    planned = plan(freeze(job.model, job.kernels), job.kernels, job.floats)
     source, declarations = write_source(planned, job.description, header.name, bnn_keras.__version__)
     header.write_text(declarations, encoding="ascii")
     size = measure(file)["flash_bytes"]

@@ -28,6 +28,19 @@ static int ones(uint32_t word)
 #endif
 }
 
+/* Return in how many bits two arrays of words differ. */
+static int differences(const uint32_t *restrict a, const uint32_t *restrict b, int words)
+{
+    int i = 0, count = 0;
+#if defined(__POPCNT__) && defined(__x86_64__)
+    for (; i + 1 < words; i += 2)
+        count += __builtin_popcountll((a[i] | (uint64_t)a[i + 1] << 32) ^ (b[i] | (uint64_t)b[i + 1] << 32));
+#endif
+    for (; i < words; ++i)
+        count += ones(a[i] ^ b[i]);
+    return count;
+}
+
 /* Set all values of a pixel to a number. */
 static void fill(float *pixel, float value, int channels)
 {
@@ -63,6 +76,43 @@ static void convolve(float *restrict pixel, const float *restrict map, int heigh
     }
 }
 
+/* Store a map as bytes from -127 to 127, and return the scale: x = scale * byte. NaN becomes -127. */
+static float quantize(int8_t *restrict bytes, const float *restrict map, int size)
+{
+    float largest = 0.0f, inverse;
+    int i;
+    for (i = 0; i < size; ++i) {
+        const float magnitude = map[i] < 0.0f ? -map[i] : map[i];
+        largest = largest < magnitude ? magnitude : largest;
+    }
+    inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    for (i = 0; i < size; ++i) {
+        const float value = map[i] * inverse + (map[i] < 0.0f ? -0.5f : 0.5f);
+        bytes[i] = (int8_t)(value > 127.0f ? 127 : value > -128.0f ? (int)value : -127);
+    }
+    return largest / 127.0f;
+}
+
+/* Convolve bytes with a kernel of bytes, [filters][rows][columns][channels], and multiply the sums by a scale. */
+static void convolve_bytes(float *restrict pixel, const int8_t *restrict map, int height, int width, int channels,
+                           const int8_t *restrict kernel, int rows, int columns, int filters, int top, int left,
+                           float scale)
+{
+    const int first = larger(0, -left), count = smaller(columns, width - left) - first;
+    const int start = larger(0, -top), end = smaller(rows, height - top);
+    int row, i, f;
+    for (f = 0; f < filters; ++f) {
+        int32_t sum = 0;
+        for (row = start; row < end; ++row) {
+            const int8_t *inputs = map + ((top + row) * width + left + first) * channels;
+            const int8_t *weights = kernel + ((f * rows + row) * columns + first) * channels;
+            for (i = 0; i < count * channels; ++i)
+                sum += inputs[i] * weights[i];
+        }
+        pixel[f] = (float)sum * scale;
+    }
+}
+
 /* Convolve real inputs with a binary kernel: add or subtract. Bits are [rows][columns][channels][filters], 1 is +1. */
 static void convolve_signed(float *restrict pixel, const float *restrict map, int height, int width, int channels,
                             const uint32_t *restrict kernel, int rows, int columns, int filters, int top, int left)
@@ -89,15 +139,12 @@ static void convolve_bits(float *restrict pixel, const uint32_t *restrict map, i
 {
     const int first = larger(0, -left), count = smaller(columns, width - left) - first;
     const int start = larger(0, -top), end = smaller(rows, height - top);
-    int row, i, f;
+    int row, f;
     for (f = 0; f < filters; ++f) {
         int different = 0;
-        for (row = start; row < end; ++row) {
-            const uint32_t *inputs = map + ((top + row) * width + left + first) * words;
-            const uint32_t *weights = kernel + ((f * rows + row) * columns + first) * words;
-            for (i = 0; i < count * words; ++i)
-                different += ones(inputs[i] ^ weights[i]);
-        }
+        for (row = start; row < end; ++row)
+            different += differences(map + ((top + row) * width + left + first) * words,
+                                     kernel + ((f * rows + row) * columns + first) * words, count * words);
         pixel[f] = (float)((end - start) * count * channels - 2 * different);
     }
 }

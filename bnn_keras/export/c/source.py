@@ -27,7 +27,8 @@ def write_source(plan: Plan, description: Description, header: str, version: str
     """
     body = "\n".join(_body(plan, constants := _Constants()))
     buffers = _buffers(plan)
-    flash, ram = constants.bytes, 4 * (plan.reals + plan.words) + 4 * _pixels(plan) * plan.pixel
+    flash = constants.bytes
+    ram = 4 * (plan.reals + plan.words) + 4 * _pixels(plan) * plan.pixel + plan.bytes
     origin = f"/* {_comment(description.name)}, written by bnn-keras {version}. */\n"
     source = (
         f"{origin}{_INCLUDES.format(header=header)}\n{constants.text}\n{buffers}\n{_functions(body)}"
@@ -101,6 +102,11 @@ class _Constants:
         values = np.ravel(values).astype(np.float32)
         return self._add(values, name, "float", [f"{value}f" for value in values])
 
+    def bytes_(self, values: np.ndarray, name: str) -> str:
+        """Add an array of int8, and return its name."""
+        values = np.ascontiguousarray(values).ravel()
+        return self._add(values, name, "int8_t", list(map(str, values)))
+
     def bits(self, signs: np.ndarray, name: str) -> str:
         """Add the bits of an array of signs whose last axis starts at a new word; return its name."""
         bits = signs > 0
@@ -133,6 +139,7 @@ def _buffers(plan: Plan) -> str:
     lines = [f"static float pixel[{_pixels(plan)}][{plan.pixel}];"]
     lines += [f"static float reals[{plan.reals}];"] if plan.reals else []
     lines += [f"static uint32_t signs[{plan.words}];"] if plan.words else []
+    lines += [f"static int8_t bytes[{plan.bytes}];"] if plan.bytes else []
     return "\n".join(lines) + "\n"
 
 
@@ -167,6 +174,9 @@ def _step(step: Step, constants: _Constants) -> Iterator[str]:
     height, width, channels = chain.shape
     names = ", ".join(map(_comment, chain.names)) or "copy"
     yield f"{_INDENT}{{ /* {names}: {height} x {width} x {channels}{' signs' if output.bits else ''} */"
+    source = chain.source
+    if isinstance(source, Convolution) and source.bytes:
+        yield f"{2 * _INDENT}const float scale = quantize(bytes, {_pointer(source.map)}, {source.map.size});"
     yield f"{2 * _INDENT}int y, x;"
     if output.bits:
         yield f"{2 * _INDENT}clear({_pointer(output)}, {output.size});"
@@ -228,16 +238,20 @@ def _source(chain: Chain, target: str, y: str, x: str, constants: _Constants) ->
     else:
         rows, columns, _, filters = source.kernel.shape
         name = _identifier(chain.names[0] if chain.names else "kernel")
+        inputs, size = _pointer(source.map), f"{channels}"
         if source.map.bits:
             kernel = constants.bits(source.kernel.transpose(3, 0, 1, 2), name)
             function, size = "convolve_bits", f"{channels}, {source.map.words}"
         elif source.binary:
-            function, size, kernel = "convolve_signed", f"{channels}", constants.bits(source.kernel.ravel(), name)
+            function, kernel = "convolve_signed", constants.bits(source.kernel.ravel(), name)
+        elif source.bytes:
+            function, inputs, place = "convolve_bytes", "bytes", f"{place}, scale"
+            kernel = constants.bytes_(source.kernel.transpose(3, 0, 1, 2), name)
         else:
-            function, size, kernel = "convolve", f"{channels}", constants.reals(source.kernel, name)
+            function, kernel = "convolve", constants.reals(source.kernel, name)
         yield (
-            f"{function}({target}, {_pointer(source.map)}, {height}, {width}, {size}, {kernel}, {rows}, {columns}, "
-            f"{filters}, {place});"
+            f"{function}({target}, {inputs}, {height}, {width}, {size}, {kernel}, {rows}, {columns}, {filters}, "
+            f"{place});"
         )
     yield from _applied(chain.before, given, target, y, x, constants)
 

@@ -79,7 +79,7 @@ class Convolution:
 
     Attributes:
         map: The inputs.
-        kernel: (height, width, channels, filters), real numbers or ±1.
+        kernel: (height, width, channels, filters): real numbers, ±1, or int8.
         binary: Whether the kernel is ±1, stored as bits.
         strides: Vertical and horizontal stride.
         padding: Rows of padding above, and columns on the left.
@@ -90,6 +90,11 @@ class Convolution:
     binary: bool
     strides: tuple[int, int]
     padding: tuple[int, int]
+
+    @property
+    def bytes(self) -> bool:
+        """Whether the kernel is int8, and the inputs are rounded to int8 for it."""
+        return not self.binary and self.kernel.dtype == np.int8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,6 +203,7 @@ class Plan:
         reals: Numbers in the buffer of real maps.
         words: Words of 32 bits in the buffer of signs.
         pixel: Values of the largest pixel.
+        bytes: Values of the largest map that is rounded to int8.
     """
 
     steps: list[Step]
@@ -205,14 +211,16 @@ class Plan:
     reals: int
     words: int
     pixel: int
+    bytes: int
 
 
-def plan(network: tf.keras.Model, kernels: Mapping[str, Kernel]) -> Plan:
+def plan(network: tf.keras.Model, kernels: Mapping[str, Kernel], floats: str = "float32") -> Plan:
     """Return the plan of a frozen network.
 
     Args:
         network: A frozen network with one input and one output (`freeze`).
         kernels: Its binary kernels by layer name.
+        floats: Type of the kernels that are not binary, and of their inputs: "float32" or "int8".
 
     Raises:
         BnnError: It has layers that cannot be written as C.
@@ -225,13 +233,15 @@ def plan(network: tf.keras.Model, kernels: Mapping[str, Kernel]) -> Plan:
     ([(1, 1, 36), (1, 1, 2)], 36)
     """
     try:
-        planner = _Planner(network, kernels)
+        planner = _Planner(network, kernels, floats)
     except _UnsupportedError as error:
         raise _unsupported(network, f"its input ({error})") from error
     planner.run()
     reals, words = allocate(planner.steps)
     pixels = [channels for step in planner.steps for channels in (step.chain.inner[2], step.chain.shape[2])]
-    return Plan(planner.steps, planner.image, reals, words, max(pixels))
+    sources = [step.chain.source for step in planner.steps]
+    rounded = [source.map.size for source in sources if isinstance(source, Convolution) and source.bytes]
+    return Plan(planner.steps, planner.image, reals, words, max(pixels), max(rounded, default=0))
 
 
 def allocate(steps: list[Step]) -> tuple[int, int]:
@@ -284,8 +294,8 @@ def _unsupported(network: tf.keras.Model, layers: str) -> BnnError:
 class _Planner:
     """Walk through the calls of layers of a network and collect steps."""
 
-    def __init__(self, network: tf.keras.Model, kernels: Mapping[str, Kernel]):
-        self.network, self.kernels = network, kernels
+    def __init__(self, network: tf.keras.Model, kernels: Mapping[str, Kernel], floats: str):
+        self.network, self.kernels, self.floats = network, kernels, floats
         self.steps: list[Step] = []
         self.image = Map(_shape(network.inputs[0]), role="image")
         self.values: dict[str, Chain | Map] = {str(id(network.inputs[0])): self.image}
@@ -381,6 +391,8 @@ class _Planner:
         same = getattr(layer, "padding", "valid") == "same"
         size, padding = _windows((height, width), (rows, columns), strides, same)
         shape = (*size, filters)
+        if self.floats == "int8" and not binary:
+            kernel, scales = _quantized(kernel)
         chain = Chain(Convolution(map_, kernel, binary, strides, padding), shape, shape)
         bias = layer.bias.numpy() if layer.use_bias else 0
         if np.any(scales != 1) or np.any(bias):
@@ -536,6 +548,18 @@ def _affine(scale: Any, shift: Any, channels: int) -> Pointwise:
     """Return y = scale · x + shift in float64; numbers are rounded when the steps are written."""
     arrays = tuple(np.broadcast_to(np.asarray(values, np.float64), (channels,)) for values in (scale, shift))
     return Pointwise("affine", arrays)
+
+
+def _quantized(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a kernel rounded to int8, and its scale for each filter (the last axis): kernel ≈ scale · int8.
+
+    >>> _quantized(np.array([[0.5, 0.0], [-1.0, 0.0]]))
+    (array([[  64,    0],
+           [-127,    0]], dtype=int8), array([0.00787402, 1.        ]))
+    """
+    largest = np.abs(kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)).max(0)
+    scales = np.where(largest > 0, largest / 127, 1)
+    return np.rint(kernel / scales).astype(np.int8), scales
 
 
 def _finite(values: np.ndarray, name: str) -> np.ndarray:
