@@ -76,8 +76,8 @@ def preprocessed_rows(dataset: Dataset, experiment: Experiment) -> dict[str, lis
     rows = {"test": _to_arrays(zip(denormalise(experiment)(batch), labels, strict=True))}
     indexed_pairs = dataset.pairs(dataset.info.train).take(COLUMNS).enumerate()
     epochs = tf.data.Dataset.range(EPOCHS)
-    pairs = epochs.flat_map(lambda epoch: augmented_pairs(dataset, experiment, epoch, indexed_pairs))
-    images = _to_arrays(pairs)
+    indexed = epochs.flat_map(lambda epoch: augmented_pairs(dataset, experiment, epoch, indexed_pairs))
+    images = _to_arrays(pair for _, pair in indexed)
     per_epoch = len(images) // EPOCHS
     for epoch in range(EPOCHS):
         rows[f"epoch {epoch + 1}"] = images[epoch * per_epoch : (epoch + 1) * per_epoch]
