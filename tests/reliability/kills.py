@@ -42,15 +42,14 @@ LIMIT = 3600  # seconds for one command
 POLL = 0.002  # seconds
 START = 10.0  # seconds at most between the start of a training and a signal that waits for no checkpoint
 PAUSE = 1.0  # seconds at most between a checkpoint and a signal
-# What the stacks of a process contain in each phase; the first match counts.
+# What the stacks of a process contain in each phase; the last match counts.
 PHASES = {
     "start": ("",),
     "training": (" in fit",),
     "end of an epoch": (" in on_epoch_end",),
     "evaluation": (" in evaluate",),
-    "checkpoint in a thread": ('concurrent/futures/thread.py", line',),
     "files": (" in append_metrics", " in save_weights", " in write_result", " in write_text"),
-    "checkpoint": ('bnn_keras/checkpoints.py", line', " in save"),
+    "checkpoint": ('bnn_keras/checkpoints.py", line', " in save\n"),
 }
 
 
