@@ -112,8 +112,9 @@ def test_trains_one_step_and_is_saved(network, structure, scheme, bits, weights,
         # Of random weights, four images are no sample of which an agreement could be asked.
         sidecar = export_model(model, "packed", file, verify_on=images, min_agreement=0, tolerance=1e9)
         assert sidecar["packed_layers"] == len(binary_variables(model))
-        # Both compiled: oneDNN joins other operations in a graph than one by one, and rounds differently.
-        assert np.array_equal(open_export(file).logits(images), with_keras(model)(images))
+        # Both compiled, and to rounding: oneDNN joins operations of a graph, and others if kernels are constants.
+        predicted, expected = open_export(file).logits(images), with_keras(model)(images)
+        np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 # One of Larq Zoo's own networks, one of the literature, one with large dense layers; the others are nightly.
