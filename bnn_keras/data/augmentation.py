@@ -1,12 +1,15 @@
 """Augmentation of training images, as configured by `data.augmentation`.
 
-Each transformation is a pure function of the image and its random parameters. Parameters are sampled statelessly from a
-seed of two int64, which is derived from (seed, epoch, index of the image). Pixels are 0…255 throughout: uint8 until a
-colour transformation converts them to float32. torchvision rounds to uint8 after each step instead.
+Each transformation is a pure function of images and their random parameters. Shifts and flips are sampled for all
+images of an epoch at once and applied to batches (`Moves`), since a call per image would take longer than they do.
+Parameters of crops and colours are sampled statelessly from a seed of two int64, which is derived from (seed, epoch,
+index of the image). Pixels are 0…255 throughout: uint8 until a colour transformation converts them to float32.
+torchvision rounds to uint8 after each step instead.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -25,8 +28,8 @@ EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale
 
-# Each kind of parameter has its own seed, derived from the image's seed. `pad` uses the image's seed directly.
-_CROP, _AREA, _FLIP, _COLOUR, _ORDER, _LIGHTING = range(1, 7)
+# Each kind of parameter has its own seed, derived from the seed of the image, or of the epoch for `Moves`.
+_CROP, _AREA, _MOVES, _COLOUR, _ORDER, _LIGHTING = range(1, 7)
 
 
 def _derive_seed(seed: tf.Tensor, kind: int) -> tf.Tensor:
@@ -91,11 +94,6 @@ def crop_for_training(image: LazyImage, experiment: Experiment, seed: tf.Tensor)
 def random_corner_of_crop(max_corner: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Return the corner that `crop = "random"` takes with the seed of an image."""
     return random_corner(max_corner, _derive_seed(seed, _CROP))
-
-
-def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirror an image, with probability 1/2, as `flip` does with the seed of an image."""
-    return tf.image.stateless_random_flip_left_right(image, _derive_seed(seed, _FLIP))
 
 
 def random_corner(max_corner: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -174,43 +172,111 @@ def random_area_box(
     return tf.concat([corner, box_size], 0)
 
 
-# --- transformations at the network's size ---
+# --- shifts and flips of batches ---
 
 
-def augment(image: tf.Tensor, experiment: Experiment, seed: tf.Tensor) -> tf.Tensor:
-    """Apply padding, flip, colour jitter and lighting of `data.augmentation` to an image of the network's size.
+@dataclasses.dataclass(frozen=True)
+class Moves:
+    """Shifts by `pad` and flips of all images in an epoch.
+
+    Attributes:
+        augmentation: Sets `pad`, `padding` and `flip`.
+        uniform: Three numbers in [0, 1) of each image, float32 (images, 3): row and column of the shift, and the flip.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from bnn_keras.data.augmentation import Moves
+        >>> from bnn_keras.experiment.schema import AugmentationConfig
+        >>> moves = Moves.of_epoch(AugmentationConfig(flip=True), 4, tf.constant([1, 0], tf.int64))
+        >>> indices = tf.constant([0, 1, 2, 3], tf.int64)
+        >>> moves.apply(indices, tf.constant([[[[1], [2]]]] * 4))[:, 0, 0, 0].numpy().tolist()
+        [1, 2, 1, 2]
+    """
+
+    augmentation: AugmentationConfig
+    uniform: tf.Tensor
+
+    @classmethod
+    def of_epoch(cls, augmentation: AugmentationConfig, images: int, epoch_seed: tf.Tensor) -> Moves:
+        """Sample the moves of an epoch.
+
+        Args:
+            augmentation: The augmentation.
+            images: Number of images.
+            epoch_seed: Two int64. Equal seeds give equal moves.
+        """
+        return cls(augmentation, tf.random.stateless_uniform([images, 3], _derive_seed(epoch_seed, _MOVES)))
+
+    def mirrored(self, indices: tf.Tensor) -> tf.Tensor:
+        """Return whether images are mirrored.
+
+        Args:
+            indices: Indices of the images, of any shape.
+        """
+        return tf.gather(self.uniform[:, 2], indices) < (0.5 if self.augmentation.flip else 0.0)
+
+    def apply(self, indices: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+        """Shift and mirror images.
+
+        Args:
+            indices: Index of each image, (batch,).
+            images: (batch, height, width, channels).
+
+        Returns:
+            The images in their shape and type.
+        """
+        pad = self.augmentation.pad
+        if pad:
+            corners = tf.cast(tf.gather(self.uniform[:, :2], indices) * (2 * pad + 1), tf.int32)
+            images = pad_and_crop(images, pad, self.augmentation.padding, corners)
+        if self.augmentation.flip:
+            images = tf.where(self.mirrored(indices)[:, None, None, None], images[:, :, ::-1], images)
+        return images
+
+
+def pad_and_crop(images: tf.Tensor, pad: int, padding: str, corners: tf.Tensor) -> tf.Tensor:
+    """Pad each side by `pad` pixels ("zero" or "reflect") and crop the original size.
+
+    Args:
+        images: (batch, height, width, channels).
+        pad: Number of pixels.
+        padding: "zero" or "reflect".
+        corners: Top and left of the crop of each image, from 0 to 2 · pad, int32 (batch, 2).
+    """
+    mode = {"zero": "CONSTANT", "reflect": "REFLECT"}[padding]
+    padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]], mode)
+    rows, columns = (tf.range(images.shape[axis + 1]) + corners[:, axis, None] for axis in range(2))
+    return tf.gather(tf.gather(padded, rows, batch_dims=1, axis=1), columns, batch_dims=1, axis=2)
+
+
+# --- colours ---
+
+
+def colour_amounts(augmentation: AugmentationConfig) -> dict[str, float]:
+    """Return the amounts of the colour changes that are not 0, by name."""
+    return {name: amount for name in COLOUR_CHANGES if (amount := getattr(augmentation, name))}
+
+
+def change_colours(image: tf.Tensor, augmentation: AugmentationConfig, seed: tf.Tensor) -> tf.Tensor:
+    """Apply colour jitter and lighting of `data.augmentation` to an image.
 
     Args:
         image: Pixels 0…255, (height, width, channels).
-        experiment: The experiment.
+        augmentation: The augmentation.
         seed: Two int64, derived from (seed, epoch, index of the image). Equal seeds give equal results.
 
     Returns:
-        Pixels 0…255, (height, width, channels); float32 after a colour transformation.
+        Pixels 0…255, float32 (height, width, channels).
     """
-    augmentation = experiment.data.augmentation
-    if augmentation is None:
-        return image
-    if augmentation.pad:
-        image = pad_and_crop(image, augmentation.pad, augmentation.padding, seed)
-    if augmentation.flip:
-        image = random_flip(image, seed)
-    amounts = {name: amount for name in COLOUR_CHANGES if (amount := getattr(augmentation, name))}
+    image, amounts = tf.cast(image, tf.float32), colour_amounts(augmentation)
     if amounts:
         factors = sample_colour_factors(amounts, _derive_seed(seed, _COLOUR))
         order = tf.argsort(tf.random.stateless_uniform([len(amounts)], _derive_seed(seed, _ORDER)))
-        image = jitter_colours(tf.cast(image, tf.float32), list(amounts), factors, order)
+        image = jitter_colours(image, list(amounts), factors, order)
     if augmentation.lighting:
         alphas = tf.random.stateless_normal([3], _derive_seed(seed, _LIGHTING), stddev=augmentation.lighting)
-        image = add_lighting(tf.cast(image, tf.float32), alphas)
+        image = add_lighting(image, alphas)
     return image
-
-
-def pad_and_crop(image: tf.Tensor, pad: int, padding: str, seed: tf.Tensor) -> tf.Tensor:
-    """Pad each side by `pad` pixels ("zero" or "reflect") and crop the original size at a random position."""
-    mode = {"zero": "CONSTANT", "reflect": "REFLECT"}[padding]
-    padded = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]], mode)
-    return tf.image.stateless_random_crop(padded, image.shape, seed)
 
 
 def _blend(image: tf.Tensor, other: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:

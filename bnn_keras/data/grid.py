@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bnn_keras.data.datasets import Dataset
-from bnn_keras.data.pipelines import augmented_pairs, denormalise, evaluation_batches
+from bnn_keras.data.pipelines import augmented_batches, denormalise, evaluation_batches
 from bnn_keras.data.resizing import lazy_image
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
@@ -76,8 +76,8 @@ def preprocessed_rows(dataset: Dataset, experiment: Experiment) -> dict[str, lis
     rows = {"test": _to_arrays(zip(denormalise(experiment)(batch), labels, strict=True))}
     indexed_pairs = dataset.pairs(dataset.info.train).take(COLUMNS).enumerate()
     epochs = tf.data.Dataset.range(EPOCHS)
-    indexed = epochs.flat_map(lambda epoch: augmented_pairs(dataset, experiment, epoch, indexed_pairs))
-    images = _to_arrays(pair for _, pair in indexed)
+    batches = epochs.flat_map(lambda epoch: augmented_batches(dataset, experiment, epoch, indexed_pairs, COLUMNS))
+    images = _to_arrays(batches.unbatch())
     per_epoch = len(images) // EPOCHS
     for epoch in range(EPOCHS):
         rows[f"epoch {epoch + 1}"] = images[epoch * per_epoch : (epoch + 1) * per_epoch]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras.data.augmentation import random_corner_of_crop, random_flip
+from bnn_keras.data.augmentation import random_corner_of_crop
 from bnn_keras.data.datasets import Dataset
 from bnn_keras.data.resizing import lazy_image
 from bnn_keras.errors import BnnError
@@ -122,16 +122,18 @@ def central_mean(experiment: Experiment) -> np.ndarray | None:
     return mean[top : top + height, left : left + width]
 
 
-def move_mean(image: tf.Tensor, experiment: Experiment, seed: tf.Tensor) -> tf.Tensor:
-    """Add to an augmented image what the mean image has in the centre, less what it has at the place of the crop.
+def move_mean(image: tf.Tensor, experiment: Experiment, seed: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+    """Add to a cropped image what the mean image has in the centre, less what it has at the place of the crop.
 
-    Normalization, which subtracts the centre of the mean image, then subtracts the part where the crop is. Images are
-    mirrored before they are cropped, and the mean image is not: mirrored images have their crop on the other side.
+    Normalization, which subtracts the centre of the mean image, then subtracts the part where the crop is. In the
+    reference, images are mirrored before they are cropped, and the mean image is not: mirrored images have their crop
+    on the other side. Here they are mirrored later, so what is added to them is mirrored, too.
 
     Args:
         image: Pixels of the network's size.
         experiment: The experiment.
-        seed: Two int64, those of the augmentation.
+        seed: Two int64, those of the crop.
+        mirrored: Whether the image will be mirrored.
 
     Source: XNOR-Net-PyTorch at commit 119050f, ImageNet/networks/main.py and ImageNet/datasets/transforms.py.
     """
@@ -145,11 +147,10 @@ def move_mean(image: tf.Tensor, experiment: Experiment, seed: tf.Tensor) -> tf.T
     mean = tf.constant(whole[..., ::order])
     largest = tf.shape(mean)[:2] - tf.shape(image)[:2]
     corner = random_corner_of_crop(largest, seed)
-    if augmentation.flip:
-        mirrored = random_flip(tf.range(2)[None, :, None], seed)[0, 0, 0] == 1
-        corner = tf.where(mirrored, tf.stack([corner[0], largest[1] - corner[1]]), corner)
+    corner = tf.where(mirrored, tf.stack([corner[0], largest[1] - corner[1]]), corner)
     part = tf.slice(mean, tf.concat([corner, [0]], 0), tf.shape(image))
-    return tf.cast(image, tf.float32) + (central[..., ::order] - part)
+    added = central[..., ::order] - part
+    return tf.cast(image, tf.float32) + tf.where(mirrored, added[:, ::-1], added)
 
 
 def mean_image_of(dataset: Dataset, size: int = SIZE, channels: str = "rgb") -> np.ndarray:

@@ -9,7 +9,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from bnn_keras.data.augmentation import augment, check_augmentation, crop_for_training
+from bnn_keras.data.augmentation import (
+    Moves,
+    change_colours,
+    check_augmentation,
+    colour_amounts,
+    crop_for_training,
+)
 from bnn_keras.data.datasets import Dataset
 from bnn_keras.data.mean_image import central_mean, move_mean
 from bnn_keras.data.resizing import lazy_image, resize_for_evaluation
@@ -17,6 +23,7 @@ from bnn_keras.data.shuffling import fixed_order
 from bnn_keras.data.whitening import Whitening
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage
+from bnn_keras.experiment.schema import AugmentationConfig
 
 EVALUATION_BATCH = 128
 
@@ -103,43 +110,60 @@ def _examples_per_epoch(dataset: Dataset, stage: Stage, replicas: int, static: b
     return used
 
 
-def augmented_pairs(
-    dataset: Dataset, experiment: Experiment, epoch: tf.Tensor, indexed_pairs: tf.data.Dataset
+def augmented_batches(
+    dataset: Dataset,
+    experiment: Experiment,
+    epoch: tf.Tensor,
+    indexed_pairs: tf.data.Dataset,
+    batch_size: int,
+    static: bool = False,
 ) -> tf.data.Dataset:
-    """Return (index, (image, label)) as an epoch trains on them, before normalisation.
+    """Return batches of images and labels as an epoch trains on them, before normalisation.
+
+    Crops and colours take a call per image, and are left out where there are none; shifts and flips take one per batch.
 
     Args:
         dataset: The dataset.
         experiment: Sets seed and augmentation.
         epoch: The epoch, int64.
         indexed_pairs: (index, (image, label)) of `dataset.pairs`, in any order.
+        batch_size: Number of images.
+        static: Whether to drop a smaller last batch.
     """
+    augmentation = experiment.data.augmentation or AugmentationConfig()
     epoch_seed = tf.stack([tf.constant(experiment.seed, tf.int64), epoch])
+    moves = Moves.of_epoch(augmentation, dataset.examples(dataset.info.train), epoch_seed)
     channels = experiment.input_shape[-1]
-    crops = dataset.encoded or (experiment.data.augmentation and experiment.data.augmentation.crop)
-    if not (crops or experiment.data.augmentation):
-        return indexed_pairs  # even a function that does nothing would take 15 µs per image
 
-    def augment_pair(index: tf.Tensor, pair: Pair) -> tuple[tf.Tensor, Pair]:
+    def seed_of(index: tf.Tensor) -> tf.Tensor:
+        return tf.random.experimental.stateless_fold_in(epoch_seed, index)
+
+    def crop(index: tf.Tensor, pair: Pair) -> tuple[tf.Tensor, Pair]:
         image, label = pair
-        seed = tf.random.experimental.stateless_fold_in(epoch_seed, index)
-        if crops:
-            image = crop_for_training(lazy_image(image, channels), experiment, seed)
-        return index, (move_mean(augment(image, experiment, seed), experiment, seed), label)
+        cropped = crop_for_training(lazy_image(image, channels), experiment, seed_of(index))
+        return index, (move_mean(cropped, experiment, seed_of(index), moves.mirrored(index)), label)
 
-    return indexed_pairs.map(augment_pair, tf.data.AUTOTUNE)
-
-
-def _batches(
-    indexed_pairs: tf.data.Dataset, batch_size: int, experiment: Experiment, static: bool = False
-) -> tf.data.Dataset:
-    prepare = normalise(experiment)
-
-    def prepare_batch(_: tf.Tensor, pairs: Pair) -> Pair:
+    def move(indices: tf.Tensor, pairs: Pair) -> tuple[tf.Tensor, Pair]:
         images, labels = pairs
-        return prepare(images), labels
+        return indices, (moves.apply(indices, images), labels)
 
-    return indexed_pairs.batch(batch_size, static).map(prepare_batch, tf.data.AUTOTUNE)
+    def change(index: tf.Tensor, pair: Pair) -> tuple[tf.Tensor, Pair]:
+        image, label = pair
+        return index, (change_colours(image, augmentation, seed_of(index)), label)
+
+    if dataset.encoded or augmentation.crop:
+        indexed_pairs = indexed_pairs.map(crop, tf.data.AUTOTUNE)
+    batches = indexed_pairs.batch(batch_size, static)
+    if augmentation.pad or augmentation.flip:
+        batches = batches.map(move, tf.data.AUTOTUNE)
+    if augmentation.lighting or colour_amounts(augmentation):
+        batches = batches.unbatch().map(change, tf.data.AUTOTUNE).batch(batch_size, static)
+    return batches.map(lambda _, pairs: pairs)
+
+
+def _normalised(batches: tf.data.Dataset, experiment: Experiment) -> tf.data.Dataset:
+    prepare = normalise(experiment)
+    return batches.map(lambda images, labels: (prepare(images), labels), tf.data.AUTOTUNE)
 
 
 def _split_among(replicas: int) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
@@ -223,7 +247,7 @@ def training_batches(
         if first_step:
             skipped = tf.constant(first_step * stage.batch_size // pipelines, tf.int64)
             shard = shard.skip(tf.where(epoch == first_epoch, skipped, 0))
-        batches = _batches(augmented_pairs(dataset, experiment, epoch, shard), batch_size, experiment, static)
+        batches = _normalised(augmented_batches(dataset, experiment, epoch, shard, batch_size, static), experiment)
         return batches.flat_map(_split_among(local_replicas)) if local_replicas > 1 else batches
 
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
@@ -285,4 +309,4 @@ def evaluation_batches(
             lambda data, label: (resize_for_evaluation(lazy_image(data, channels), experiment), label),
             tf.data.AUTOTUNE,
         )
-    return _batches(pairs.enumerate(), batch_size, experiment).prefetch(tf.data.AUTOTUNE)
+    return _normalised(pairs.batch(batch_size), experiment).prefetch(tf.data.AUTOTUNE)

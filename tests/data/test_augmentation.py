@@ -7,9 +7,11 @@ import tensorflow as tf
 
 from bnn_keras.data import augmentation
 from bnn_keras.data.augmentation import (
+    Moves,
     add_lighting,
-    augment,
+    change_colours,
     check_augmentation,
+    colour_amounts,
     crop_for_training,
     distorted_box,
     jitter_colours,
@@ -44,8 +46,14 @@ def noise(height=32, width=32, channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
 
 
-def augmented(image, experiment, number):
-    return [augment(tf.constant(image), experiment, seed_of(index)).numpy() for index in range(number)]
+def augmented(image, experiment, number, epoch=0):
+    """Return a copy of the image for each index, as an epoch augments them."""
+    keys = experiment.data.augmentation
+    moves = Moves.of_epoch(keys, number, seed_of(0, epoch))
+    images = moves.apply(tf.range(number), tf.constant(np.stack([image] * number)))
+    if keys.lighting or colour_amounts(keys):
+        images = [change_colours(image, keys, seed_of(index, epoch)) for index, image in enumerate(images)]
+    return [np.array(image) for image in images]
 
 
 # --- padding and flips ---
@@ -89,11 +97,8 @@ def test_flip_mirrors_half_of_the_images():
 def test_flips_of_epochs_are_independent():
     """Each pair of epochs agrees on half of 64 images; 16 is four standard deviations."""
     image, experiment = noise(28, 28, 1), with_augmentation(flip=True)
-
-    def is_unchanged(index, epoch):
-        return np.array_equal(augment(tf.constant(image), experiment, seed_of(index, epoch)), image)
-
-    unchanged = np.array([[is_unchanged(index, epoch) for index in range(64)] for epoch in range(4)])
+    epochs = [augmented(image, experiment, 64, epoch) for epoch in range(4)]
+    unchanged = np.array([[np.array_equal(result, image) for result in results] for results in epochs])
     for first, second in itertools.combinations(unchanged, 2):
         assert abs(np.sum(first == second) - 32) < 16
 
@@ -351,15 +356,21 @@ EVERYTHING = {
 }
 
 
-def test_settingsis_function_of_seed():
+def test_augmentation_is_function_of_seed():
     experiment = with_augmentation("resnet18", **EVERYTHING)
     image = tf.constant(noise(300, 400))
 
-    def result(seed):
-        return augment(crop_for_training(lazy_image(image, 3), experiment, seed), experiment, seed).numpy().tobytes()
+    def results(epoch):
+        crops = [crop_for_training(lazy_image(image, 3), experiment, seed_of(index, epoch)) for index in range(2)]
+        moved = Moves.of_epoch(experiment.data.augmentation, 2, seed_of(0, epoch)).apply(tf.range(2), tf.stack(crops))
+        changed = [
+            change_colours(image, experiment.data.augmentation, seed_of(index, epoch))
+            for index, image in enumerate(moved)
+        ]
+        return [image.numpy().tobytes() for image in changed]
 
-    assert result(seed_of(3, 1)) == result(seed_of(3, 1))
-    assert len({result(seed_of(index, epoch)) for index in range(3) for epoch in range(3)}) == 9
+    assert results(1) == results(1)
+    assert len({*results(0), *results(1)}) == 4
 
 
 # --- errors ---

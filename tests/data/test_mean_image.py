@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bnn_keras import build_model, evaluate, import_checkpoint, interop, predict, train
 from bnn_keras.data import make_arrays, mean_image_of, normalise, open_data, read_mean_image
-from bnn_keras.data.augmentation import augment, crop_for_training
+from bnn_keras.data.augmentation import Moves, crop_for_training
 from bnn_keras.data.mean_image import move_mean
 from bnn_keras.data.pipelines import denormalise
 from bnn_keras.data.resizing import lazy_image
@@ -89,11 +89,13 @@ def test_training_subtracts_the_mean_where_the_crop_is(tmp_path):
     """The reference flips the image, subtracts the mean image, which is not flipped, and crops the difference."""
     experiment = caffe(tmp_path)
     image = np.random.default_rng(1).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    moves = Moves.of_epoch(experiment.data.augmentation, 8, tf.constant([5, 0], tf.int64))
     mirrored = 0
     for index in range(8):
         seed = tf.constant([index, 5], tf.int64)
-        pixels = augment(crop_for_training(lazy_image(tf.constant(image), 3), experiment, seed), experiment, seed)
-        inputs = normalise(experiment)(move_mean(pixels, experiment, seed)[None])[0].numpy()
+        pixels = crop_for_training(lazy_image(tf.constant(image), 3), experiment, seed)
+        moved = move_mean(pixels, experiment, seed, moves.mirrored(index))
+        inputs = normalise(experiment)(moves.apply([index], moved[None]))[0].numpy()
         found = []
         for flipped in (image, image[:, ::-1]):
             difference = flipped[..., ::-1].astype(np.float32) - MEAN

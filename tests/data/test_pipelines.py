@@ -15,7 +15,7 @@ from bnn_keras.data import (
     steps_per_epoch,
     training_batches,
 )
-from bnn_keras.data.pipelines import augmented_pairs, denormalise
+from bnn_keras.data.pipelines import augmented_batches, denormalise
 from bnn_keras.data.shuffling import buffered_order
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
@@ -337,9 +337,9 @@ def test_augmentation_of_encoded_images_is_function_of_seed_epoch_and_index(keys
     trained = flat(images_of(epochs_of(dataset, experiment, 2, 0, 2)))
     indexed_pairs = dataset.pairs(dataset.info.train).enumerate()
     unshuffled = [
-        normalise(experiment)(image).numpy().tobytes()
+        normalise(experiment)(images)[0].numpy().tobytes()
         for epoch in range(2)
-        for _, (image, _) in augmented_pairs(dataset, experiment, tf.constant(epoch, tf.int64), indexed_pairs)
+        for images, _ in augmented_batches(dataset, experiment, tf.constant(epoch, tf.int64), indexed_pairs, 1)
     ]
     assert len(set(unshuffled)) == 8
     assert sorted(trained) == sorted(unshuffled)
