@@ -159,7 +159,7 @@ def test_evaluation_yields_each_test_image_once_in_fixed_order(digits, experimen
 def test_augmentation_is_function_of_seed_epoch_and_index(dataset, augmented):
     batches = images_of(epochs_of(dataset, augmented, 10, 0, 2))
     assert images_of(epochs_of(dataset, augmented, 10, 1, 2)) == batches[4:]
-    assert not set(flat(batches[:4])) & set(flat(batches[4:]))
+    assert len(set(flat(batches[:4])) & set(flat(batches[4:]))) < 10  # of 40 images, with 25 shifts each
     other = augmented.model_copy(update={"seed": 2})
     assert set(flat(images_of(epochs_of(dataset, other, 10, 0, 1)))) != set(flat(batches[:4]))
 
