@@ -102,7 +102,7 @@ class Checkpoint:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What was measured in the epoch so far, by name; nothing at the end of an epoch.
+        """What was measured in the epoch so far, and what each of several replicas had, by name.
 
         Raises:
             BnnError: The file cannot be read although its digest matches.
@@ -151,7 +151,7 @@ def save(
         model: Its weights and annealed values are stored.
         optimizer: Its state is stored.
         texts: Contents of the files of the run to copy, by name.
-        arrays: What was measured in the epoch so far, if it is not finished.
+        arrays: What was measured in the epoch so far, if it is not finished, and what each of several replicas has.
         keep: Number of checkpoints to keep, apart from those of the last finished epoch and of the best one.
         on_read: Called when all variables are read, so that the training can change them. Digests, and writing from
             the operating system's cache to the disk, take most of the time and follow.

@@ -22,6 +22,7 @@ from bnn_keras.errors import BnnError, DivergedError
 from bnn_keras.experiment import SchemeConfig
 from bnn_keras.runs import Run
 from bnn_keras.schedules import Schedule
+from bnn_keras.training.distribution import Replicas
 
 Logs = dict[str, Any]
 _PERCENTAGES = ("top1", "top5", "val_top1", "val_top5")
@@ -255,10 +256,10 @@ class SaveRun(tf.keras.callbacks.Callback):
         state: State of the training at the start of the stage.
         stage: Index of the stage.
         steps: Steps per epoch.
+        replicas: All replicas. Checkpoints within epochs of a single one are written by a thread. Variables that differ
+            between replicas can be read in the main thread only.
         after_epoch: Called with the row of `metrics.jsonl` after the checkpoint of its epoch.
         keep: Number of checkpoints to keep, see `checkpoints.save`.
-        by_thread: Whether a thread may write checkpoints within epochs. Variables that differ between replicas can be
-            read in the main thread only.
     """
 
     def __init__(
@@ -267,9 +268,9 @@ class SaveRun(tf.keras.callbacks.Callback):
         state: checkpoints.State,
         stage: int,
         steps: int,
+        replicas: Replicas,
         after_epoch: Callable[[Mapping[str, Any]], object] = lambda row: None,
         keep: int = runs.KEPT,
-        by_thread: bool = True,
     ):
         super().__init__()
         self.run = run
@@ -279,6 +280,8 @@ class SaveRun(tf.keras.callbacks.Callback):
         self.stage = stage
         self.steps = steps
         self.first = True
+        self.replicas = replicas
+        by_thread = replicas.name == "single"
         self.threads = concurrent.futures.ThreadPoolExecutor(1, "checkpoint") if by_thread else None
         self.written: concurrent.futures.Future | None = None
         self.descriptor = os.open(run.directory, os.O_RDONLY)  # that of the folder, whatever its name
@@ -316,6 +319,7 @@ class SaveRun(tf.keras.callbacks.Callback):
         require_finite(self.model, {}, self.state.epoch)
         step = self.state.step + steps
         state = dataclasses.replace(self.state, step=step, steps_of_epoch=steps, seconds=seconds)
+        arrays = {**arrays, **self.replicas.save_each("weights", self.model.weights)}
         arguments = (self.run, state, self.model, self.model.optimizer, self.run.copied(), arrays, self.keep)
         self.wait()
         if not self.threads:
@@ -359,7 +363,8 @@ class SaveRun(tf.keras.callbacks.Callback):
             self.state = dataclasses.replace(self.state, best_top1=float(logs["val_top1"]), best_epoch=epoch + 1)
         save_weights(self.model, self.run, runs.WEIGHTS, texts)
         self.state = dataclasses.replace(self.state, epoch=epoch + 1, step=step, metrics_length=length)
-        checkpoints.save(self.run, self.state, self.model, self.model.optimizer, texts, keep=self.keep)
+        arrays = self.replicas.save_each("weights", self.model.weights)
+        checkpoints.save(self.run, self.state, self.model, self.model.optimizer, texts, arrays, self.keep)
         self.run.remove_replaced()
         self.after_epoch(row)
 

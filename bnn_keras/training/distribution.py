@@ -7,8 +7,9 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from bnn_keras.data.readers import reason_of
@@ -93,6 +94,56 @@ class Replicas:
         results = self.strategy.run(function)
         return {name: self.strategy.experimental_local_results(value)[0] for name, value in results.items()}
 
+    def save_each(self, name: str, variables: Iterable[tf.Variable]) -> dict[str, np.ndarray]:
+        """Return what each of several replicas has in the variables that differ between them.
+
+        These are statistics of batch norms, of which reading gives the mean, and sums of metrics, of which it gives the
+        sum. A training that goes on with what was read differs by rounding. Every process must call this method in the
+        same step.
+
+        Args:
+            name: Name of the variables together.
+            variables: All variables; those that are equal on all replicas are left out.
+
+        Returns:
+            float32 (replicas, values) by name; nothing for a single replica.
+        """
+        if self.count == 1:
+            return {}
+        differing = _differing(variables)
+
+        def values() -> tf.Tensor:
+            parts = (tf.cast(tf.reshape(variable, [-1]), tf.float32) for variable in differing)
+            return tf.concat([tf.zeros(0), *parts], 0)[None]
+
+        return {f"replicas/{name}": np.asarray(self.strategy.gather(self.strategy.run(values), 0))}
+
+    def restore_each(self, name: str, variables: Iterable[tf.Variable], arrays: Mapping[str, np.ndarray]) -> None:
+        """Give each replica what it had, after all replicas were given what was read.
+
+        Nothing is changed if another number of replicas saved the arrays.
+
+        Args:
+            name: Name of the variables together.
+            variables: All variables.
+            arrays: What `save_each` returned, among others.
+
+        Raises:
+            ValueError: The values are of other variables.
+        """
+        values = arrays.get(f"replicas/{name}", np.zeros(0))
+        if self.count == 1 or len(values) != self.count:
+            return
+        differing = _differing(variables)
+
+        def assign() -> None:
+            row = tf.constant(values)[tf.distribute.get_replica_context().replica_id_in_sync_group]
+            parts = tf.split(row, [variable.shape.num_elements() for variable in differing])
+            for variable, part in zip(differing, parts, strict=True):
+                variable.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))
+
+        self.strategy.run(assign)
+
     def distribute(self, batches: Callable[[tf.distribute.InputContext], tf.data.Dataset]) -> tf.data.Dataset:
         """Return a distributed dataset, given a function that returns the batches of one input pipeline."""
         return self.strategy.distribute_datasets_from_function(batches)
@@ -112,6 +163,10 @@ class Replicas:
                     f"batch size {size} is not divisible by {self.count} replicas ({self.name}); "
                     f"set --batch-size to {valid}"
                 )
+
+
+def _differing(variables: Iterable[tf.Variable]) -> list[tf.Variable]:
+    return [variable for variable in variables if variable.synchronization is tf.VariableSynchronization.ON_READ]
 
 
 def build_replicas(name: str = "auto") -> Replicas:

@@ -429,6 +429,7 @@ class _Training:
                     self._tell(index, take_weights(model, previous))
                 if checkpoint:
                     checkpoint.restore(model, model.optimizer if state.started_epochs > begin else None)
+                    self.replicas.restore_each("weights", model.weights, arrays)
                     self._save_again(model, state)
                     checkpoint = None
                 previous = model
@@ -521,7 +522,7 @@ class _Training:
         images = self.experiment.best_chosen_on
         batches = functools.partial(self._batches, stage, end)
         progress = ShowProgress(self.console, self.experiment.epochs, steps, examples, images, self.plain)
-        save = SaveRun(self.run, state, index, steps, self.after_epoch, self.keep, by_thread=replicas.name == "single")
+        save = SaveRun(self.run, state, index, steps, replicas, self.after_epoch, self.keep)
         measure = MeasureEpoch(examples)
         resume = [ResumeEpoch(state, arrays, measure, progress, steps, replicas)] if state.steps_of_epoch else []
         first, tell = state.steps_of_epoch, functools.partial(self.console.print, highlight=False, soft_wrap=True)

@@ -143,12 +143,12 @@ class SaveWithinEpochs(tf.keras.callbacks.Callback):
         seconds, steps = time.monotonic() - self.saved_time, self.step - self.saved_step
         due, *stops = self._agree(seconds >= self.interval.seconds or steps >= self.interval.steps)
         if any(stops) or (due and self.step < self.steps):  # the end of the epoch has its own checkpoint
-            self._save(measured(self.model, self.measure))
+            self._save(measured(self.model, self.measure, self.replicas))
         self._stop(*stops)
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Keep what was measured in training: evaluation uses the same metrics."""
-        self.measured = measured(self.model, self.measure)
+        self.measured = measured(self.model, self.measure, self.replicas)
 
     def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Stop after a signal; the steps of the epoch are not repeated."""
@@ -244,6 +244,7 @@ class ResumeEpoch(tf.keras.callbacks.Callback):
         try:
             for index, variable in enumerate(_sums(self.model)):
                 variable.assign(self.arrays[f"metrics/{index}"])
+            self.replicas.restore_each("metrics", _sums(self.model), self.arrays)
             self.measure.signs = [
                 np.unpackbits(self.arrays[f"signs/{index}"], count=signs.size).astype(bool).reshape(signs.shape)
                 for index, signs in enumerate(self.measure.signs)
@@ -268,10 +269,11 @@ class ResumeEpoch(tf.keras.callbacks.Callback):
             self.model.make_train_function(force=True)
 
 
-def measured(model: tf.keras.Model, measure: MeasureEpoch) -> dict[str, np.ndarray]:
+def measured(model: tf.keras.Model, measure: MeasureEpoch, replicas: Replicas) -> dict[str, np.ndarray]:
     """Return what was measured in an epoch so far: the metrics' sums, and the signs at the start of the epoch."""
     sums = {f"metrics/{index}": np.asarray(variable.numpy()) for index, variable in enumerate(_sums(model))}
-    return sums | {f"signs/{index}": np.packbits(signs) for index, signs in enumerate(measure.signs)}
+    signs = {f"signs/{index}": np.packbits(signs) for index, signs in enumerate(measure.signs)}
+    return sums | signs | replicas.save_each("metrics", _sums(model))
 
 
 def _sums(model: tf.keras.Model) -> list[tf.Variable]:
