@@ -56,6 +56,7 @@ setup(
         "bnn_keras.data.mnist_5k": ["*.npz", "*.md"],
         "bnn_keras.experiments": ["*/*.toml"],
         "bnn_keras.export.c": ["*.c"],
+        "bnn_keras.pretrained": ["*.safetensors", "*.toml"],
         "bnn_keras.report": ["page.css", "page.html"],
     },
     install_requires=[

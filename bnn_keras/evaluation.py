@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import files, plots
+from bnn_keras import files, plots, pretrained
 from bnn_keras.build import build_loss, build_metrics, percent
 from bnn_keras.data import (
     Dataset,
@@ -34,8 +34,8 @@ from bnn_keras.export.description import Description
 from bnn_keras.export.predictors import Predictor, with_keras
 from bnn_keras.export.sidecar import sidecar_path
 from bnn_keras.export.threads import limit_threads
+from bnn_keras.export.trained import load_trained, require_no_best
 from bnn_keras.location import DataLocation
-from bnn_keras.models import load_run
 from bnn_keras.runs import Run
 
 BATCH = 128
@@ -73,10 +73,10 @@ def open_classifier(
     threads: int | None = None,
     trust: bool = False,
 ) -> Classifier:
-    """Open a run directory, or a file or folder that `bnnk export` wrote.
+    """Open a run directory, a file or folder that `bnnk export` wrote, or a model of the package.
 
     Args:
-        source: The run directory or the exported file.
+        source: The run directory, the exported file, or the name of the model.
         best: Use the best weights of a run instead of the last.
         batch_size: The batch size, for files whose batch size is fixed when they are opened.
         threads: The number of threads. Default: the library's choice.
@@ -98,20 +98,14 @@ def open_classifier(
 
 
 def _open(source: str | Path, best: bool, batch_size: int | None, threads: int | None, trust: bool) -> Classifier:
-    if not Path(source).exists():
-        raise BnnError(
-            f"no run in {str(source)!r}, and no exported file; give the folder that `bnnk train` wrote, or a file that "
-            "`bnnk export` wrote"
-        )
-    if Run(source).begun:
+    path = pretrained.find(source)
+    if Run(path).begun:
         limit_threads(threads)
-        experiment, model = load_run(source, best)
-        labels = Run.read(source).environment["dataset"]["labels"]
-        logits = with_keras(lambda images: model(images, training=False))
-        return Classifier(Description.of_experiment(experiment, labels), logits, "best" if best else "last")
-    if best:
-        raise BnnError(f"{str(source)!r} is an exported file, which has one set of weights; leave --best out")
-    exported = open_export(source, batch_size, threads, trust)
+        trained = load_trained(path, best)
+        logits = with_keras(lambda images: trained.model(images, training=False))
+        return Classifier(trained.job.description, logits, trained.weights)
+    require_no_best(source, best)
+    exported = open_export(path, batch_size, threads, trust)
     return Classifier(exported.description, exported.logits, exported.format)
 
 
@@ -131,7 +125,7 @@ def evaluate(
     """Measure the accuracy of a run, or of an exported file, on the test split of a dataset.
 
     Args:
-        source: The run directory or the exported file.
+        source: The run directory, the exported file, or the name of a model of the package.
         dataset: The name of another dataset, with images of the same shape and the same classes. Default: that of the
             run.
         best: Use the best weights of a run instead of the last.
@@ -309,7 +303,7 @@ def predict(
     are left out, with a warning for each.
 
     Args:
-        source: The run directory or the exported file.
+        source: The run directory, the exported file, or the name of a model of the package.
         images: An image file, a folder of image files, a `.npy` file, an array, or a list of these. An array has images
             (N, height, width, channels) or one image (height, width, channels), where grey images need no axis of
             channels. Its values, and those of a `.npy` file, are either uint8 pixels from 0 to 255, which are
@@ -376,7 +370,7 @@ def _check_order(source: str | Path, inputs: list[Any]) -> None:
 
 
 def _is_model(path: str | Path) -> bool:
-    return Run(path).begun or sidecar_path(Path(path)).is_file()
+    return Run(path).begun or sidecar_path(Path(path)).is_file() or str(path) in pretrained.cards()
 
 
 def _nothing_read(failed: Mapping[str, str]) -> str:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import larq
 import numpy as np
 import tensorflow as tf
 
 from bnn_keras import catalog, runs
 from bnn_keras.build import build_model
 from bnn_keras.constraints import apply_constraints
-from bnn_keras.counts import binary_variables
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment, Stage, resolve
 from bnn_keras.runs import Run
-from bnn_keras.sources import Source
-from bnn_keras.transfer import Transfer, assign_weights, head, kernels, weights_by_name
 
 
 def load_run(directory: str | Path, best: bool = False, constrain: bool = True) -> tuple[Experiment, tf.keras.Model]:
@@ -103,75 +98,6 @@ def stage_at(experiment: Experiment, epoch: int) -> Stage:
         if epoch <= end:
             return stage
     return experiment.stages[-1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """A trained network that another training starts from.
-
-    Attributes:
-        source: Where its weights are.
-        experiment: Its experiment.
-        model: The network.
-        labels: Names of its classes, in the order of the logits.
-    """
-
-    source: Source
-    experiment: Experiment
-    model: tf.keras.Model
-    labels: Sequence[str]
-
-    @classmethod
-    def load(cls, source: Source) -> Start:
-        """Load a network that a training starts from.
-
-        Raises:
-            BnnError: There is no run, or its weights are missing or damaged.
-        """
-        with source.explaining_errors():
-            experiment, model = load_run(source.run.directory, best=source.weights == runs.BEST_WEIGHTS)
-            return cls(source, experiment, model, source.run.environment["dataset"]["labels"])
-
-    def give(self, model: tf.keras.Model, experiment: Experiment, labels: Sequence[str]) -> Transfer:
-        """Copy the weights to a network, by name.
-
-        Without the same classes, the last layer keeps its initial weights (`transfer.head`). Binary kernels without
-        latent weights, which Bop flips, take the signs. Then constraints are applied.
-
-        Args:
-            model: The network.
-            experiment: Its experiment.
-            labels: Names of its classes.
-
-        Returns:
-            The names of the weights that were not copied.
-
-        Raises:
-            BnnError: Only one of the networks rotates its images, no two kernels have the same name, or weights of the
-                same name have other shapes.
-        """
-        rotated = self.experiment.network.rotated
-        values = weights_by_name(self.model)
-        if list(labels) != list(self.labels):
-            last = set(head(model))
-            values = {name: value for name, value in values.items() if name not in last}
-        with self.source.explaining_errors():
-            if experiment.network.rotated != rotated:
-                raise BnnError(
-                    f"the weights are of a network with network.rotated={str(rotated).lower()}, the new one has "
-                    f"{str(not rotated).lower()}; set network.rotated={str(rotated).lower()}"
-                )
-            if values.keys().isdisjoint(kernels(model)):
-                raise BnnError(
-                    f"{self.experiment.network.name} has no kernel with the name of one of {experiment.network.name}, "
-                    "other than in the last layer; choose a run of the same network"
-                )
-            transfer = assign_weights(model, values)
-        for kernel in binary_variables(model):
-            if isinstance(kernel.quantizer, larq.quantizers.NoOp) and kernel.name not in transfer.fresh:
-                kernel.assign(tf.where(kernel < 0, -tf.ones_like(kernel), tf.ones_like(kernel)))
-        apply_constraints(model)
-        return transfer
 
 
 def load_teacher(name: str, student: Experiment) -> Callable[[tf.Tensor], tf.Tensor]:

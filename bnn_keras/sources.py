@@ -1,4 +1,4 @@
-"""The weights of a run that another training starts from. Needs no TensorFlow."""
+"""The weights that a training starts from: those of a run, or of a packed file. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,64 +9,76 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bnn_keras import runs
+from bnn_keras import pretrained, runs
 from bnn_keras.errors import BnnError
-from bnn_keras.experiment import Experiment, Resolution, resolve, resolve_with_images_of
+from bnn_keras.experiment import Experiment, Resolution, parse, resolve, resolve_with_images_of
+from bnn_keras.packed_reader import read_packed
 from bnn_keras.runs import Run
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A file of weights of a run.
+    """Trained weights: a file of a run, or a packed file.
 
     Attributes:
-        run: The run, trained or imported.
-        weights: Name of the file in the run.
+        path: The file.
+        run: The run that it is of, trained or imported; None for a packed file.
 
     >>> print(Source.at("runs/float").path, Source.at("runs/float/weights_best.h5").name)
     runs/float/weights.h5 float-best
     """
 
-    run: Run
-    weights: str
+    path: Path
+    run: Run | None = None
 
     @classmethod
-    def at(cls, path: str | Path) -> Source:
-        """Return the weights at a path, which may not exist: a run directory stands for its last weights.
+    def at(cls, source: str | Path) -> Source:
+        """Return the weights at a path, which may not exist, or those of a model of the package.
+
+        A run directory stands for its last weights.
 
         Raises:
-            BnnError: The path is a file that does not have the name of a run's weights.
+            BnnError: The path is a file that is not packed and does not have the name of a run's weights.
         """
-        path = Path(path)
+        path = pretrained.locate(source)
         if path.name in (runs.WEIGHTS, runs.BEST_WEIGHTS) and not path.is_dir():
-            return cls(Run(path.parent), path.name)
+            return cls(path, Run(path.parent))
         if path.is_file():
-            raise BnnError(
-                f"cannot start from {str(path)!r}: expected a run directory, or {runs.WEIGHTS} or {runs.BEST_WEIGHTS} "
-                "of one; convert a checkpoint of a reference to a run with `bnnk import`"
-            )
-        return cls(Run(path), runs.WEIGHTS)
-
-    @property
-    def path(self) -> Path:
-        """Path of the file."""
-        return self.run.directory / self.weights
+            try:
+                read_packed(path)
+            except (OSError, ValueError) as error:
+                raise BnnError(
+                    f"cannot start from {str(path)!r}: expected a run directory, {runs.WEIGHTS} or "
+                    f"{runs.BEST_WEIGHTS} of one, or a packed file ({error}); convert a checkpoint of a reference to a "
+                    "run with `bnnk import`"
+                ) from error
+            return cls(path)
+        return cls(path / runs.WEIGHTS, Run(path))
 
     @property
     def name(self) -> str:
-        """Name of the run directory, with "-best" for the best weights."""
+        """Name of the run directory, with "-best" for the best weights; name of a packed file without its suffix."""
+        if self.run is None:
+            return self.path.stem
         name = self.run.directory.resolve().name
-        return f"{name}-best" if self.weights == runs.BEST_WEIGHTS else name
+        return f"{name}-best" if self.path.name == runs.BEST_WEIGHTS else name
 
     @property
     def experiment(self) -> Experiment:
         """The experiment that trained the weights.
 
         Raises:
-            BnnError: There is no run, or its experiment cannot be read.
+            BnnError: There is no run, or its experiment cannot be read, or a packed file has no experiment.
         """
         with self.explaining_errors():
-            return Run.read(self.run.directory).experiment
+            if self.run is not None:
+                if not self.run.directory.exists():
+                    raise BnnError(pretrained.not_found(self.run.directory))
+                return Run.read(self.run.directory).experiment
+            content = read_packed(self.path)
+            if not content.experiment:
+                raise BnnError("it holds a model without an experiment; give a run, or the export of one")
+            return parse(content.experiment, f"in {str(self.path)!r}").with_arrays(lambda: content.arrays)
 
     def to_document(self) -> dict[str, Any]:
         """Return path, SHA-256 and experiment of the weights, as recorded in environment.json."""
@@ -93,12 +105,12 @@ class Source:
         Raises:
             BnnError: They are.
         """
-        if self.run.directory.resolve() == run.directory.resolve():
+        if self.run and self.run.directory.resolve() == run.directory.resolve():
             raise BnnError(f"cannot start {str(run.directory)!r} from its own weights; give another --run DIR")
 
     @contextlib.contextmanager
     def explaining_errors(self) -> Iterator[None]:
-        """Name the weights in an error about the run that they are of."""
+        """Name the weights in an error about them."""
         try:
             yield
         except BnnError as error:
@@ -138,7 +150,8 @@ def resolve_start(
 
     Args:
         network: Name of the network.
-        start_from: A run, or one of its files of weights; None for random weights.
+        start_from: A run, one of its files of weights, a packed file, or the name of a model of the package; None for
+            random weights.
         directory: The run directory; `default_directory` if None.
         fresh: Whether the training starts over.
         **options: Those of `resolve`.

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from bnn_keras import BnnError, catalog
+from bnn_keras import BnnError, catalog, pretrained
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
-from bnn_keras.experiment import Experiment, all_experiments, load_experiment, resolve
+from bnn_keras.experiment import Experiment, all_experiments, load_experiment, resolve, resolve_continued
 from bnn_keras.location import DEFAULT_LOCATION
+from bnn_keras.pretrained import Card
 from bnn_keras.runs import Run
 from bnn_keras.symptoms import find_symptoms, has_probes
 
@@ -30,6 +31,10 @@ def _experiment_row(experiment: Experiment) -> dict[str, Any]:
         "reconstructed": experiment.reconstructed,
         "default": experiment.default,
     }
+
+
+def _model_row(card: Card) -> dict[str, Any]:
+    return {**card.model_dump(), "top1": card.accuracy.top1}
 
 
 _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -63,6 +68,7 @@ _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
         for row in catalog.DATASETS.values()
     ],
     "experiments": lambda: [_experiment_row(experiment) for experiment in all_experiments()],
+    "models": lambda: [_model_row(card) for card in pretrained.cards().values()],
 }
 
 
@@ -93,17 +99,29 @@ def _cell(value: Any) -> Any:
     return f"{value:,}" if isinstance(value, int) else value
 
 
+# What a table shows of a row, where that is not the row itself.
+_TABLE_ROWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "experiments": lambda row: {**row, "published": _published(row["published"])},
+    "models": lambda row: {
+        **{key: row[key] for key in ("name", "network", "scheme", "bits", "dataset")},
+        "top-1": f"{row['top1']:.2f} %",
+        "test images": row["accuracy"]["images"],
+        "bytes": row["bytes"],
+    },
+}
+
+
 @click.command("list")
 @click.argument("what", type=click.Choice(list(_LISTS)))
 @options.as_json
 def list_(what: str, as_json: bool) -> None:
-    """List networks, schemes, optimizers, datasets or experiments."""
+    """List networks, schemes, optimizers, datasets, experiments or trained models."""
     rows = _LISTS[what]()
     if as_json:
         print_json(rows)
         return
-    if what == "experiments":
-        rows = [{**row, "published": _published(row["published"])} for row in rows]
+    if what in _TABLE_ROWS:
+        rows = [_TABLE_ROWS[what](row) for row in rows]
     print_table([key.replace("_", " ") for key in rows[0]], ([_cell(value) for value in row.values()] for row in rows))
 
 
@@ -111,7 +129,7 @@ def list_(what: str, as_json: bool) -> None:
 @click.argument(
     "experiment",
     metavar="EXPERIMENT_OR_NETWORK",
-    shell_complete=options.complete_names(options.experiments_and_networks),
+    shell_complete=options.complete_names(options.shown_names),
 )
 @options.overrides
 @click.option("--plot", metavar="FILE", help="Also draw the schedules over the epochs, as .png, .svg or .pdf.")
@@ -120,10 +138,16 @@ def list_(what: str, as_json: bool) -> None:
 def show(experiment: str, overrides: tuple[str, ...], plot: str | None, diagram: str | None, as_json: bool) -> None:
     """Print an experiment, given by name or file, or a network's, with all defaults filled in.
 
-    The output is a valid experiment file.
+    Of a model of the package: its card, as comments, and the experiment that trained it. The output is a valid
+    experiment file.
     """
+    card = pretrained.cards().get(experiment)
     if experiment in catalog.NETWORKS:
         shown = resolve(experiment, overrides=overrides).experiment
+    elif card:
+        from bnn_keras.sources import Source
+
+        shown = resolve_continued(Source(card.file).experiment, overrides=overrides)
     else:
         shown = resolve(experiment=experiment, overrides=overrides).experiment
     if diagram:
@@ -139,7 +163,7 @@ def show(experiment: str, overrides: tuple[str, ...], plot: str | None, diagram:
     if as_json:
         print_json(shown.to_document())
     else:
-        click.echo(shown.to_toml(named=False), nl=False)
+        click.echo((card.to_comments() if card else "") + shown.to_toml(named=False), nl=False)
 
 
 @click.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bnn_keras import catalog
+from bnn_keras import catalog, pretrained
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_message, print_table, quiet_tensorflow
 from bnn_keras.tables import MAX_BATCH_SIZE
@@ -23,6 +23,7 @@ Examples:
   bnnk export runs/resnet18 --to openvino -o resnet18.xml --verify-on my-images
   bnnk export runs/lenet5 --to c -o lenet5.c
   bnnk export runs/resnet20 --to reference -o resnet20.th
+  bnnk export --model lenet5_mnist_5k_bireal --to tflite -o lenet5.tflite
 """
 
 BENCHMARK_EPILOG = """\b
@@ -34,20 +35,22 @@ Engines:
   openvino_binary  OpenVINO with binary convolutions, for x86
   c                C99, compiled with -O3 -march=native; one thread, one image at a time
 
-A RUN is measured in all engines that are installed and have its layers, an exported FILE in its own engine. The name of
-a network is measured like a run, with random weights, which do not affect its speed. Files of one network take turns in
-one process; "times as fast" compares with the first of them.
+A RUN, or a model of the package, is measured in all engines that are installed and have its layers, an exported FILE in
+its own engine. The name of a network is measured like a run, with random weights, which do not affect its speed. Files
+of one network take turns in one process; "times as fast" compares with the first of them.
 
 \b
 Examples:
   bnnk benchmark runs/lenet5
   bnnk benchmark birealnet18 --threads 1 --plot latency.png
   bnnk benchmark lenet5.xml lenet5.tflite -o lenet5.csv
+  bnnk benchmark --model lenet5_mnist_5k_bireal
 """
 
 
 @click.command(epilog=EPILOG)
-@options.run
+@click.argument("run", nargs=-1, metavar="[RUN]")
+@options.model
 @click.option("--to", required=True, metavar="FORMAT", help="File format, see below.")
 @click.option(
     "--output",
@@ -78,16 +81,19 @@ Examples:
 )
 @options.data_location
 @options.as_json
-def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> None:
+def export(run: tuple[str, ...], model: str | None, to: str, file: str, as_json: bool, **arguments: Any) -> None:
     """Export a RUN's network to a file for a device, and verify that the file predicts the same.
+
+    Instead of a run, --model takes a model of the package or a packed file.
 
     A file for a reference's own code holds the latent weights, under the reference's names and in its layout. It is
     verified by reading it back, bit for bit.
     """
+    (source,) = options.run_or_model(run, model)
     catalog.find("format", to)
     with quiet_tensorflow():
         from bnn_keras.export import export_run
-    sidecar = export_run(run, to, file, **arguments)
+    sidecar = export_run(source, to, file, **arguments)
     if as_json:
         print_json(sidecar)
         return
@@ -110,13 +116,21 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
 
 
 @click.command(epilog=BENCHMARK_EPILOG)
-@click.argument("sources", nargs=-1, required=True, metavar="RUN_OR_FILE…")
+@click.argument("sources", nargs=-1, metavar="RUN_OR_FILE…")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME_OR_FILE",
+    help="A model of the package (`bnnk list models`), or an exported file, beside the others; may be repeated.",
+    shell_complete=options.complete_names(pretrained.cards),
+)
 @click.option(
     "--engine",
     "engines",
     multiple=True,
     metavar="NAME",
-    help="Engine for runs and networks, see below; may be repeated.",
+    help="Engine for runs, models and networks, see below; may be repeated.",
 )
 @click.option(
     "--batch-size",
@@ -142,11 +156,13 @@ def export(run: str, to: str, file: str, as_json: bool, **arguments: Any) -> Non
 @click.option("--output", "-o", metavar="FILE", help="Write all results as a table: .csv, .json or .md.")
 @click.option("--plot", metavar="FILE", help="Plot the latencies: .png, .svg or .pdf.")
 @options.as_json
-def benchmark(sources: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
+def benchmark(sources: tuple[str, ...], models: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
     """Measure latency, throughput, size and memory of runs, exported files or networks on this machine's CPU."""
+    if not (sources or models):
+        raise click.UsageError("got nothing; expected RUN_OR_FILE… or --model NAME_OR_FILE")
     with quiet_tensorflow():
         from bnn_keras import benchmark as library
-    rows = library.benchmark(sources, **arguments, log=lambda line: print_line(line, err=True))
+    rows = library.benchmark((*sources, *models), **arguments, log=lambda line: print_line(line, err=True))
     if as_json:
         print_json([row.to_document() for row in rows])
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bnn_keras import catalog
+from bnn_keras import catalog, pretrained
 from bnn_keras.cli.output import print_message, quiet_tensorflow
 from bnn_keras.experiment import Experiment, Resolution, all_experiments, resolve
 from bnn_keras.experiment.schema import FAKE
@@ -27,9 +27,9 @@ def _experiments() -> list[str]:
 _complete_network = complete_names(lambda: catalog.NETWORKS)
 
 
-def experiments_and_networks() -> list[str]:
+def shown_names() -> list[str]:
     """Return the names that `bnnk show` accepts."""
-    return [*_experiments(), *catalog.NETWORKS]
+    return [*_experiments(), *catalog.NETWORKS, *pretrained.cards()]
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
@@ -64,6 +64,12 @@ trust = click.option(
 )
 best = click.option("--best", is_flag=True, help="Use the weights of the best epoch instead of the last one.")
 run = click.argument("run", metavar="RUN")
+model = click.option(
+    "--model",
+    metavar="NAME_OR_FILE",
+    help="A model of the package (`bnnk list models`), or an exported file, instead of a run.",
+    shell_complete=complete_names(pretrained.cards),
+)
 
 
 def data_location(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,14 +92,14 @@ def predicting(function: Callable[..., Any]) -> Callable[..., Any]:
         positive("--batch-size", "Images per batch; some exported models have a fixed batch size.", MAX_BATCH_SIZE),
         best,
         trust,
-        click.option("--model", metavar="FILE", help="An exported model (`bnnk export`) instead of a run."),
+        model,
     ):
         function = option(function)
     return function
 
 
 def run_or_model(words: tuple[str, ...], model: str | None, inputs: bool = False) -> tuple[str, ...]:
-    """Return RUN, or the FILE of --model if it is given, and the other arguments of the command.
+    """Return RUN, or the value of --model if it is given, and the other arguments of the command.
 
     Args:
         words: All arguments of the command.
@@ -107,7 +113,7 @@ def run_or_model(words: tuple[str, ...], model: str | None, inputs: bool = False
     if len(arguments) < 2 if inputs else len(arguments) != 1:
         expected = [] if model else ["RUN"]
         received, wanted = " ".join(words) or "nothing", " ".join([*expected, *["INPUT…"] * inputs]) or "nothing"
-        alternative = "beside --model FILE" if model else "or --model FILE in the place of RUN"
+        alternative = "beside --model NAME_OR_FILE" if model else "or --model NAME_OR_FILE in the place of RUN"
         raise click.UsageError(f"got {received!r}; expected {wanted} {alternative}")
     return arguments
 

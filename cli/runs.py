@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bnn_keras import BnnError
+from bnn_keras import BnnError, pretrained
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
 from bnn_keras.experiment import resolve_continued
@@ -39,8 +39,9 @@ Examples:
     "--from",
     "start_from",
     metavar="RUN_OR_WEIGHTS",
-    help="Start from the weights of a run, or from its weights_best.h5. They may be of another scheme, other bits or "
-    "other classes; with other classes, the last layer is new.",
+    help="Start from the weights of a run, from its weights_best.h5, from a packed file, or from a model of the "
+    "package. They may be of another scheme, other bits or other classes; with other classes, the last layer is new.",
+    shell_complete=options.complete_names(pretrained.cards),
 )
 @click.option("--run", "directory", metavar="DIR", help="Run directory (default: runs/<experiment>-…).")
 @click.option(

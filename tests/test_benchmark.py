@@ -201,7 +201,7 @@ def test_plot_is_a_png(tmp_path, networks, threads):
 def test_invalid_arguments_are_refused_before_measuring(trained, tmp_path):
     for match, sources, options in (
         ("unknown engine 'openvino_binry'; did you mean 'openvino_binary'", [trained], {"engines": ["openvino_binry"]}),
-        ("no run or file 'lenet6', and unknown network 'lenet6'; did you mean 'lenet5'", ["lenet6"], {}),
+        ("no run or file 'lenet6', and unknown network or model 'lenet6'; did you mean 'lenet5'", ["lenet6"], {}),
         (r"cannot write 'o.txt': unknown table format 'txt'; .*known: csv, json, md", [trained], {"output": "o.txt"}),
         ("cannot write 'o': unknown table format ''", [trained], {"output": "o"}),
         ("cannot write 'p.csv': unknown picture format 'csv'", [trained], {"plot": "p.csv"}),

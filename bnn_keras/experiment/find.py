@@ -427,7 +427,7 @@ def resolve_with_images_of(
         return resolution
     resolution = resolve(network, overrides=[*_as_overrides(changed), *overrides], **choices)
     values = ", ".join(f"{key} = {value!r}" for key, value in changed.items())
-    note = f"{values}, as in the run that it starts from"
+    note = f"{values}, as in the training that it starts from"
     return dataclasses.replace(resolution, note=f"{resolution.note}; {note}" if resolution.note else note)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras import catalog, files, interop
+from bnn_keras import catalog, files, interop, pretrained
 from bnn_keras.counts import binary_variables, count
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import Experiment
@@ -28,6 +28,7 @@ from bnn_keras.export.logits import ends_in_softmax, without_softmax
 from bnn_keras.export.predictors import Predictor, with_keras
 from bnn_keras.export.progress import progress_of
 from bnn_keras.export.sidecar import arrays_path, sidecar_path, write_arrays, write_sidecar
+from bnn_keras.export.trained import load_trained
 from bnn_keras.graphs import flat_copy
 from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
@@ -47,7 +48,7 @@ class ExportOptions:
 
 
 def export_run(
-    directory: str | Path,
+    source: str | Path,
     to: str,
     file: str | Path,
     *,
@@ -63,12 +64,12 @@ def export_run(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Export a run's network to a file, with a sidecar `FILE.json` beside it.
+    """Export the network of a run or of a packed file to a file, with a sidecar `FILE.json` beside it.
 
     The file is written under a temporary name, verified against the network, and renamed only if it passes.
 
     Args:
-        directory: The run directory.
+        source: The run directory, a packed file, or the name of a model of the package.
         to: The format, a name in `catalog.FORMATS`.
         file: The file or folder to write. It may replace an empty folder or an earlier export, and nothing else.
         best: Export the best weights instead of the last.
@@ -118,7 +119,8 @@ def export_run(
         min_agreement=min_agreement,
         tolerance=tolerance,
     )
-    row, path, run = catalog.find("format", to), Path(file), Run.read(directory)
+    row, path, found = catalog.find("format", to), Path(file), pretrained.find(source)
+    run = Run.read(found) if found.is_dir() else None
     _check_options(row, options)
     check = functools.partial(check_destination, row, path, run)
     check()
@@ -128,13 +130,23 @@ def export_run(
                 f"format {row.name!r} is verified by reading its tensors back; leave --verify-on, --min-agreement and "
                 "--tolerance out"
             )
+        if run is None:
+            raise BnnError(
+                f"format {row.name!r} holds latent weights, which the packed file {str(source)!r} does not have; give "
+                "a run, or choose another format"
+            )
         return _export_weights(row, path, run, best, check)
     location = DataLocation(data_dir, manual_dir)
-    experiment, model = load_run(directory, best)
-    labels = run.environment["dataset"]["labels"]
-    job = _job(model, experiment, labels, row, options, lambda: verify.calibration(experiment, location))
+    trained = load_trained(source, best)
+    experiment = trained.experiment
+    if experiment is None:
+        raise BnnError(
+            f"{str(source)!r} is the export of a model without an experiment, which would define the images to verify "
+            "on; export the model itself with export_model"
+        )
+    model, origin = trained.model, {"weights": trained.weights, "experiment": experiment.to_toml()}
+    job = _job(model, experiment, trained.labels, row, options, lambda: verify.calibration(experiment, location))
     sample = verify.load_sample(experiment, verify_on, verify_images, location)
-    origin = {"weights": "best" if best else "last", "experiment": experiment.to_toml()}
     return _export(row, path, job, model, sample, options, check, origin)
 
 
@@ -335,7 +347,7 @@ def _export(
             "batch_size": None if row.batch == "any" else job.batch_size,
             "network": description.name,
             "input_shape": list(description.input_shape),
-            "bytes_minimum": count(job.model)["bytes_minimum"],
+            "bytes_minimum": job.counts["bytes_minimum"],
             "binary_layers": len(job.kernels),
             "packed_layers": len(job.kernels) - len(float_layers.stored),
             "computed_layers": len(job.kernels) - len(float_layers.computed),

@@ -165,6 +165,35 @@ def freeze(
     return copy
 
 
+def thaw(frozen: tf.keras.Model, model: tf.keras.Model) -> None:
+    """Give a network for training the weights of a frozen copy of it.
+
+    A frozen copy has no latent weights: they become scale · sign. A quantizer's learnt scales become those of the copy.
+
+    Args:
+        frozen: The result of `freeze`.
+        model: The network that it is a copy of, with the same layers.
+
+    Example:
+        >>> from bnn_keras import build_model, resolve
+        >>> networks = [build_model(resolve("lenet5", scheme="bireal", seed=seed).experiment) for seed in (1, 2)]
+        >>> images = np.ones((1, 28, 28, 1), np.float32)
+        >>> thaw(freeze(networks[0]), networks[1])
+        >>> np.allclose(networks[0](images), networks[1](images), atol=1e-5)
+        True
+    """
+    kernels = binary_kernels(frozen)
+    for old, new in zip(frozen.layers, model.layers, strict=True):
+        if old.name not in kernels:
+            if old.weights:  # dropout has none in inference
+                take_layer_weights(new, old)
+            continue
+        _set_kernel(new, kernels[old.name], old.bias if old.use_bias else None)
+        for scale in getattr(new.kernel_quantizer, "trainable_weights", []):
+            scale.assign(np.broadcast_to(_scales(kernels[old.name]), scale.shape))
+        _take_quantizer(new.input_quantizer, old.input_quantizer)
+
+
 def _frozen_layer(layer: tf.keras.layers.Layer, kernel: Kernel, as_convolution: bool) -> tf.keras.layers.Layer:
     unused = dict.fromkeys(("kernel_quantizer", "kernel_constraint", "kernel_regularizer", "bias_constraint"))
     config = {**layer.get_config(), **_plain_inputs(layer), **unused}
@@ -176,13 +205,25 @@ def _frozen_layer(layer: tf.keras.layers.Layer, kernel: Kernel, as_convolution: 
 
 
 def _set_kernel(layer: tf.keras.layers.Layer, kernel: Kernel, bias: tf.Variable | None) -> None:
-    scales = kernel.scales if len(kernel.scales) else np.float32(1)
+    scales = _scales(kernel)
     if getattr(layer, "scaled", False):
         layer.scale.assign(np.broadcast_to(scales, layer.scale.shape))
         scales = np.float32(1)
     layer.kernel.assign(np.reshape(kernel.signs * scales, layer.kernel.shape))
     if bias is not None:
         layer.bias.assign(bias)
+
+
+def _scales(kernel: Kernel) -> np.ndarray | np.float32:
+    return kernel.scales if len(kernel.scales) else np.float32(1)
+
+
+def _take_quantizer(new: Any, old: Any) -> None:
+    """Copy the weights of the input quantizer of a frozen layer to that of a layer for training."""
+    form = inference_form(new)
+    if form is not None and form.weights:
+        for weight, value in zip(form.weights, old.weights, strict=True):
+            weight.assign(value)
 
 
 def _set_quantizer(new: Any, old: Any) -> None:

@@ -9,16 +9,19 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from bnn_keras import files
+from bnn_keras.counts import count
 from bnn_keras.experiment import Experiment
 from bnn_keras.export.description import Description
 from bnn_keras.export.freeze import binary_kernels, freeze
 from bnn_keras.export.kernels import Kernel
 from bnn_keras.export.saved_graph import save_graph
+from bnn_keras.models import build_empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,12 @@ class ExportJob:
     def kernels(self) -> dict[str, Kernel]:
         """Binary kernels by layer name."""
         return binary_kernels(self.model)
+
+    @functools.cached_property
+    def counts(self) -> dict[str, Any]:
+        """Counts of the network (`counts.count`). A frozen one has no quantizers: its experiment's is counted."""
+        frozen = any(getattr(layer, "frozen", False) for layer in self.model.layers)
+        return count(build_empty(self.experiment) if frozen and self.experiment else self.model)
 
     @functools.cached_property
     def graph(self) -> Path:

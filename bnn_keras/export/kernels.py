@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnn_keras.errors import BnnError
-from bnn_keras.export.packed_reader import Kernel as Kernel
+from bnn_keras.packed_reader import Kernel as Kernel
 
 
 def split_kernel(values: np.ndarray, name: str) -> Kernel:

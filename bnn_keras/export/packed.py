@@ -18,10 +18,13 @@ from bnn_keras.experiment import Experiment, parse
 from bnn_keras.export.architecture import build, describe
 from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.description import Description
-from bnn_keras.export.freeze import freeze
+from bnn_keras.export.freeze import freeze, thaw
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.kernels import is_binary
-from bnn_keras.export.packed_reader import (
+from bnn_keras.export.predictors import Predictor, with_keras
+from bnn_keras.export.threads import limit_threads
+from bnn_keras.models import build_empty
+from bnn_keras.packed_reader import (
     FORMAT,
     MAX_ARCHITECTURE,
     MAX_BYTES,
@@ -34,9 +37,6 @@ from bnn_keras.export.packed_reader import (
     entries,
     read_packed,
 )
-from bnn_keras.export.predictors import Predictor, with_keras
-from bnn_keras.export.threads import limit_threads
-from bnn_keras.models import build_empty
 
 _KERNEL_WEIGHTS = ("kernel", "scale")  # weights of frozen layers that a `Kernel` holds
 
@@ -77,7 +77,7 @@ def pack(content: Content, floats: str = "float32") -> bytes:
     Example:
         >>> import numpy as np
         >>> from bnn_keras.export.packed import pack
-        >>> from bnn_keras.export.packed_reader import Content, Kernel, unpack
+        >>> from bnn_keras.packed_reader import Content, Kernel, unpack
         >>> kernel = Kernel(signs=np.array([[1, -1], [-1, -1]], np.int8), scales=np.array([0.5], np.float32))
         >>> content = Content(experiment="", labels=["cat", "dog"], kernels={"dense": kernel}, tensors={})
         >>> data = pack(content)
@@ -208,6 +208,26 @@ def load_packed(file: str | Path) -> tuple[Experiment | None, list[str], tf.kera
     for tensor, values in zip(tensors.values(), content.tensors.values(), strict=True):
         tensor.assign(values)
     return experiment and experiment.with_arrays(lambda: content.arrays), content.labels, frozen
+
+
+def load_latent(file: str | Path) -> tuple[Experiment, tf.keras.Model, list[str]]:
+    """Load a packed file as a network for training.
+
+    The file has no latent weights, so they become scale · sign (`freeze.thaw`): a filter's weights have one magnitude.
+    Constraints of the network do not hold for them yet.
+
+    Returns:
+        The experiment, the network of its last stage, and the labels.
+
+    Raises:
+        BnnError: As `load_packed`, or the file has no experiment.
+    """
+    experiment, labels, frozen = load_packed(file)
+    if experiment is None:
+        raise BnnError(f"{str(file)!r} holds a model without an experiment; give a run, or the export of one")
+    model = build_empty(experiment)
+    thaw(frozen, model)
+    return experiment, model, labels
 
 
 def read(file: str | Path) -> Content:

@@ -43,7 +43,7 @@ from bnn_keras.experiment import Experiment, Stage, check_experiment, with_absol
 from bnn_keras.layers import precision_policy
 from bnn_keras.location import DataLocation
 from bnn_keras.losses import Distillation
-from bnn_keras.models import Start, load_teacher, load_weights
+from bnn_keras.models import load_teacher, load_weights
 from bnn_keras.optimizers import decayed_variables, set_hyperparameter, verify_learning_rate_factors
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory, require_same_start
@@ -64,6 +64,7 @@ from bnn_keras.training.environment import collect_environment, require_same_ima
 from bnn_keras.training.health import PROBED_IMAGES, MeasureHealth
 from bnn_keras.training.progress import ShowProgress
 from bnn_keras.training.repairing import require_intact
+from bnn_keras.training.starting import Start
 from bnn_keras.training.within_epochs import Interval, ResumeEpoch, SaveWithinEpochs
 from bnn_keras.transfer import Transfer, take_weights
 
@@ -101,9 +102,10 @@ def train(
     Args:
         experiment: The experiment to train.
         directory: Path of the run directory; `sources.default_directory(experiment, start_from)` if None.
-        start_from: A run, trained or imported, or one of its files of weights, to start from; random weights if None.
-            The weights are taken by name (`models.Start.give`), and the last layer only if the classes are the same. A
-            run that was started from other weights resumes without them.
+        start_from: A run, trained or imported, one of its files of weights, a packed file, or the name of a model of
+            the package, to start from; random weights if None. The weights are taken by name (`starting.Start.give`),
+            and the last layer only if the classes are the same. A run that was started from other weights resumes
+            without them.
         data_dir: Folder of prepared datasets, TFDS's default folder if None; for "image_folder", the folder of images.
         manual_dir: Folder with the files that TFDS would download; None to download them.
         strategy: Distribution strategy, see `distribution.build_replicas`. The batch size is that of all replicas
@@ -376,7 +378,7 @@ class _Training:
         return model
 
     def start(self, model: tf.keras.Model, start: Start) -> dict[str, Any]:
-        """Give the weights of another run to the network of the first stage, and print which.
+        """Give the weights of another training to the network of the first stage, and print which.
 
         Returns:
             Where the weights are from, and which ones were not taken, for environment.json.
@@ -391,7 +393,7 @@ class _Training:
         ]
         normalized, needed = ((data.mean, data.std) for data in (self.experiment.data, other.data))
         if normalized != needed:
-            lines.append(f"mean and deviation of images are {normalized}, but {needed} in the run of the weights")
+            lines.append(f"mean and deviation of images are {normalized}, but {needed} in the training of the weights")
         for line in lines:
             self.console.print(line, highlight=False, soft_wrap=True)
         return {**start.source.to_document(), **dataclasses.asdict(transfer)}

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from helpers import error_line, run_bnnk
 
-from bnn_keras import benchmark
+from bnn_keras import benchmark, pretrained
 from bnn_keras.benchmark import measuring
 from bnn_keras.export import worker
 
@@ -66,6 +66,15 @@ def test_benchmark_in_separate_processes(trained, tmp_path):
     check_table_and_files(trained, tmp_path, "tflite_float")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
+def test_model_of_the_package_is_measured_like_a_run():
+    name = next(iter(pretrained.cards()))
+    (row,) = json.loads(run_bnnk("benchmark", "--model", name, "--engine", "keras", *QUICK, "--json").stdout)
+    assert (row["source"], row["weights"], row["engine"]) == (name, "packed", "keras")
+    assert row["bytes"] == 1_725_600
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_json_output_of_a_network():
     result = run_bnnk("benchmark", "lenet5", "--engine", "keras", *QUICK, "--json")
@@ -78,7 +87,7 @@ def test_json_output_of_a_network():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lenet6"], "no run or file 'lenet6', and unknown network 'lenet6'; did you mean 'lenet5'?"),
+        (["lenet6"], "no run or file 'lenet6', and unknown network or model 'lenet6'; did you mean 'lenet5'?"),
         (["lenet5", "--engine", "tflite_flot"], "unknown engine 'tflite_flot'; did you mean 'tflite_float'?"),
         (["lenet5", "-o", "table.xls"], "cannot write 'table.xls': unknown table format 'xls'"),
         (["lenet5", "--plot", "picture.txt"], "cannot write 'picture.txt': unknown picture format 'txt'"),
@@ -89,5 +98,5 @@ def test_invalid_argument_is_one_error_line(arguments, message):
 
 
 def test_usage_errors_exit_with_2():
-    assert "Missing argument" in error_line("benchmark", code=2)
+    assert "got nothing; expected RUN_OR_FILE… or --model NAME_OR_FILE" in error_line("benchmark", code=2)
     assert "--threads" in error_line("benchmark", "lenet5", "--threads", "0", code=2)

@@ -314,7 +314,7 @@ def test_error_is_one_line(arguments, message):
         (["train"], "Missing argument 'NETWORK', or --continue RUN."),
         (["train", "lenet5", "--epochs", "many"], "Invalid value for '--epochs': 'many' is not a valid integer range."),
         (["train", "lenet5", "--epochs", "0"], "Invalid value for '--epochs': 0 is not in the range x>=1."),
-        (["list", "things"], "Invalid value for '{networks|schemes|optimizers|datasets|experiments}': 'things'"),
+        (["list", "things"], "Invalid value for '{networks|schemes|optimizers|datasets|experiments|models}': 'things'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -31,6 +31,7 @@ def test_bnnk_alone_greets_with_three_commands():
         (["summary", "lenet5", "--dataset", "mnist"], ["mnist_5k", "mnist"]),
         (["show", "xnor_net/lenet5_mnist_5"], ["xnor_net/lenet5_mnist_5k"]),
         (["train", "lenet5", "--epo"], ["--epochs"]),
+        (["predict", "--model", "lenet5_mnist_5k_b"], ["lenet5_mnist_5k_bireal"]),
     ],
 )
 def test_commands_options_and_names_are_completed(words, expected):

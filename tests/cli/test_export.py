@@ -68,10 +68,10 @@ def test_evaluate_and_predict_with_a_file(packed, trained, data_dir, images, tmp
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["evaluate"], "got 'nothing'; expected RUN or --model FILE in the place of RUN"),
-        (["evaluate", "run", "--model", "file"], "got 'run'; expected nothing beside --model FILE"),
-        (["predict", "run"], "got 'run'; expected RUN INPUT… or --model FILE in the place of RUN"),
-        (["predict", "--model", "file"], "got 'nothing'; expected INPUT… beside --model FILE"),
+        (["evaluate"], "got 'nothing'; expected RUN or --model NAME_OR_FILE in the place of RUN"),
+        (["evaluate", "run", "--model", "file"], "got 'run'; expected nothing beside --model NAME_OR_FILE"),
+        (["predict", "run"], "got 'run'; expected RUN INPUT… or --model NAME_OR_FILE in the place of RUN"),
+        (["predict", "--model", "file"], "got 'nothing'; expected INPUT… beside --model NAME_OR_FILE"),
     ],
 )
 def test_wrong_usage_exits_2(words, expected):

@@ -35,7 +35,7 @@ def test_float_first_then_binary():
     assert result.exit_code == 0, result.output
     lines = result.stderr.splitlines()
     assert lines[0].startswith("Note: no recipe for lenet5 with fake; based on ")
-    assert lines[0].endswith("; data.mean = [0.25], as in the run that it starts from")
+    assert lines[0].endswith("; data.mean = [0.25], as in the training that it starts from")
     assert lines[1:4] == [
         f"xnor_net/lenet5_fake → {directory}",
         "starting from float/weights.h5 (xnor_net/lenet5_fake, float 32/32): 14 of 14 weights are taken by name",
@@ -64,11 +64,8 @@ def test_other_source(float_run):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("none", "cannot start from 'none/weights.h5': no run in 'none' (it has no experiment.toml); give the folder"),
-        (
-            "model.pth",
-            "cannot start from 'model.pth': expected a run directory, or weights.h5 or weights_best.h5 of one",
-        ),
+        ("none", "cannot start from 'none/weights.h5': no run in 'none', and no exported file; give the folder"),
+        ("model.pth", "cannot start from 'model.pth': expected a run directory, weights.h5 or weights_best.h5 of one"),
     ],
 )
 def test_source_that_is_no_run(tmp_path, source, message):

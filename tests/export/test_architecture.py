@@ -15,8 +15,8 @@ from bnn_keras.export.architecture import FUNCTIONS, LAYERS, build, describe
 from bnn_keras.export.freeze import freeze
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.packed import convert, load_packed, read
-from bnn_keras.export.packed_reader import MAX_ARCHITECTURE
 from bnn_keras.export.random_weights import randomize_weights
+from bnn_keras.packed_reader import MAX_ARCHITECTURE
 
 layers = tf.keras.layers
 

@@ -9,7 +9,7 @@ from bnn_keras import catalog
 from bnn_keras.build import build_model
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import resolve
-from bnn_keras.export.freeze import binary_kernels, freeze
+from bnn_keras.export.freeze import binary_kernels, freeze, thaw
 from bnn_keras.export.random_weights import randomize_weights
 
 SCHEMES = [name for name in catalog.SCHEMES if name != "zoo"]
@@ -55,6 +55,18 @@ def test_kernels_are_split_into_signs_and_scales(network, scheme, scales):
     frozen_kernels = binary_kernels(frozen)
     assert all(np.array_equal(kernels[name].signs, frozen_kernels[name].signs) for name in kernels)
     assert all(np.array_equal(kernels[name].scales, frozen_kernels[name].scales) for name in kernels)
+
+
+@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name not in ("float", "irnet")])
+def test_thawed_network_computes_the_same(scheme):
+    """IR-Net's quantizer divides by the deviation of the latent weights, which rounds."""
+    (model, images), (other, _) = (model_of(scheme=scheme, seed=seed) for seed in (1, 2))
+    frozen = freeze(model)
+    thaw(frozen, other)
+    np.testing.assert_allclose(other(images), frozen(images), rtol=1e-4, atol=1e-4)
+    for name, kernel in binary_kernels(frozen).items():
+        scales = kernel.scales if len(kernel.scales) else np.float32(1)
+        np.testing.assert_array_equal(other.get_layer(name).kernel.latent_variable, kernel.signs * scales)
 
 
 def test_a_frozen_network_survives_serialization(tmp_path):

@@ -11,16 +11,16 @@ import tensorflow as tf
 from helpers import run_python
 from packed_files import document_blocks, small_content, with_checksum
 
-from bnn_keras import catalog, resolve
+from bnn_keras import catalog, packed_reader, resolve
 from bnn_keras.build import build_model
 from bnn_keras.errors import BnnError
-from bnn_keras.export import packed, packed_reader
+from bnn_keras.export import packed
 from bnn_keras.export.freeze import binary_kernels
 from bnn_keras.export.job import ExportJob
 from bnn_keras.export.packed import convert, load_packed, pack
-from bnn_keras.export.packed_reader import Content, Kernel, read_packed
 from bnn_keras.export.random_weights import randomize_weights
 from bnn_keras.models import load_run
+from bnn_keras.packed_reader import Content, Kernel, read_packed
 
 DIGITS = [str(digit) for digit in range(10)]
 WRN_20_10_MINIMUM = 3_670_720  # bytes: a bit for each binary weight, four bytes for each other number

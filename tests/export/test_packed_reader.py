@@ -24,9 +24,9 @@ from packed_files import (
     zlib_bomb,
 )
 
-from bnn_keras.export import packed_reader
+from bnn_keras import packed_reader
 from bnn_keras.export.packed import pack
-from bnn_keras.export.packed_reader import MAX_BYTES, MAX_MEMORY, MAX_NUMBERS, Content, Kernel, read_packed, unpack
+from bnn_keras.packed_reader import MAX_BYTES, MAX_MEMORY, MAX_NUMBERS, Content, Kernel, read_packed, unpack
 
 
 def error_of(data):

@@ -263,7 +263,7 @@ def run_commands(files, work, name):
         return {key: value for key, value in json.loads(stdout).items() if key != "run"}
 
     def exported(_):
-        from bnn_keras.export.packed_reader import read_packed
+        from bnn_keras.packed_reader import read_packed
 
         content = read_packed(f"{output}.safetensors")
         arrays = [array for kernel in content.kernels.values() for array in (kernel.signs, kernel.scales)]

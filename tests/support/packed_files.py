@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from helpers import ROOT
 
-from bnn_keras.export.packed_reader import KEYS, Content, Kernel, digest
+from bnn_keras.packed_reader import KEYS, Content, Kernel, digest
 
 
 def same_content(first, second):

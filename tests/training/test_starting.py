@@ -14,17 +14,18 @@ from PIL import Image
 from rich.console import Console
 from trainings import assert_same_training, build_tiny_model, resume_copy, small_experiment, train_with_copies
 
-from bnn_keras import models, repair, resolve, train
+from bnn_keras import export_run, models, repair, resolve, train
 from bnn_keras.build import build_model
 from bnn_keras.constraints import CentreAndClip
 from bnn_keras.counts import binary_variables
 from bnn_keras.data import describe
 from bnn_keras.errors import BnnError
 from bnn_keras.location import DataLocation
-from bnn_keras.models import Start
+from bnn_keras.packed_reader import read_packed
 from bnn_keras.runs import Run
 from bnn_keras.sources import Source, default_directory
 from bnn_keras.training import trainer
+from bnn_keras.training.starting import Start
 from bnn_keras.transfer import head, weights_by_name
 
 LABELS = [str(digit) for digit in range(10)]
@@ -151,7 +152,7 @@ def test_weight_of_another_shape_is_named():
 def test_network_without_a_common_kernel():
     images = tf.keras.Input((28, 28, 1))
     other = tf.keras.Model(images, tf.keras.layers.Dense(10, name="logits")(tf.keras.layers.Flatten()(images)))
-    message = "lenet5 has no kernel with the name of one of lenet5, other than in the last layer; choose a run of the"
+    message = "lenet5 has no kernel with the name of one of lenet5, other than in the last layer; choose weights of the"
     with pytest.raises(BnnError, match=message):
         source_of(small_experiment(), other).give(build_tiny_model(small_experiment()), small_experiment(), ["cat"])
 
@@ -193,7 +194,7 @@ def test_output_and_record(runs, first_weights, tmp_path):
     assert shown.getvalue().splitlines() == [
         f"starting from {path} (xnor_net/lenet5_fake, float 32/32): 14 of 15 weights are taken by name",
         "new, with initial values: binary/shifted_sign/shift:0; dropped: none",
-        "mean and deviation of images are ([0.5], [0.3081]), but ([0.1307], [0.3081]) in the run of the weights",
+        "mean and deviation of images are ([0.5], [0.3081]), but ([0.1307], [0.3081]) in the training of the weights",
     ]
     assert Run(tmp_path / "run").start == {
         **Source.at(runs / "float").to_document(),
@@ -290,6 +291,20 @@ def test_record_is_repaired(runs, tmp_path):
     (folder / "environment.json").unlink()
     assert [repaired.lost for repaired in repair(folder)] == [False]
     assert Run(folder).start == Run(runs / "whole").start
+
+
+# --- packed files ---
+
+
+def test_latent_weights_of_a_packed_file_are_scale_times_sign(runs, first_weights, tmp_path):
+    file = tmp_path / "packed.safetensors"
+    np.save(tmp_path / "images.npy", np.zeros((2, 28, 28, 1), np.uint8))
+    export_run(runs / "whole", "packed", file, verify_on=str(tmp_path / "images.npy"))
+    weights = first_weights(small_experiment(scheme="bireal"), tmp_path / "run", start_from=file)
+    (kernel,) = read_packed(file).kernels.values()
+    assert np.abs(kernel.scales).min() > 0
+    np.testing.assert_array_equal(weights["binary/kernel:0"], kernel.signs * kernel.scales)
+    np.testing.assert_array_equal(weights["first/kernel:0"], read_packed(file).tensors["first/kernel"])
 
 
 # --- errors ---
