@@ -20,7 +20,7 @@ from bnn_keras.experiment import (
     resolve_for_weights,
 )
 
-EXPERIMENTS = 65
+EXPERIMENTS = 68
 
 
 @pytest.fixture
