@@ -1,6 +1,7 @@
 """Verify the documents: README's commands run, generated pages are up to date, links and names exist."""
 
 import ast
+import csv
 import importlib.util
 import inspect
 import json
@@ -20,6 +21,7 @@ import parity
 import pytest
 import tensorflow as tf
 from helpers import ROOT, once, run_bnnk
+from written_runs import write_run
 
 import bnn_keras
 from bnn_keras import catalog, plugins, runs
@@ -292,6 +294,44 @@ def test_page_of_models_is_up_to_date(monkeypatch):
     import models
 
     assert models.DOCUMENT.read_text() == models.document()
+
+
+def test_tables_of_results_follow_from_their_figures(monkeypatch):
+    """Update them with `python docs/results.py`."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import results
+
+    assert results.DOCUMENT.read_text() == results.updated(results.DOCUMENT.read_text(), results.read())
+
+
+def test_figures_of_runs_become_tables(tmp_path, monkeypatch):
+    """Means, deviations and paired tests of accuracies 90, 92 and 93, 96: t = 3.5 / (s / √2) = 7 with s = √0.5."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import results
+
+    options = [{"experiment": "short/lenet5_mnist_5k_xnor", "bits": bits, "epochs": "3"} for bits in ("1/1", "1/32")]
+    table = results.Table("lenet5", "mnist_5k", 3, options)
+    for group, accuracies in zip(table.groups, ((90.0, 92.0), (93.0, 96.0)), strict=True):
+        for seed, top1 in enumerate(accuracies, start=1):
+            run = write_run(tmp_path / group.run(seed), top1, seed=seed, **{**group.options, "epochs": 3})
+    latency = {"source": str(run), "engine": results.ENGINE, "threads": 1, "bytes": 100}
+    latency |= {"latency_median_ms": 0.25, "latency_p95_ms": 0.5}
+    (run / results.LATENCY).write_text(json.dumps([latency]))
+
+    rows = results.updated_figures({"of another table": {}}, tmp_path, [table])
+    assert list(csv.DictReader(results.to_csv(rows).splitlines())) == list(rows.values())
+    first, second = list(results.results_table(rows, table))[2:4]
+    assert first.startswith(
+        "| xnor 1/1 | 91.00 ± 1.41 | 2 | 91.00 | 3 | 0.1 | – | – | `bnnk train lenet5 --experiment "
+    )
+    assert second.startswith("| xnor 1/32 | 94.50 ± 2.12 | 2 | 94.50 | 3 | 0.1 | – | 0.250 | ")
+    (test,) = [line for line in results.tests_table(rows, table) if line.startswith("| 1/32 minus")]
+    p = 2 / np.pi * np.arctan(1 / 7)
+    assert f"| xnor 1/32 | xnor 1/1 | +3.50 | -2.85 to +9.85 | {p:.2g} | no |" in test
+
+    write_run(tmp_path / table.groups[0].run(3), seed=3, epochs=2, experiment="short/lenet5_mnist_5k_xnor")
+    with pytest.raises(bnn_keras.BnnError, match=r"not the run of the table \(stages\.0\.epochs: 2 / 3\)"):
+        results.updated_figures(rows, tmp_path, [table])
 
 
 def test_pages_of_papers_have_every_published_row():
