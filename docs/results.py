@@ -381,7 +381,7 @@ COLORS = {
     "float": "#777777",
 }
 MARKERS = {"1/1": "o", "1/32": "s", "32/32": "D", "Bop": "^"}
-PANELS = (("packed_bytes", "bytes of the packed file"), ("latency_ms", "latency of one image, ms"))
+PANELS = (("packed_bytes", "log", "bytes of the packed file"), ("latency_ms", "linear", "latency of one image, ms"))
 STYLE = {
     "svg.hashsalt": "bnn-keras",
     "svg.fonttype": "none",
@@ -412,10 +412,10 @@ def draw(rows, file=PICTURE):
         for line, table in zip(
             figure.subplots(len(shown), len(PANELS), squeeze=False, sharey="row"), shown, strict=True
         ):
-            for panel, (key, label) in zip(line, PANELS, strict=True):
+            for panel, (key, scale, label) in zip(line, PANELS, strict=True):
                 for color, marker, value, accuracy in points(rows, table, key):
                     panel.plot([value], [accuracy], marker, color=color, markersize=5, alpha=0.8)
-                panel.set(xscale="log", xlabel=label)
+                panel.set(xscale=scale, xlabel=label, **({"xlim": (0, None)} if scale == "linear" else {}))
                 panel.grid(True, alpha=0.25)
             line[0].set_ylabel(f"top-1 in %: {table.network}, {table.dataset}")
         handles = [Line2D([], [], linestyle="", marker="o", color=color, label=name) for name, color in COLORS.items()]
