@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -144,16 +144,20 @@ def build_network(
         turned = Rotate180(name="rotate180")(images) if rotated else images
         logits = _build("network", name, type(images), scheme, turned, classes, **options)
     except ValueError as error:
-        expected = " × ".join(map(str, catalog.NETWORKS[name].input_shape))
-        raise BnnError(
-            f"cannot build network {name!r} for images {' × '.join(map(str, input_shape))} ({error}); the network is "
-            f"made for {expected}: choose a dataset with images of that size"
-        ) from error
+        expected = catalog.NETWORKS[name].input_shape
+        fix = f"the network is made for {_size(expected)}: choose a dataset with images of that size"
+        if tuple(input_shape) == tuple(expected):
+            fix = "verify that quantizers return the shape of what they quantize, and layers what the next ones expect"
+        raise BnnError(f"cannot build network {name!r} for images {_size(input_shape)} ({error}); {fix}") from error
     if tf.keras.mixed_precision.global_policy().compute_dtype != tf.keras.backend.floatx():
         logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
     model = tf.keras.Model(images, logits, name=name.replace("/", "-"))
     model.scheme, model.variant = scheme, options.get("variant", "")
     return model
+
+
+def _size(shape: Sequence[int | None]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.Model:

@@ -247,6 +247,7 @@ def doctor(
         from bnn_keras import doctor as doctor_
     findings = doctor_.examine(data_dir, needs)
     if not no_self_test:
+        print_line("self-test: training and exporting a small network; --no-self-test leaves it out", err=True)
         with quiet_tensorflow():
             findings.append(doctor_.self_test())
     if as_json:

@@ -12,11 +12,12 @@ import click
 from bnn_keras import BnnError, pretrained
 from bnn_keras.cli import options
 from bnn_keras.cli.output import print_json, print_line, print_table, quiet_tensorflow
-from bnn_keras.experiment import resolve_continued
+from bnn_keras.experiment import Experiment, all_experiments, resolve_continued
 from bnn_keras.launching import RESTARTS
 from bnn_keras.launching import launch as launch_
 from bnn_keras.location import DataLocation
 from bnn_keras.runs import KEPT, SAVE_EVERY, Run
+from bnn_keras.text import some
 
 # Without the current folder, a module in it cannot replace a library of the same name; Python 3.10 has no option -P.
 _BNNK = "import sys; sys.path = [path for path in sys.path if path]; from bnn_keras.cli import main; main()"
@@ -138,7 +139,7 @@ def train(
     print_table(
         ["result", ""],
         [
-            ["experiment", experiment.name + (" (reconstructed)" if experiment.reconstructed else "")],
+            ["experiment", _recipe(experiment)],
             ["top-1", f"{result['top1']:.2f} %{last}"],
             ["top-5", f"{result['top5']:.2f} %"],
             ["best top-1", f"{_best(result)}{best}"],
@@ -150,6 +151,17 @@ def train(
             ["run", str(run)],
         ],
     )
+
+
+def _recipe(experiment: Experiment) -> str:
+    """Return the name of an experiment and, if one of this name ships with the package, what was changed in it."""
+    shipped = next((other for other in all_experiments() if other.name == experiment.name), None)
+    if not shipped:
+        return experiment.name
+    differences = experiment.model_copy(update={"seed": shipped.seed}).differences(shipped)
+    if differences:
+        return f"{experiment.name}, changed: {some([line.split(':')[0] for line in differences], 3)}"
+    return experiment.name + (" (reconstructed)" if experiment.reconstructed else "")
 
 
 def _best(result: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Build optimizers, schedules and schemes from TOML tables, and verify the errors of invalid tables."""
 
+import dataclasses
 import math
 import re
 import sys
@@ -11,8 +12,8 @@ import tensorflow as tf
 import tomli_w
 from helpers import ROOT
 
-from bnn_keras import catalog
-from bnn_keras.build import build_optimizer, build_schedule, build_schedules, build_scheme
+from bnn_keras import BnnError, catalog, schemes
+from bnn_keras.build import build_network, build_optimizer, build_schedule, build_schedules, build_scheme
 from bnn_keras.experiment import ExperimentError, parse, resolve
 from bnn_keras.schedule_config import SCHEDULES
 
@@ -198,3 +199,17 @@ def test_every_optimizer_is_documented(documented):
     for row in catalog.OPTIMIZERS.values():
         assert f"| `{row.name}` |" in text
         assert all(f"`{key}`" in text for key in row.options.model_fields)
+
+
+def test_a_quantizer_that_returns_another_shape_is_named_as_the_reason():
+    """Images of the network's size are not blamed for it."""
+
+    class Turned(larq.quantizers.SteSign):
+        def call(self, inputs):
+            return tf.transpose(super().call(inputs))
+
+    scheme = dataclasses.replace(schemes.binarynet(), kernel_quantizer=Turned)
+    with pytest.raises(
+        BnnError, match=r"cannot build network 'lenet5' for .*; verify that quantizers return the shape"
+    ):
+        build_network("lenet5", scheme, (28, 28, 1), 10)

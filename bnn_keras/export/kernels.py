@@ -27,8 +27,8 @@ def split_kernel(values: np.ndarray, name: str) -> Kernel:
     if not (np.isfinite(scales).all() and (magnitudes == scales).all()):
         raise BnnError(
             f"the kernel of layer {name!r} is not binary: its quantizer has a precision of 1 bit, but a filter has "
-            f"magnitudes from {magnitudes.min():g} to {magnitudes.max():g}; if it is trained with Bop, whose kernels "
-            "are binary after the first step, train it for one step and export again"
+            f"magnitudes from {magnitudes.min():g} to {magnitudes.max():g}; return one magnitude per filter from the "
+            "quantizer, or, with Bop, whose kernels are binary after the first step, train for a step and export again"
         )
     if (scales == scales[0]).all():
         scales = scales[: int(scales[0] != 1)]
