@@ -1,7 +1,8 @@
 """Augmentation of training images, as configured by `data.augmentation`.
 
 Each transformation is a pure function of images and their random parameters. Shifts and flips are sampled for all
-images of an epoch at once and applied to batches (`Moves`), since a call per image would take longer than they do.
+images of an epoch at once and applied to batches (`Moves`), since a call per image would take longer than they do,
+unless crops or colours need one.
 Parameters of crops and colours are sampled statelessly from a seed of two int64, which is derived from (seed, epoch,
 index of the image). Pixels are 0…255 throughout: uint8 until a colour transformation converts them to float32.
 torchvision rounds to uint8 after each step instead.
@@ -213,7 +214,7 @@ class Moves:
         Args:
             indices: Indices of the images, of any shape.
         """
-        return tf.gather(self.uniform[:, 2], indices) < (0.5 if self.augmentation.flip else 0.0)
+        return tf.gather(self.uniform, indices)[..., 2] < (0.5 if self.augmentation.flip else 0.0)
 
     def apply(self, indices: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         """Shift and mirror images.
@@ -225,13 +226,24 @@ class Moves:
         Returns:
             The images in their shape and type.
         """
+        images = self._shift(indices, images)
+        if not self.augmentation.flip:
+            return images
+        return tf.where(self.mirrored(indices)[:, None, None, None], tf.reverse(images, [2]), images)
+
+    def apply_to_image(self, index: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """Shift and mirror one image (height, width, channels) as `apply` does."""
+        image = self._shift(index[None], image[None])[0]
+        if not self.augmentation.flip:
+            return image
+        return tf.cond(self.mirrored(index), lambda: tf.reverse(image, [1]), lambda: image)
+
+    def _shift(self, indices: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         pad = self.augmentation.pad
-        if pad:
-            corners = tf.cast(tf.gather(self.uniform[:, :2], indices) * (2 * pad + 1), tf.int32)
-            images = pad_and_crop(images, pad, self.augmentation.padding, corners)
-        if self.augmentation.flip:
-            images = tf.where(self.mirrored(indices)[:, None, None, None], images[:, :, ::-1], images)
-        return images
+        if not pad:
+            return images
+        corners = tf.cast(tf.gather(self.uniform, indices)[:, :2] * (2 * pad + 1), tf.int32)
+        return pad_and_crop(images, pad, self.augmentation.padding, corners)
 
 
 def pad_and_crop(images: tf.Tensor, pad: int, padding: str, corners: tf.Tensor) -> tf.Tensor:

@@ -120,7 +120,7 @@ def augmented_batches(
 ) -> tf.data.Dataset:
     """Return batches of images and labels as an epoch trains on them, before normalisation.
 
-    Crops and colours take a call per image, and are left out where there are none; shifts and flips take one per batch.
+    Crops and colours take a call per image; without them, shifts and flips take one per batch.
 
     Args:
         dataset: The dataset.
@@ -138,27 +138,23 @@ def augmented_batches(
     def seed_of(index: tf.Tensor) -> tf.Tensor:
         return tf.random.experimental.stateless_fold_in(epoch_seed, index)
 
-    def crop(index: tf.Tensor, pair: Pair) -> tuple[tf.Tensor, Pair]:
+    def augment_image(index: tf.Tensor, pair: Pair) -> Pair:
         image, label = pair
-        cropped = crop_for_training(lazy_image(image, channels), experiment, seed_of(index))
-        return index, (move_mean(cropped, experiment, seed_of(index), moves.mirrored(index)), label)
+        if crops:
+            image = crop_for_training(lazy_image(image, channels), experiment, seed_of(index))
+            image = move_mean(image, experiment, seed_of(index), moves.mirrored(index))
+        image = moves.apply_to_image(index, image)
+        return (change_colours(image, augmentation, seed_of(index)) if colours else image), label
 
-    def move(indices: tf.Tensor, pairs: Pair) -> tuple[tf.Tensor, Pair]:
+    def augment_batch(indices: tf.Tensor, pairs: Pair) -> Pair:
         images, labels = pairs
-        return indices, (moves.apply(indices, images), labels)
+        return moves.apply(indices, images), labels
 
-    def change(index: tf.Tensor, pair: Pair) -> tuple[tf.Tensor, Pair]:
-        image, label = pair
-        return index, (change_colours(image, augmentation, seed_of(index)), label)
-
-    if dataset.encoded or augmentation.crop:
-        indexed_pairs = indexed_pairs.map(crop, tf.data.AUTOTUNE)
-    batches = indexed_pairs.batch(batch_size, static)
-    if augmentation.pad or augmentation.flip:
-        batches = batches.map(move, tf.data.AUTOTUNE)
-    if augmentation.lighting or colour_amounts(augmentation):
-        batches = batches.unbatch().map(change, tf.data.AUTOTUNE).batch(batch_size, static)
-    return batches.map(lambda _, pairs: pairs)
+    crops = dataset.encoded or augmentation.crop
+    colours = augmentation.lighting or colour_amounts(augmentation)
+    if crops or colours:
+        return indexed_pairs.map(augment_image, tf.data.AUTOTUNE).batch(batch_size, static)
+    return indexed_pairs.batch(batch_size, static).map(augment_batch, tf.data.AUTOTUNE)
 
 
 def _normalised(batches: tf.data.Dataset, experiment: Experiment) -> tf.data.Dataset:
