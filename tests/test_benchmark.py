@@ -218,7 +218,7 @@ def test_missing_package_is_one_clear_error(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BnnError, match=r"needs 'openvino', which is not installed.*bnn-keras\[openvino\]"):
         comparing._write_entrants(
-            ExportJob(model, experiment, []), "r", False, ["openvino_binary"], tmp_path / "f", print
+            ExportJob(model, experiment, []), "last", "r", ["openvino_binary"], tmp_path / "f", print
         )
 
 
@@ -226,7 +226,7 @@ def test_without_names_engines_that_cannot_have_the_network_are_left_out(trained
     experiment, model = load_run(trained)
     monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setattr(comparing, "ENGINES", {name: ENGINES[name] for name in ("keras", "c")})
-    arguments = (ExportJob(model, experiment, []), "r", False)
+    arguments = (ExportJob(model, experiment, []), "last", "r")
     entrants = comparing._write_entrants(*arguments, [], tmp_path / "f", lines.append)
     assert [entrant.engine for entrant in entrants] == ["keras"]
     assert lines[-1].startswith("r: without c: format 'c' is verified by compiling it, and there is no C compiler")
