@@ -8,6 +8,10 @@ test:
 slow:
     pytest -n 2 -m slow
 
+# Measure the coverage of the quick and the slow tests.
+coverage:
+    pytest -n 2 -m "not nightly" --cov --cov-report=term:skip-covered
+
 # Format the code and check it.
 lint:
     ruff format .
