@@ -2,7 +2,9 @@
 
 import gc
 import os
+import shutil
 import sys
+import tempfile
 
 import pytest
 from helpers import free_memory, once, shared_folder
@@ -19,9 +21,21 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _data_home(tmp_path_factory):
-    """Tests, and the processes they start, write no key into the user's home."""
+def _own_folders(tmp_path_factory):
+    """Tests, and the processes they start, write no key into the user's home and leave no files in /tmp.
+
+    AutoGraph writes a file for each function that it converts, and those of killed processes stay.
+    """
     os.environ["XDG_DATA_HOME"] = str(shared_folder(tmp_path_factory) / "data_home")
+    before, temporary = os.environ.get("TMPDIR"), tmp_path_factory.getbasetemp() / "temporary"
+    temporary.mkdir()
+    os.environ["TMPDIR"], tempfile.tempdir = str(temporary), None
+    yield
+    tempfile.tempdir = None
+    del os.environ["TMPDIR"]
+    if before is not None:
+        os.environ["TMPDIR"] = before
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +65,15 @@ def float64():
     tf.keras.backend.set_floatx("float64")
     yield
     tf.keras.backend.set_floatx("float32")
+
+
+@pytest.fixture
+def eager():
+    """Train without graphs, as `trainings.eagerly`."""
+    from trainings import eagerly
+
+    with eagerly():
+        yield
 
 
 @pytest.fixture(scope="session")

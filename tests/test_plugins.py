@@ -216,7 +216,7 @@ def test_name_like_no_other_may_be_of_a_plugin():
 
 
 @pytest.fixture
-def run(plugin, tmp_path):
+def run(plugin, tmp_path, eager):
     experiment = bnn_keras.resolve("lenet5", scheme="mine", dataset="fake", overrides=SMALL).experiment
     bnn_keras.train(experiment, tmp_path / "run", plain=True)
     return tmp_path / "run"

@@ -9,13 +9,15 @@ import shutil
 import numpy as np
 import pytest
 from helpers import ROOT, once, run_bnnk, same_weights
-from trainings import small_experiment
+from trainings import eagerly, small_experiment
 
 from bnn_keras import reproduce as module
 from bnn_keras.errors import BnnError
 from bnn_keras.experiment import experiment_names, load_experiment, resolve
 from bnn_keras.reproduce import ReproductionRow, reproduce, write_table
 from bnn_keras.runs import Run
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 NAMES = [
     "first-xnor-1w1a-adam_torch-seed1",
@@ -40,7 +42,8 @@ def folder(tmp_path_factory):
         )
         (folder / "second.toml").write_text(small_experiment(scheme="binarynet", **size).to_toml(named=False))
         (folder / "absent.toml").write_text(resolve("lenet5", dataset="mnist").experiment.to_toml(named=False))
-        reproduce([f"{folder}/first.toml", f"{folder}/second.toml"], seeds=2, directory=folder / "runs")
+        with eagerly():
+            reproduce([f"{folder}/first.toml", f"{folder}/second.toml"], seeds=2, directory=folder / "runs")
 
     return once(tmp_path_factory, "reproduced", make)
 

@@ -103,6 +103,7 @@ def test_grids_of_experiments_are_valid():
     }
 
 
+@pytest.mark.usefixtures("eager")
 def test_grid_is_trained_once_and_continued(experiment, tmp_path, monkeypatch):
     """Interrupted after an epoch of the first trial, the sweep goes on there."""
     calls = []
@@ -162,6 +163,7 @@ def test_search_repeats_each_point_with_other_seeds(experiment, tmp_path, accura
     assert first.values["stages.0.batch_size"] == trained[0].stages[0].batch_size in range(8, 33)
 
 
+@pytest.mark.usefixtures("eager")
 def test_several_processes_do_not_train_one_trial(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
     with pytest.raises(BnnError, match=r"give --strategy single or mirrored"):

@@ -39,6 +39,7 @@ def test_help():
     assert any(line.split()[:1] == ["import"] for line in run_bnnk("--help").stdout.splitlines())
 
 
+@pytest.mark.usefixtures("eager")
 def test_import_evaluate_train(file, trained, tmp_path, data_dir):
     """As the help of the command describes."""
     run = tmp_path / "run"

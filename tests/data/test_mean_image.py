@@ -111,6 +111,7 @@ def test_training_subtracts_the_mean_where_the_crop_is(tmp_path):
     assert 0 < mirrored < 8
 
 
+@pytest.mark.usefixtures("eager")
 def test_run_keeps_the_mean_image(tmp_path):
     overrides = ["data.examples=8", "data.std=[0.5]", "data.mean=[0.0]", f"data.mean_image={tmp_path / 'mean.npy'}"]
     dataset = open_data(resolve("lenet5", dataset="fake", overrides=overrides[:1]).experiment)
@@ -128,6 +129,7 @@ def test_run_keeps_the_mean_image(tmp_path):
     np.testing.assert_array_equal(predict(tmp_path / "lenet5.safetensors", pixels).logits, logits)
 
 
+@pytest.mark.usefixtures("eager")
 def test_imported_run_is_trained_without_the_file(tmp_path):
     """An import has no trained epoch; its copy of the mean image is used."""
     np.save(tmp_path / "mean.npy", np.full((28, 28, 1), 100.0))

@@ -55,6 +55,17 @@ def tiny_networks(**options):
         yield
 
 
+@contextlib.contextmanager
+def eagerly():
+    """Train without graphs, which take longer to trace than a few steps take. For tests of what is around the steps."""
+    compile_ = tf.keras.Model.compile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tf.keras.Model, "compile", lambda *args, **options: compile_(*args, **{**options, "run_eagerly": True})
+        )
+        yield
+
+
 def assert_same_training(resumed, whole):
     """Two runs have the same weights and metrics, bit for bit."""
     for name in ("weights.h5", "weights_best.h5"):

@@ -41,6 +41,7 @@ def test_finished_run_is_trained_further(stepped, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 def test_other_hyperparameters(tmp_path):
     train(small_experiment(epochs=1), tmp_path / "run")
     train(small_experiment(epochs=2, overrides=[f"{RATE}=0.5"]), tmp_path / "run", change=True)
@@ -65,6 +66,7 @@ def test_what_cannot_change(stepped, options, message):
     assert contents(stepped / "whole") == before
 
 
+@pytest.mark.usefixtures("eager")
 def test_schedules_that_depend_on_the_length(tmp_path):
     cosine = f"{RATE}={{schedule='cosine', initial=0.1, final=0.0}}"
     train(small_experiment(scheme="irnet", epochs=1, overrides=[cosine]), tmp_path / "run")

@@ -16,7 +16,7 @@ from bnn_keras.location import DataLocation
 from bnn_keras.runs import Run
 from bnn_keras.training.callbacks import MeasureEpoch
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("tiny", "eager")
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ EXPERIMENTS = {
     **dict.fromkeys(("reactnet_resnet18_step1", "reactnet_a_step1"), ("imagenet2012", "reactnet", "32/1", None)),
     "torchvision_resnet34": ("imagenet2012", "float", "32/32", "normal"),
 }
-QUICK = ("binary-wide-resnet", "IR-Net")
+QUICK = ("binary-wide-resnet",)
 NIGHTLY = ("IR-Net 1/32", "ReActNet, ResNet, step 2", "ReActNet, MobileNet, step 1")
 # A learning rate that leaves the weights nearly unchanged.
 TINY = ("stages.0.optimizer.learning_rate=1e-9", "stages.0.epochs=1", "stages.0.batch_size=500")
@@ -200,6 +200,7 @@ def test_run_evaluates_and_predicts(checkpoint, trained, tmp_path, data_dir):
     np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_imported_run_can_be_trained_further(checkpoint, lenet5, tmp_path, data_dir):
     """The tiny learning rate proves that the training starts from the imported weights."""
     import_checkpoint(checkpoint, tmp_path / "run", "lenet5", dataset="mnist_5k", overrides=TINY)
@@ -244,6 +245,7 @@ optimizer = {name = "adam", learning_rate = 1e-9}
 """
 
 
+@pytest.mark.usefixtures("eager")
 def test_stages_before_the_imported_scheme_are_left_out(lenet5, without_torch, tmp_path, data_dir):
     (tmp_path / "stages.toml").write_text(TWO_STAGES)
     resolution = import_checkpoint(without_torch, tmp_path / "run", "lenet5", experiment=tmp_path / "stages.toml")

@@ -111,6 +111,7 @@ def test_next_step_is_that_of_pytorch(tmp_path, network, optimizer_of, rate):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 def test_training_goes_on(wide, tmp_path):
     """Epochs 3 and 4 of 4 are trained, at their rates of learning."""
     file = wide[1]
@@ -137,6 +138,7 @@ def test_training_goes_on(wide, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 def test_resumed_import_equals_one_without_interruption(wide, tmp_path):
     weights = []
     for name, stops in (("whole", 0), ("interrupted", 1)):

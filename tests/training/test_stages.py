@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import once, read_weights, same_weights
-from trainings import resume_copy, small_experiment, tiny_networks, train_with_copies
+from trainings import eagerly, resume_copy, small_experiment, tiny_networks, train_with_copies
 
 from bnn_keras import evaluate, load_run, resolve, train
 from bnn_keras.counts import binary_variables
@@ -16,6 +16,8 @@ from bnn_keras.errors import BnnError
 from bnn_keras.experiment import load_experiment
 from bnn_keras.runs import Run
 from bnn_keras.training import callbacks, trainer
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 STEPWISE = """
 [network]
@@ -79,7 +81,7 @@ def stepwise(tmp_path_factory, data_dir):
             end(self, epoch, logs)
             np.savez(folder / f"end-{epoch}.npz", **values(self.model))
 
-        with pytest.MonkeyPatch.context() as patch, tiny_networks():
+        with pytest.MonkeyPatch.context() as patch, tiny_networks(), eagerly():
             patch.setattr(trainer._Training, "_fit", save_start)
             patch.setattr(callbacks.SaveRun, "on_epoch_end", save_end)
             train_with_copies(load_experiment(folder / "stepwise.toml"), folder, data_dir=data_dir)

@@ -12,7 +12,15 @@ import tensorflow as tf
 from helpers import contents, flip_bit, once, read_weights, same_weights
 from PIL import Image
 from rich.console import Console
-from trainings import assert_same_training, build_tiny_model, resume_copy, small_experiment, train_with_copies
+from trainings import (
+    assert_same_training,
+    build_tiny_model,
+    eagerly,
+    resume_copy,
+    small_experiment,
+    tiny_networks,
+    train_with_copies,
+)
 
 from bnn_keras import export_run, models, repair, resolve, train
 from bnn_keras.build import build_model
@@ -32,9 +40,9 @@ LABELS = [str(digit) for digit in range(10)]
 
 
 @pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
-    for module in (trainer, models):
-        monkeypatch.setattr(module, "build_model", build_tiny_model)
+def _tiny(eager):
+    with tiny_networks():
+        yield
 
 
 def train_both(folder):
@@ -50,9 +58,7 @@ def runs(tmp_path_factory):
 
     The binary run was started from a copy of the float run in "removed", which does not exist any more. Read them only.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (trainer, models):
-            patch.setattr(module, "build_model", build_tiny_model)
+    with tiny_networks(), eagerly():
         return once(tmp_path_factory, "started", train_both)
 
 

@@ -151,6 +151,7 @@ def test_run_of_another_experiment_is_refused(trained, data_dir):
 # --- validation images ---
 
 
+@pytest.mark.usefixtures("eager")
 def test_best_epoch_is_chosen_on_validation_images(tmp_path, monkeypatch):
     """The test images are measured once, after the last epoch; a resumed training measures the same."""
     measured = []
@@ -177,6 +178,7 @@ def test_best_epoch_is_chosen_on_validation_images(tmp_path, monkeypatch):
     assert train(experiment, tmp_path / "run") == result
 
 
+@pytest.mark.usefixtures("eager")
 def test_held_out_images_are_not_trained_on(tmp_path):
     held_out = small_experiment(overrides=["data.validation=0.5"], epochs=1)
     train(held_out, tmp_path / "run")
@@ -196,6 +198,7 @@ def two_stages_of_irnet():
     return experiment.model_copy(update={"stages": experiment.stages * 2})
 
 
+@pytest.mark.usefixtures("eager")
 def test_resumed_annealing(tmp_path):
     """IR-Net's t and k follow their schedule over all stages, and are restored."""
     experiment = two_stages_of_irnet()
@@ -231,6 +234,7 @@ def test_resumed_training_with_real_activations(tmp_path):
     assert_same_training(resume_copy(experiment, tmp_path, 1, tmp_path / "run"), tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("eager")
 def test_resumed_dropout(tmp_path):
     """The number of steps, which decides what is dropped, is restored."""
     experiment = small_experiment(epochs=2)
@@ -329,6 +333,7 @@ def test_every_checkpoint_damaged(stepped, tmp_path):
 # --- starting over ---
 
 
+@pytest.mark.usefixtures("eager")
 def test_fresh_starts_over_and_keeps_other_files(stepped, tmp_path):
     directory = shutil.copytree(stepped / "whole", tmp_path / "run")
     (directory / "notes.txt").write_text("mine")
@@ -348,6 +353,7 @@ def test_finished_run_in_a_folder_that_cannot_be_written(stepped, tmp_path, monk
     assert contents(directory) == before
 
 
+@pytest.mark.usefixtures("eager")
 def test_fresh_keeps_the_run_before_if_the_first_epoch_fails(stepped, tmp_path):
     """A run without trained weights, such as that of the failed training, is not kept."""
     directory = shutil.copytree(stepped / "whole", tmp_path / "run")
@@ -385,6 +391,7 @@ def test_training_that_cannot_start_leaves_no_files(tmp_path):
 # --- errors while training ---
 
 
+@pytest.mark.usefixtures("eager")
 def test_loss_that_is_not_finite_stops_the_training(tmp_path):
     experiment = small_experiment(overrides=["stages.0.optimizer.learning_rate=1e30"])
     with pytest.raises(
@@ -403,7 +410,7 @@ def test_experiment_must_be_an_experiment(tmp_path):
 
 
 @pytest.fixture
-def photographs(tmp_path):
+def photographs(tmp_path, eager):
     """A folder of three images, and a function that trains a tiny network on it for an epoch."""
     image = tf.io.encode_png(np.zeros((40, 40, 3), np.uint8)).numpy()
     for file in ("train/cat/1.png", "train/dog/1.png", "test/cat/1.png"):
@@ -495,6 +502,7 @@ def test_records_of_earlier_versions_are_not_compared(photographs):
     assert train_on_photographs()["epochs"] == 1
 
 
+@pytest.mark.usefixtures("eager")
 def test_divergence_in_the_last_step_keeps_the_last_checkpoint(tmp_path):
     """With one step per epoch, the training loss is finite: it is measured before the step."""
     rates = "stages.0.optimizer.learning_rate={schedule='multi_step', initial=1e-3, boundaries=[1], factor=1e35}"
@@ -525,6 +533,7 @@ def limited_file_size(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.usefixtures("eager")
 def test_full_disk_keeps_the_last_checkpoint(tmp_path):
     directory, experiment = tmp_path / "killed-1", stepping(epochs=2)
     with tiny_networks(filters=512):
