@@ -166,6 +166,7 @@ def test_subpackages_are_imported_on_first_use(name, monkeypatch):
 UNSET = "import os; os.environ.pop('TF_USE_LEGACY_KERAS', None)"
 
 
+@pytest.mark.slow
 def test_keras_3_already_loaded_is_one_clear_error():
     code = f"{UNSET}; import tensorflow as tf; tf.keras.layers; import bnn_keras"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -299,13 +299,12 @@ def networks():
     return list(distinct.values())
 
 
-DEEP = ("birealnet34", "birealnet50", "resnet34", "wrn_20_10")
-LARGE = ("alexnet", "binary_alexnet", "xnornet")  # dense layers of 4,096 units
+SHALLOW = ("lenet5", "nin", "binarynet", "vgg_small")
 
 
 def is_slow(case):
-    experiment = case.values[0]
-    return experiment.network.name in DEEP + LARGE or experiment.data.name == "imagenet2012"
+    """Return whether a network has many layers, which take long to build, or large ones."""
+    return case.values[0].network.name not in SHALLOW
 
 
 def build_and_check(experiment, stage):
@@ -423,14 +422,6 @@ def combinations():
         marks = pytest.mark.slow if features(experiment) - seen else pytest.mark.nightly
         seen |= features(experiment)
         yield pytest.param(experiment, id=experiment.name, marks=marks)
-
-
-@pytest.fixture
-def eager(monkeypatch):
-    """Train without graphs, which take longer to trace than two steps take."""
-    compile_ = tf.keras.Model.compile
-    eagerly = lambda model, *args, **kwargs: compile_(model, *args, **{**kwargs, "run_eagerly": True})  # noqa: E731
-    monkeypatch.setattr(tf.keras.Model, "compile", eagerly)
 
 
 @pytest.fixture
@@ -593,6 +584,7 @@ def test_network_in_network_learning_rate_drops_four_times(data):
 # --- ReActNet ---
 
 REACTNETS = {"birealnet18": (2.5e-3, 512, "resnet18"), "reactnet_a": (1.25e-3, 256, "a")}
+MARKED_REACTNETS = ["birealnet18", pytest.param("reactnet_a", marks=pytest.mark.slow)]  # its layers take long to build
 
 
 @pytest.mark.parametrize("network", REACTNETS)
@@ -616,7 +608,7 @@ def test_scheme_chooses_between_the_recipes_of_birealnet18():
     assert resolve("birealnet18").experiment.name == "bireal_net/birealnet18_imagenet2012"
 
 
-@pytest.mark.parametrize("network", REACTNETS)
+@pytest.mark.parametrize("network", MARKED_REACTNETS)
 def test_first_step_of_reactnet_decays_the_tensors_that_the_reference_decays(network):
     """It decays tensors with four axes: kernels of convolutions, and shifts, which it stores as maps."""
     experiment = EXPERIMENTS[f"reactnet/{network}_imagenet2012"]
@@ -633,7 +625,7 @@ def test_first_step_of_reactnet_decays_the_tensors_that_the_reference_decays(net
     ]
 
 
-@pytest.mark.parametrize("network", REACTNETS)
+@pytest.mark.parametrize("network", MARKED_REACTNETS)
 def test_second_step_of_reactnet_decays_nothing(network):
     experiment = EXPERIMENTS[f"reactnet/{network}_imagenet2012"]
     stage = experiment.stages[1]

@@ -153,7 +153,7 @@ def test_loss(name):
 def cases():
     """Return names of rows, of which those with large networks are slow."""
     for name, experiment in EXPERIMENTS.items():
-        slow = experiment.data.name in LARGE or experiment.network.name.startswith("wrn_20_10")
+        slow = experiment.data.name in LARGE or experiment.network.name.startswith(("wrn_20_10", "resnet18"))
         yield pytest.param(name, marks=[pytest.mark.slow] if slow else [])
 
 

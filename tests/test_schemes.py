@@ -16,8 +16,8 @@ from bnn_keras.export import open_export
 from bnn_keras.export.predictors import with_keras
 
 OPTIMIZERS = {"latent": "adam_torch", "bop": "bop"}
-# Networks and structures of the quick tests: a plain one, and a residual one with activations.
-QUICK = (("lenet5", None), ("resnet20", "bireal"))
+# Networks and structures that all cases train: a plain one, and a residual one with activations.
+TRAINED = (("lenet5", None), ("resnet20", "bireal"))
 NETWORKS = [name for name in catalog.NETWORKS if not name.startswith("zoo/")]
 
 
@@ -31,8 +31,8 @@ def _table():
     """Yield network, structure, scheme, bits, kind of weights, and whether to pack, of every test case.
 
     One or two schemes of each network are in CI: schemes, bits and kinds of weights take turns, so that it sees all of
-    them. The others are nightly. All cases of the networks of `QUICK` are trained too, without packing them: those
-    of LeNet-5, and of one bit, by the quick tests.
+    them. The others are nightly. All cases of the networks of `TRAINED` are trained too, without packing them: those
+    of LeNet-5 by the quick tests.
     """
     schemes = [name for name in catalog.SCHEMES if name != "zoo"]
     for number, network in enumerate(NETWORKS):
@@ -47,9 +47,9 @@ def _table():
                     slow = turn % 5 == 0 and case == turn % len(cases)
                     mark = pytest.mark.slow if slow else pytest.mark.nightly
                     yield pytest.param(*values, True, id=f"{name}-packed", marks=mark)
-                    if (network, structure) in QUICK:
-                        quick = network == "lenet5" or bits == "1/1"
-                        yield pytest.param(*values, False, id=name, marks=[] if quick else pytest.mark.slow)
+                    if (network, structure) in TRAINED:
+                        marks = [] if network == "lenet5" else pytest.mark.slow
+                        yield pytest.param(*values, False, id=name, marks=marks)
 
 
 def build(network, scheme, bits, optimizer, structure=None):

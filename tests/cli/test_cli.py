@@ -29,9 +29,9 @@ BNNK = [sys.executable, "-c", "from bnn_keras.cli import main; main()"]
 
 
 @pytest.fixture
-def quick(data_dir, tmp_path):
+def quick(few_digits, tmp_path):
     """Arguments of a training run of a few seconds."""
-    return ["train", "lenet5", "--epochs", 1, "--batch-size", 500, "--data-dir", data_dir, "--run", tmp_path / "run"]
+    return ["train", "lenet5", "--epochs", 1, "--batch-size", 200, "--data-dir", few_digits, "--run", tmp_path / "run"]
 
 
 # --- lists, show, check, summary, doctor ---
@@ -142,6 +142,7 @@ def test_doctor(data_dir):
 # --- runs ---
 
 
+@pytest.mark.usefixtures("eager")
 def test_train_evaluate_predict(quick, tmp_path):
     trained = run_bnnk(*quick, "--json")
     assert trained.exit_code == 0, trained.output

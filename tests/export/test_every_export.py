@@ -23,7 +23,7 @@ SMALLEST = {
     **{"birealnet": 96, "resnet18": 96, "resnet34": 96, "zoo/": 96},
     **{"reactnet_a": 96, "torchvision": 96},
 }
-SLOW = ("wrn_20_1", "resnet20", "zoo/quicknet")  # with every scheme
+SLOW = ("lenet5", "wrn_20_1", "resnet20", "zoo/quicknet")  # with every scheme
 # Blocks of birealnet18, reactnet_a, resnet18, binary_alexnet, wrn_20_1 and torchvision_resnet18.
 NIGHTLY = ("birealnet34", "birealnet50", "resnet34", "xnornet", "wrn_20_2", "wrn_20_10", "torchvision_resnet34")
 LEARNT = ("reactnet", "recu")  # schemes with parts that learn
@@ -38,13 +38,13 @@ SHALLOW = {
     "vgg_small": {"convolutions": ((32, False), (32, True), (64, True), (64, True))},
     "reactnet_a": {"stem": 16, "blocks": ((32, False), (32, True), (64, False))},
 }
-# LeNet-5 is quick with every scheme; these are too.
-QUICK = [*(("wrn_20_1", scheme) for scheme in ("mcdonnell", "bireal", *LEARNT)), ("resnet20", "irnet")]
+# A plain network with all schemes, of which two have parts that learn, and a residual network.
+QUICK = [*(("lenet5", scheme) for scheme in catalog.SCHEMES if scheme != "recu"), ("resnet20", "irnet")]
 
 
 def _mark(network, scheme):
     """Return the mark of a case: most networks are slow with the scheme of their paper and nightly with others."""
-    if network == "lenet5" or (network, scheme) in QUICK:
+    if (network, scheme) in QUICK:
         return ()
     published = scheme == catalog.NETWORKS[network].scheme and network not in NIGHTLY and scheme != "zoo"
     return pytest.mark.slow if published or network in SLOW else pytest.mark.nightly

@@ -68,7 +68,7 @@ def packed(mine, digits, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "to",
-    [name if name in ("packed", "saved_model") else pytest.param(name, marks=pytest.mark.slow) for name in EXPORTED],
+    [name if name == "packed" else pytest.param(name, marks=pytest.mark.slow) for name in EXPORTED],
 )
 def test_every_format_agrees_with_the_model(mine, digits, tmp_path, to):
     images = digits[0][-1000:]

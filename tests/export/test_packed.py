@@ -93,7 +93,7 @@ def test_float16_files_are_smaller_and_close(job, lenet5, digits, tmp_path):
 
 
 # A network of each kind of layer: dense layers, residual blocks, depthwise convolutions. The others are nightly.
-SLOW = ("binary_alexnet", "birealnet18", "vgg_small", "nin", "zoo/quicknet")
+SLOW = ("binary_alexnet", "birealnet18", "vgg_small", "nin", "resnet20", "zoo/quicknet")
 
 
 def _networks():
@@ -106,7 +106,7 @@ def _networks():
         if name == "torchvision_resnet34":
             continue  # in float it has more than the 64 MiB of a packed file
         mark = pytest.mark.slow if name in SLOW else pytest.mark.nightly
-        yield pytest.param(name, {}, id=name, marks=[] if name == "resnet20" else mark)
+        yield pytest.param(name, {}, id=name, marks=mark)
 
 
 @pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize:UserWarning")  # of what Larq Zoo's have
@@ -263,7 +263,13 @@ def test_an_invalid_experiment_is_rejected(lenet5, tmp_path):
         assert re.search(reason, load_error(tmp_path, content, experiment=text))
 
 
-@pytest.mark.parametrize("change", ["width = 64.0", "width = 1e300", "depth = 100000000004"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "width = 64.0",
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("width = 1e300", "depth = 100000000004")),
+    ],
+)
 def test_an_experiment_of_a_larger_network_is_rejected_before_it_is_built(change, tmp_path):
     experiment = resolve("wrn_20_1").experiment
     file = tmp_path / "wrn_20_1.safetensors"

@@ -209,6 +209,7 @@ def test_an_invalid_header_is_rejected():
         assert reason in error_of(with_header(text) + bits + floats)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_below_the_documented_bound():
     """The worst cases: only numbers, only binary weights, only names."""
     weights, names = 8 << 20, [f"{number:x}" for number in range(20_000)]

@@ -18,7 +18,7 @@ from bnn_keras.interop import classes_of, from_reference, load_reference, refere
 NETWORKS = [row.name for row in catalog.NETWORKS.values() if row.reference and row.reference.file.kind == "torch"]
 # Deeper or wider networks of the same layers as another one. They are converted rotated, as they are published.
 LARGER = ("wrn_20_2", "wrn_20_10", "birealnet34", "resnet34")
-SLOW = (*LARGER, "birealnet50", "torchvision_resnet34")
+SLOW = (*LARGER, "birealnet50", "resnet18", "resnet18_cifar", "torchvision_resnet34", "reactnet_a")
 CLASSES = 7
 # The smallest images whose feature map before a dense layer is larger than one pixel.
 SIZES = {"lenet5": 28, "alexnet": 99, "vgg_small": 32, "nin": 32}
@@ -31,8 +31,6 @@ FLATTENED = {
     },
     "vgg_small": {"fc.weight": (4, 4, 512)},
 }
-# Networks that the quick tests convert rotated. Those of `FLATTENED` are converted unrotated too.
-ROTATED = [name for name in NETWORKS if name not in SLOW]
 # Tensors that a reference stores but never uses.
 _BN3 = tuple(f"bn3.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"))
 UNUSED = {"resnet18": _BN3, "resnet34": _BN3, "birealnet50": ("layers.0.down_conv1x1.weight",)}

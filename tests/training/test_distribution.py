@@ -156,7 +156,9 @@ def assert_same_training(result, directory, strategy, expected, single):
     assert [row["loss"] for row in run.metrics] == pytest.approx([row["loss"] for row in Run(single).metrics], 1e-4)
 
 
-@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.nightly), "bop"])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param("sgd", marks=pytest.mark.nightly), pytest.param("bop", marks=pytest.mark.slow)]
+)
 def test_two_devices_equal_one_device(tmp_path, optimizer):
     directory = tmp_path / "mirrored"
     options = {**options_of(optimizer), "strategy": "mirrored", "directory": directory}

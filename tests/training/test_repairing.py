@@ -135,7 +135,10 @@ def test_weights_of_an_earlier_epoch_are_trained_further(stepped, run):
     assert_same_training(Run(run), stepped / "whole")
 
 
-@pytest.mark.parametrize("name", [*TEXTS, *WEIGHTS])
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "weights.h5" else pytest.param(name, marks=pytest.mark.slow) for name in (*TEXTS, *WEIGHTS)],
+)
 def test_unfinished_run_is_repaired_and_resumed(stepped, unfinished, name):
     flip_bit(unfinished / name)
     with pytest.raises(BnnError, match=f"is damaged: {name} "):
@@ -224,6 +227,7 @@ def test_digest_that_is_damaged(run, part):
         load_run(run)
 
 
+@pytest.mark.usefixtures("eager")
 def test_weights_of_a_stage_are_those_of_its_network(tmp_path):
     """The network of the checkpoint's stage is built, with its annealed values."""
     irnet = small_experiment(scheme="irnet", epochs=1)
