@@ -191,7 +191,7 @@ class Moves:
         >>> moves = Moves.of_epoch(AugmentationConfig(flip=True), 4, tf.constant([1, 0], tf.int64))
         >>> indices = tf.constant([0, 1, 2, 3], tf.int64)
         >>> moves.apply(indices, tf.constant([[[[1], [2]]]] * 4))[:, 0, 0, 0].numpy().tolist()
-        [1, 2, 1, 2]
+        [2, 1, 1, 2]
     """
 
     augmentation: AugmentationConfig
