@@ -11,7 +11,7 @@ import bnn_keras
 from bnn_keras.experiment import all_experiments
 
 HOOKS = ("ruff format", "ruff check", "mypy")
-TASKS = ("test", "slow", "lint", "types", "docs", "site", "build")
+TASKS = ("test", "slow", "coverage", "lint", "types", "docs", "site", "build")
 
 
 def read(name):
