@@ -266,7 +266,8 @@ def pad_and_crop(images: tf.Tensor, pad: int, padding: str, corners: tf.Tensor) 
 
 def colour_amounts(augmentation: AugmentationConfig) -> dict[str, float]:
     """Return the amounts of the colour changes that are not 0, by name."""
-    return {name: amount for name in COLOUR_CHANGES if (amount := getattr(augmentation, name))}
+    amounts = {name: getattr(augmentation, name) for name in COLOUR_CHANGES}
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
 def change_colours(image: tf.Tensor, augmentation: AugmentationConfig, seed: tf.Tensor) -> tf.Tensor:

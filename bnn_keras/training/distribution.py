@@ -108,15 +108,15 @@ class Replicas:
         Returns:
             float32 (replicas, values) by name; nothing for a single replica.
         """
-        if self.count == 1:
-            return {}
         differing = _differing(variables)
+        if self.count == 1 or not differing:
+            return {}
 
         def values() -> tf.Tensor:
-            parts = (tf.cast(tf.reshape(variable, [-1]), tf.float32) for variable in differing)
-            return tf.concat([tf.zeros(0), *parts], 0)[None]
+            return tf.concat([tf.cast(tf.reshape(variable, [-1]), tf.float32) for variable in differing], 0)[None]
 
-        return {f"replicas/{name}": np.asarray(self.strategy.gather(self.strategy.run(values), 0))}
+        gathered = tf.function(lambda: self.strategy.gather(self.strategy.run(values), 0))
+        return {f"replicas/{name}": gathered().numpy()}
 
     def restore_each(self, name: str, variables: Iterable[tf.Variable], arrays: Mapping[str, np.ndarray]) -> None:
         """Give each replica what it had, after all replicas were given what was read.
@@ -131,10 +131,9 @@ class Replicas:
         Raises:
             ValueError: The values are of other variables.
         """
-        values = arrays.get(f"replicas/{name}", np.zeros(0))
-        if self.count == 1 or len(values) != self.count:
+        values, differing = arrays.get(f"replicas/{name}", np.zeros(0)), _differing(variables)
+        if len(values) != self.count or not differing:
             return
-        differing = _differing(variables)
 
         def assign() -> None:
             row = tf.constant(values)[tf.distribute.get_replica_context().replica_id_in_sync_group]
@@ -142,7 +141,7 @@ class Replicas:
             for variable, part in zip(differing, parts, strict=True):
                 variable.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))
 
-        self.strategy.run(assign)
+        tf.function(lambda: self.strategy.run(assign))()
 
     def distribute(self, batches: Callable[[tf.distribute.InputContext], tf.data.Dataset]) -> tf.data.Dataset:
         """Return a distributed dataset, given a function that returns the batches of one input pipeline."""
