@@ -351,14 +351,13 @@ def test_weights_of_earlier_versions(runs, first_weights, tmp_path):
 
 @pytest.mark.slow
 def test_float_lenet5_then_binary(monkeypatch, tmp_path, data_dir):
-    """An epoch of a binary network from the weights of a float one is better than one from random weights."""
+    """A binary network learns faster in its first epoch from the weights of a float one than from random weights."""
     for module in (trainer, models):
         monkeypatch.setattr(module, "build_model", build_model)
     options = functools.partial(resolve, "lenet5", epochs=1)
     train(options(scheme="float").experiment, tmp_path / "float", data_dir=data_dir, plain=True)
-    results = [
+    for name, start in (("random", None), ("started", tmp_path / "float")):
         train(options().experiment, tmp_path / name, start_from=start, data_dir=data_dir, plain=True)
-        for name, start in (("random", None), ("started", tmp_path / "float"))
-    ]
-    assert results[1]["top1"] > results[0]["top1"]
+    random, started = (Run(tmp_path / name).metrics[0]["top1"] for name in ("random", "started"))  # of 4,000 images
+    assert started > random
     assert json.loads((tmp_path / "started" / "environment.json").read_text())["start_from"]["scheme"] == "float"
