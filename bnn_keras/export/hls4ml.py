@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bnn_keras.export.qonnx import DOMAIN, constant, read
+from bnn_keras.export.qonnx import DOMAIN, constant, is_padded, read, replace
 
 _CHANNELS_LAST = "qonnx.custom_op.channels_last"
 
@@ -47,7 +47,7 @@ def for_hls4ml(file: str | Path) -> Any:
         producer = model.find_producer(sign.input[0])
         if producer is None:
             continue  # a kernel, or the images
-        if _is_padded(model, sign):
+        if is_padded(model, sign):
             _write_sign_as_number(model, sign)
         elif producer.op_type == "BatchNormalization":
             _separate_sign(model, sign)
@@ -68,7 +68,7 @@ def _merge_affine_nodes(model: Any) -> None:
         if chain:
             channels = model.get_tensor_shape(first.output[0])[1]
             normalization = _affine(model, first.input[0], chain[-1].output[0], channels, scale, bias)
-            _replace(model, chain, [normalization])
+            replace(model, chain, [normalization])
             merged |= {node.output[0] for node in chain}
 
 
@@ -80,18 +80,6 @@ def _numbers_of_channels(model: Any, node: Any) -> np.ndarray | None:
     rank, channels = len(model.get_tensor_shape(node.output[0])), model.get_tensor_shape(node.output[0])[1]
     shape = [*[1] * (rank - values.ndim), *values.shape]
     return values.ravel() if values.size == shape[1] == channels else None
-
-
-def _is_padded(model: Any, node: Any) -> bool:
-    """Return whether zeros are put around the output of a node, also behind max pools."""
-    from qonnx.custom_op.registry import getCustomOp
-
-    return any(
-        reader.op_type == "Pad"
-        or (reader.op_type == "Conv" and any(getCustomOp(reader).get_nodeattr("pads")))
-        or (reader.op_type == "MaxPool" and _is_padded(model, reader))
-        for reader in model.find_consumers(node.output[0])
-    )
 
 
 def _write_sign_as_number(model: Any, sign: Any) -> None:
@@ -107,7 +95,7 @@ def _write_sign_as_number(model: Any, sign: Any) -> None:
         helper.make_node("Quant", quantizer, [bit], domain=DOMAIN, signed=0, narrow=0, rounding_mode="FLOOR"),
         _affine(model, bit, sign.output[0], shape[-1], 2, -1, domain),
     ]
-    _replace(model, [sign], nodes)
+    replace(model, [sign], nodes)
 
 
 def _separate_sign(model: Any, sign: Any) -> None:
@@ -134,12 +122,3 @@ def _tensor(model: Any, shape: list[int]) -> str:
     name = model.make_new_valueinfo_name()
     model.set_tensor_shape(name, shape)
     return name
-
-
-def _replace(model: Any, old: list[Any], new: list[Any]) -> None:
-    """Replace consecutive nodes of a model."""
-    index = model.get_node_index(old[0])
-    for node in old:
-        model.graph.node.remove(node)
-    for node in reversed(new):
-        model.graph.node.insert(index, node)

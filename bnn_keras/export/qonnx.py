@@ -239,10 +239,7 @@ def _as_affine(model: Any, layer: Any) -> list[tuple[np.ndarray, str]]:
         between = nodes[-1].output[0] = model.make_new_valueinfo_name()
         model.set_tensor_shape(between, shape)
         nodes.append(helper.make_node(operator, [between, constant(model, values.reshape(channels))], [output]))
-    index = model.get_node_index(layer)
-    model.graph.node.remove(layer)
-    for node in reversed(nodes):
-        model.graph.node.insert(index, node)
+    replace(model, [layer], nodes)
     filters = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1)
     return [] if scales is not None else [(filters, "a filter has values of several magnitudes")]
 
@@ -252,6 +249,25 @@ def constant(model: Any, values: np.ndarray) -> str:
     name = model.make_new_valueinfo_name()
     model.set_initializer(name, values)
     return name
+
+
+def is_padded(model: Any, node: Any) -> bool:
+    """Return whether zeros are put around the output of a node, also behind max pools."""
+    return any(
+        reader.op_type == "Pad"
+        or (reader.op_type == "Conv" and any(pad for a in reader.attribute if a.name == "pads" for pad in a.ints))
+        or (reader.op_type == "MaxPool" and is_padded(model, reader))
+        for reader in model.find_consumers(node.output[0])
+    )
+
+
+def replace(model: Any, old: list[Any], new: list[Any]) -> None:
+    """Replace consecutive nodes of a model."""
+    index = model.get_node_index(old[0])
+    for node in old:
+        model.graph.node.remove(node)
+    for node in reversed(new):
+        model.graph.node.insert(index, node)
 
 
 def _remove_reshapes_to_the_same_shape(model: Any) -> None:

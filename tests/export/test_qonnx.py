@@ -19,6 +19,7 @@ from qonnx.util.cleanup import cleanup_model
 from bnn_keras import export_model, schemes
 from bnn_keras.errors import BnnError
 from bnn_keras.export import open_export, qonnx
+from bnn_keras.export.finn import for_finn
 from bnn_keras.export.freeze import freeze
 from bnn_keras.export.random_weights import randomize_weights
 from bnn_keras.export.saved_graph import save_graph
@@ -79,6 +80,20 @@ def test_executor_predicts_what_the_network_predicts(written):
     expected = model(images, training=False).numpy()
     np.testing.assert_allclose(qonnx.predictions(str(file), images), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(executed(ModelWrapper(str(file)), images[:2]), expected[:2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_form_for_finn_has_numbers_where_maps_are_padded(written):
+    model, images, file = written
+    form = for_finn(file).transform(InferDataTypes())
+    _, binary = form.get_nodes_by_op_type("Conv")
+    (dense,) = form.get_nodes_by_op_type("MatMul")
+    types = [[form.get_tensor_datatype(name).name for name in layer.input] for layer in (binary, dense)]
+    assert types == [["INT2", "BIPOLAR"], ["BIPOLAR", "BIPOLAR"]]
+    np.testing.assert_allclose(executed(form, images[:2]), model(images[:2], training=False), rtol=1e-4, atol=1e-4)
+    (number,) = form.get_nodes_by_op_type("MultiThreshold")
+    x = np.resize(np.float32([-1e-30, -0.0, 0.0, 1e-30, -3, 3]), form.get_tensor_shape(number.input[0]))
+    assert np.array_equal(executed_part(form, [number], x), np.where(x >= 0, 1, -1))
 
 
 @pytest.mark.slow
