@@ -22,6 +22,7 @@ from bnn_keras.experiment import (
     Stage,
     check_experiment,
 )
+from bnn_keras.kernels import is_binary, split_kernel
 from bnn_keras.layers import Rotate180
 from bnn_keras.plugins import plugin_of
 from bnn_keras.schemes import Scheme
@@ -174,8 +175,8 @@ def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
         A model from normalised images (batch, height, width, channels) to logits (batch, classes).
 
     Raises:
-        BnnError: `experiment` is not an Experiment, the network cannot be built for the images of the dataset, or its
-            package is not installed.
+        BnnError: `experiment` is not an Experiment, the network cannot be built for the images of the dataset, its
+            package is not installed, or a binary kernel of a plugin's scheme has several magnitudes in a filter.
 
     Example:
         >>> from bnn_keras import resolve
@@ -195,7 +196,20 @@ def build_model(experiment: Experiment, stage: Stage | None = None) -> tf.keras.
         **network.choices,
     )
     constraints.apply_constraints(model)
+    if plugin_of("scheme", model.scheme.name):
+        check_binary_kernels(model)
     return model
+
+
+def check_binary_kernels(model: tf.keras.Model) -> None:
+    """Check that the quantizers of binary kernels return one magnitude per filter.
+
+    Raises:
+        BnnError: One does not.
+    """
+    for layer in model.layers:
+        if is_binary(layer) and not model.scheme.latent_free:
+            split_kernel(layer.kernel_quantizer(tf.convert_to_tensor(layer.kernel)).numpy(), layer.name)
 
 
 # For each table of a schedule: its function, and whether the function needs the number of epochs of the stage.

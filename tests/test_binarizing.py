@@ -8,7 +8,7 @@ from bnn_keras import Anneal, binarize, catalog, optimizers, schemes
 from bnn_keras.build import build_network
 from bnn_keras.constraints import CentreAndClip
 from bnn_keras.errors import BnnError
-from bnn_keras.export.kernels import has_binary_inputs, is_binary
+from bnn_keras.kernels import has_binary_inputs, is_binary
 from bnn_keras.layers import ScaledConv2D, precision_policy
 from bnn_keras.quantizers import ShiftedPReLU
 from bnn_keras.schedules import error_decay_scale, geometric

@@ -29,6 +29,7 @@ LAYERS = [
         "schedules",
         "counts",
         "graphs",
+        "kernels",
         "transfer",
         "data",
         "checkpoints",

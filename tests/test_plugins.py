@@ -182,6 +182,21 @@ def test_builder_that_fails(builder, message, tmp_path):
         bnn_keras.build_model(experiment)
 
 
+def test_kernel_with_several_magnitudes_in_a_filter(tmp_path):
+    """Otherwise, only the export would find that a kernel does not have one bit per weight."""
+    (tmp_path / "rounded.py").write_text(
+        "import larq\nfrom bnn_keras.catalog import SchemeRow\nfrom bnn_keras.schemes import Scheme\n\n"
+        "class Rounded(larq.quantizers.Quantizer):\n    precision = 1\n"
+        "    def call(self, inputs):\n        return inputs - inputs % 0.01\n\n"
+        "def rounded():\n    return Scheme('rounded', '1/1', kernel_quantizer=Rounded)\n\n"
+        "rows = [SchemeRow('rounded', rounded, 'Many values', ('1/1',))]\n"
+    )
+    bnn_keras.load_plugin(tmp_path / "rounded.py")
+    experiment = bnn_keras.resolve("lenet5", scheme="rounded", dataset="mnist_5k").experiment
+    with pytest.raises(BnnError, match=r"kernel of layer '.*' is not binary: .* has magnitudes from 0 to 0\.\d+; "):
+        bnn_keras.build_model(experiment)
+
+
 ANNEALED = """
 from bnn_keras.catalog import *
 from bnn_keras.quantizers import Annealed

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bnn_keras.export.kernels import Kernel
+from bnn_keras.kernels import Kernel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,13 +23,13 @@ from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.destination import check_destination
 from bnn_keras.export.formats import format_module, installed, load_predictor, measure, weights_module
 from bnn_keras.export.job import ExportJob
-from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.logits import ends_in_softmax, without_softmax
 from bnn_keras.export.predictors import Predictor, with_keras
 from bnn_keras.export.progress import progress_of
 from bnn_keras.export.sidecar import arrays_path, sidecar_path, write_arrays, write_sidecar
 from bnn_keras.export.trained import load_trained
 from bnn_keras.graphs import flat_copy
+from bnn_keras.kernels import has_binary_inputs
 from bnn_keras.location import DataLocation
 from bnn_keras.models import load_run
 from bnn_keras.runs import Run

@@ -10,8 +10,8 @@ import larq
 import numpy as np
 import tensorflow as tf
 
-from bnn_keras.export.kernels import Kernel, has_binary_inputs, is_binary, split_kernel
 from bnn_keras.graphs import take_layer_weights
+from bnn_keras.kernels import Kernel, has_binary_inputs, is_binary, split_kernel
 from bnn_keras.layers import ScaledConv2D
 from bnn_keras.quantizers import Dropout, inference_form
 

@@ -19,8 +19,8 @@ from bnn_keras.counts import count
 from bnn_keras.experiment import Experiment
 from bnn_keras.export.description import Description
 from bnn_keras.export.freeze import binary_kernels, freeze
-from bnn_keras.export.kernels import Kernel
 from bnn_keras.export.saved_graph import save_graph
+from bnn_keras.kernels import Kernel
 from bnn_keras.models import build_empty
 
 

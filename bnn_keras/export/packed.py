@@ -20,9 +20,9 @@ from bnn_keras.export.constants import FloatLayers
 from bnn_keras.export.description import Description
 from bnn_keras.export.freeze import freeze, thaw
 from bnn_keras.export.job import ExportJob
-from bnn_keras.export.kernels import is_binary
 from bnn_keras.export.predictors import Predictor, with_keras
 from bnn_keras.export.threads import limit_threads
+from bnn_keras.kernels import is_binary
 from bnn_keras.models import build_empty
 from bnn_keras.packed_reader import (
     FORMAT,

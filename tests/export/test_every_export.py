@@ -13,8 +13,8 @@ from bnn_keras.counts import count
 from bnn_keras.experiment import resolve
 from bnn_keras.export.formats import files_of, format_module
 from bnn_keras.export.job import ExportJob
-from bnn_keras.export.kernels import has_binary_inputs
 from bnn_keras.export.random_weights import randomize_weights
+from bnn_keras.kernels import has_binary_inputs
 
 # Image sizes that keep large networks fast. Maps have at least 3 × 3 pixels: Larq Compute Engine pads maps that are
 # smaller than the kernel wrongly.

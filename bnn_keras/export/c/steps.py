@@ -22,8 +22,8 @@ from bnn_keras import layers as own
 from bnn_keras import quantizers
 from bnn_keras.errors import BnnError
 from bnn_keras.export.freeze import FrozenConv2D, FrozenDense
-from bnn_keras.export.kernels import Kernel
 from bnn_keras.graphs import Layer, Node, nodes_of
+from bnn_keras.kernels import Kernel
 
 WORD = 32  # bits
 
@@ -225,7 +225,7 @@ def plan(network: tf.keras.Model, kernels: Mapping[str, Kernel], floats: str = "
     Raises:
         BnnError: It has layers that cannot be written as C.
 
-    >>> from bnn_keras.export.kernels import Kernel
+    >>> from bnn_keras.kernels import Kernel
     >>> x = tf.keras.Input((8, 8, 1))
     >>> y = tf.keras.layers.MaxPool2D()(tf.keras.layers.ReLU()(tf.keras.layers.Conv2D(4, 3)(x)))
     >>> planned = plan(tf.keras.Model(x, tf.keras.layers.Dense(2)(tf.keras.layers.Flatten()(y))), {})
