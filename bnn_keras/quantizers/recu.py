@@ -87,14 +87,37 @@ def normalized_sign(x: tf.Tensor) -> tf.Tensor:
     >>> tape.gradient(y, x).numpy().any()
     True
     """
-    return approximate_sign(x / _deviation(x, range(1, len(x.shape))))
+    return approximate_sign(_normalized(x))
+
+
+@tf.custom_gradient
+def _normalized(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Divide the values of each image by their deviation, with the gradient in one closed form.
+
+    Forward: z = r x, r = 1 / √(var(x) + 1e-5).
+    Backward: dx = r dz − r³ / (n − 1) · (Σ x dz) · (x − mean(x)). TensorFlow's own gradient of these operations takes
+    twice as many passes over the map.
+    """
+    axes = list(range(1, len(x.shape)))
+    centred, correction = x - tf.reduce_mean(x, axes, keepdims=True), _correction(x, axes)
+    inverse = tf.math.rsqrt(correction * tf.reduce_mean(centred * centred, axes, keepdims=True) + EPSILON)
+
+    def grad(dz: tf.Tensor) -> tf.Tensor:
+        factor = inverse**3 * correction * tf.reduce_mean(x * dz, axes, keepdims=True)
+        return inverse * dz - factor * centred
+
+    return x * inverse, grad
 
 
 def _deviation(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
     """Return √(var(x) + 1e-5) over some axes, which are kept; var with n − 1."""
+    return tf.sqrt(_correction(x, axes) * tf.math.reduce_variance(x, list(axes), keepdims=True) + EPSILON)
+
+
+def _correction(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
+    """Return n / (n − 1) for the n values over some axes."""
     number = tf.reduce_prod([tf.shape(x)[axis] for axis in axes])
-    correction = tf.cast(number / tf.maximum(number - 1, 1), x.dtype)
-    return tf.sqrt(correction * tf.math.reduce_variance(x, list(axes), keepdims=True) + EPSILON)
+    return tf.cast(number / tf.maximum(number - 1, 1), x.dtype)
 
 
 @larq.utils.register_keras_custom_object
