@@ -244,14 +244,15 @@ def installed(*commands):
         )
 
 
-@pytest.fixture(scope="module", params=FOUR)
+@pytest.fixture(scope="module", params=itertools.product(FOUR, ("float32", "int8")), ids=lambda param: "-".join(param))
 def network(request, tmp_path_factory):
-    """The C file of a network with random weights, two images, and the logits of Keras."""
-    model = build_model(resolve(request.param).experiment)
+    """The C file of a network with random weights, two images, and the logits of Keras; with int8, of this machine."""
+    name, floats = request.param
+    model = build_model(resolve(name).experiment)
     images = randomize_weights(model)[:2]
-    file = tmp_path_factory.mktemp("c") / f"{request.param}.c"
-    c.convert(job_of(model), file)
-    return file, images, model(images, training=False).numpy()
+    file = tmp_path_factory.mktemp("c") / f"{name}.c"
+    c.convert(dataclasses.replace(job_of(model), floats=floats), file)
+    return file, images, model(images, training=False).numpy() if floats == "float32" else c.load(file)(images)
 
 
 def assert_same(logits, expected):
