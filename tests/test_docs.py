@@ -110,14 +110,14 @@ def test_tutorial_runs(tmp_path, few_digits):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_notebook_runs(notebook, tmp_path, data_dir):
-    """With one epoch. Its cells need no notebook: they are plain Python."""
+def test_notebook_runs(notebook, tmp_path, few_digits):
+    """With one epoch of few digits. Its cells need no notebook: they are plain Python."""
     cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] for cell in cells if "print(" in "".join(cell["source"]))
     code = "\n".join("".join(cell["source"]) for cell in cells)
     assert code.count("EPOCHS = 10") == 1
     code = code.replace("EPOCHS = 10", "EPOCHS = 1").replace("plt.show()", "plt.close()")
-    assert "100 % agreement" in run_python_in(f"import matplotlib\nmatplotlib.use('agg')\n{code}", tmp_path, data_dir)
+    assert "100 % agreement" in run_python_in(f"import matplotlib\nmatplotlib.use('agg')\n{code}", tmp_path, few_digits)
 
 
 # What the tables and blocks of these pages train and import.
@@ -203,10 +203,10 @@ def run_tests(file):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("title", WALKS)
-def test_walk_ends_with_a_green_test(title, tmp_path, monkeypatch, data_dir):
+def test_walk_ends_with_a_green_test(title, tmp_path, monkeypatch, few_digits):
     files, commands = WALKS[title]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+    monkeypatch.setenv("TFDS_DATA_DIR", few_digits)
     for name, text in files:
         (tmp_path / name).write_text(text)
     for line in "".join(commands).splitlines():
@@ -378,7 +378,7 @@ def networks():
     return module, lines
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_network_table_is_up_to_date_except_for_differences(networks):
     module, lines = networks
     goldens = module.goldens(parity)

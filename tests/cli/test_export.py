@@ -80,9 +80,8 @@ def test_wrong_usage_exits_2(words, expected):
     assert expected in " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param("run", marks=pytest.mark.nightly), pytest.param("packed", marks=pytest.mark.slow)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["run", "packed"])
 def test_threads_limits_tensorflow(packed, trained, data_dir, images, kind):
     """Run in a process of its own, because TensorFlow accepts a number of threads only before its first operation."""
     source = ["--model", str(packed)] if kind == "packed" else [str(trained)]

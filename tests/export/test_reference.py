@@ -26,7 +26,7 @@ REPOSITORIES = {
     "irnet_imagenet_resnet18_1w1a": ("resnet18", {}),
     "reactnet_resnet18": ("birealnet18", {"scheme": "reactnet"}),
 }
-QUICK = ("xnor_lenet5_clip", "wrn_20_1_1bit_cifar10")
+QUICK, NIGHTLY = ("xnor_lenet5_clip", "wrn_20_1_1bit_cifar10"), ("birealnet50",)
 
 
 @pytest.fixture
@@ -55,9 +55,11 @@ def assert_identical(written, given):
         assert written[name].tobytes() == value.tobytes(), name
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in REPOSITORIES]
-)
+def marks(name):
+    return () if name in QUICK else pytest.mark.nightly if name in NIGHTLY else pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in REPOSITORIES])
 def test_round_trip_is_exact(torch, tmp_path, name, monkeypatch):
     run, weights = import_golden(torch, tmp_path, name, monkeypatch)
     sidecar = export_run(run, "reference", tmp_path / "written.pth.tar")

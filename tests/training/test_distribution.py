@@ -221,7 +221,7 @@ def test_lost_process(tmp_path, monkeypatch, capfd, index):
     assert [row["epoch"] for row in Run(tmp_path / "run").metrics] == [1, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_start_from_another_run(tmp_path):
     """With Bop: the latent weights of the first run become signs in both processes."""
     train_on_one_device("sgd", tmp_path / "first")
@@ -257,7 +257,7 @@ def test_two_processes_resume_a_training_of_two_devices(tmp_path, options):
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_processes_of_slurm(tmp_path):
     options = {"epochs": 1, "examples": 42, "batch_size": 20, "strategy": "multiworker", "directory": tmp_path / "run"}
     code = TINY.format("batch_norm=True")

@@ -18,8 +18,7 @@ CHOICES = {
     "xnornet": {"dataset": "fake", "overrides": ["data.examples=8"]},
     "birealnet18": {"dataset": "fake", "overrides": ["network.variant=rethinking", "data.examples=8"]},
 }
-MARKS = {"binary_alexnet": pytest.mark.nightly, "xnornet": pytest.mark.nightly, "birealnet18": pytest.mark.slow}
-NETWORKS = [pytest.param(name, marks=MARKS.get(name, ())) for name in CHOICES]
+NETWORKS = [pytest.param(name, marks=() if name == "binarynet" else pytest.mark.nightly) for name in CHOICES]
 
 
 def trained_like(network):

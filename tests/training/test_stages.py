@@ -131,7 +131,7 @@ def test_stage_of_batch_norm_trains_batch_norm_only(stepwise):
 
 @pytest.mark.parametrize(
     "epoch",
-    [pytest.param(1, marks=pytest.mark.slow), 5, 6],
+    [pytest.param(1, marks=pytest.mark.nightly), 5, 6],
     ids=["in the first stage", "in a binary stage", "between stages"],
 )
 @pytest.mark.usefixtures("tiny")

@@ -245,7 +245,7 @@ def test_resumed_dropout(tmp_path):
     assert steps == [4]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_resumed_dropout_of_nin(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "build_model", build_model)
     experiment = small_experiment("nin", examples=16, batch_size=8, epochs=2)
