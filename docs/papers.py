@@ -1,7 +1,7 @@
 """Write the tables of papers in README.md and docs/papers: `python docs/papers.py`.
 
-They follow from the experiments, their golden files in tests/golden/recipes, experiments/results, docs/networks.md and
-benchmarks/deployment.csv.
+They follow from the experiments, their golden files in tests/golden/recipes, docs/results.csv, experiments/results,
+docs/networks.md and benchmarks/deployment.csv.
 """
 
 import csv
@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 from bnn_keras.experiment import all_experiments
+from bnn_keras.report.intervals import estimate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import recipes
 import reproducing
+import results
 
 ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"(<!-- (table|rows|measured): (\w+) -->\n).*?(<!-- end of the table -->)", re.DOTALL)
@@ -110,17 +112,36 @@ def rows_table(paper):
 
 
 def measured_table(scheme):
-    """Return the trainings in experiments/results with a scheme, or with Bop."""
+    """Return the trainings of docs/results.csv and of experiments/results with a scheme, or with Bop."""
     yield head("experiment", "network", "data", "bits", "epochs", "top-1", "seeds")
-    for name in ("mnist_5k", "fashion_mnist"):
-        with (ROOT / "experiments" / "results" / f"{name}.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        for row in rows:
-            if scheme != ("bop" if row["optimizer"] == "bop" else row["scheme"]):
-                continue
+    for row in (*comparisons(), *reproductions()):
+        if scheme == ("bop" if row["optimizer"] == "bop" else row["scheme"]):
             deviation = f" ± {float(row['last_deviation']):.2f}" if row["last_deviation"] else ""
             cells = [f"`{row['experiment']}`", f"`{row['network']}`", f"`{row['dataset']}`", row["bits"], row["epochs"]]
             yield f"| {' | '.join(cells)} | {float(row['last']):.2f}{deviation} | {row['seeds']} |\n"
+
+
+def comparisons():
+    """Yield a row for each group of docs/results.csv."""
+    rows = results.read()
+    for table in results.TABLES:
+        for group in table.groups:
+            members = results.of_group(rows, table, group)
+            if members:
+                last = estimate([float(row["top1"]) for row in members.values()])
+                yield {
+                    **next(iter(members.values())),
+                    "experiment": group.options["experiment"],
+                    "last": last.mean,
+                    "last_deviation": last.deviation,
+                    "seeds": len(members),
+                }
+
+
+def reproductions():
+    """Yield the rows of experiments/results."""
+    with (ROOT / "experiments" / "results" / "fashion_mnist.csv").open() as file:
+        yield from csv.DictReader(file)
 
 
 KINDS = {"table": lambda _: first_table(), "rows": rows_table, "measured": measured_table}

@@ -211,7 +211,6 @@ def figures(run, group, seed):
         "best_top1": round(facts.best.top1, 2),
         "seconds": round(facts.seconds),
         "hardware": facts.hardware,
-        "commit": facts.versions.get("git commit", "")[:12],
         "packed_bytes": packed[0] if packed else "",
         "latency_ms": round(latencies[0], 4) if latencies else "",
     }
@@ -253,7 +252,7 @@ def to_csv(rows):
 
 COLUMNS = (
     *("run", "network", "dataset", "scheme", "bits", "optimizer", "epochs", "seed"),
-    *("top1", "best_top1", "seconds", "hardware", "commit", "packed_bytes", "latency_ms"),
+    *("top1", "best_top1", "seconds", "hardware", "packed_bytes", "latency_ms"),
 )
 
 
