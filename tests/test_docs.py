@@ -84,10 +84,11 @@ def test_ci_runs_the_first_two_commands_of_the_readme(number):
 
 
 @pytest.mark.slow
-def test_readme_commands_run(tmp_path, few_digits):
-    """The first two blocks install the package; CI runs them unchanged."""
+def test_commands_of_readme_and_usage_run(tmp_path, few_digits):
+    """The first two blocks of README install the package; CI runs them unchanged."""
     _, _, *commands = blocks((ROOT / "README.md").read_text(), "sh")
     assert commands
+    commands += blocks((ROOT / "docs" / "usage.md").read_text(), "sh")
     output = run_python_in(SHELL, tmp_path, few_digits, stdin="".join(commands))
     assert "top-1" in output
     assert "my.toml: ok" in output
@@ -171,8 +172,8 @@ def example_files(tmp_path_factory, trained):
 
 
 PRINTED = {
-    "README.md-1": r"(8[5-9]|9\d)\.\d+\n",
-    "README.md-2": r"binarize: scheme irnet 1/1 in 1 of 3 layers; real: conv1, logits; .*: conv1\n100\.0\n",
+    "docs/usage.md-1": r"(8[5-9]|9\d)\.\d+\n",
+    "docs/usage.md-2": r"binarize: scheme irnet 1/1 in 1 of 3 layers; real: conv1, logits; .*: conv1\n100\.0\n",
     "docs/packed-format.md-2": r"\d \d \d\n",
 }
 
