@@ -347,6 +347,12 @@ def test_site_has_every_document():
         assert re.search(rf"[ :]{document.relative_to(ROOT / 'docs')}\n", navigation), document.name
 
 
+def test_usage_lists_the_files_of_a_run():
+    text = (ROOT / "docs" / "usage.md").read_text()
+    for name in (runs.EXPERIMENT, runs.ENVIRONMENT, runs.METRICS, runs.WEIGHTS, runs.BEST_WEIGHTS, runs.RESULT):
+        assert name in text
+
+
 def test_every_key_of_an_experiment_is_documented():
     text = (ROOT / "docs" / "experiments.md").read_text()
     from bnn_keras.experiment import schema

@@ -28,7 +28,7 @@ from trainings import (
     train_with_copies,
 )
 
-from bnn_keras import checkpoints, evaluate, load_run, resolve, runs, train
+from bnn_keras import checkpoints, evaluate, load_run, resolve, train
 from bnn_keras.build import build_model
 from bnn_keras.counts import binary_variables
 from bnn_keras.data import describe, open_dataset, record_of
@@ -114,12 +114,6 @@ def test_two_checkpoints_are_kept(trained):
 def test_environment_has_no_secrets(trained):
     text = json.dumps(Run(trained).environment)
     assert not any(value in text for name, value in os.environ.items() if "TOKEN" in name or "KEY" in name if value)
-
-
-def test_readme_lists_the_files_of_a_run():
-    readme = (ROOT / "README.md").read_text()
-    for name in (runs.EXPERIMENT, runs.ENVIRONMENT, runs.METRICS, runs.WEIGHTS, runs.BEST_WEIGHTS, runs.RESULT):
-        assert name in readme
 
 
 def test_learning_rate_follows_its_schedule(stepped):
