@@ -56,12 +56,13 @@ def check_table_and_files(trained, tmp_path, engine):
     assert picture.stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_benchmark_prints_a_table_and_writes_files(trained, tmp_path):
     check_table_and_files(trained, tmp_path, "keras")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_benchmark_in_separate_processes(trained, tmp_path):
     check_table_and_files(trained, tmp_path, "tflite_float")
 

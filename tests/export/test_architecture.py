@@ -210,6 +210,7 @@ def _mutated(value, chance):
     )
 
 
+@pytest.mark.slow
 def test_random_changes_give_one_error_or_a_network():
     """Every error is a ValueError, which `load_packed` reports in one line."""
     chance, rejected = random.Random(0), 0

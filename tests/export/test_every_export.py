@@ -23,7 +23,7 @@ SMALLEST = {
     **{"birealnet": 96, "resnet18": 96, "resnet34": 96, "zoo/": 96},
     **{"reactnet_a": 96, "torchvision": 96},
 }
-SLOW = ("lenet5", "wrn_20_1", "resnet20", "zoo/quicknet")  # with every scheme
+SLOW = ("lenet5", "resnet20")  # with every scheme
 # Blocks of birealnet18, reactnet_a, resnet18, binary_alexnet, wrn_20_1 and torchvision_resnet18.
 NIGHTLY = ("birealnet34", "birealnet50", "resnet34", "xnornet", "wrn_20_2", "wrn_20_10", "torchvision_resnet34")
 LEARNT = ("reactnet", "recu")  # schemes with parts that learn
@@ -117,8 +117,9 @@ def test_every_format_predicts_what_the_network_predicts(network, scheme, shallo
         assert (expected.argmax(-1) == actual.argmax(-1)).mean() >= 0.5, (row.name, errors)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", LEARNT)
+@pytest.mark.parametrize(
+    "scheme", [pytest.param("reactnet", marks=pytest.mark.slow), pytest.param("recu", marks=pytest.mark.nightly)]
+)
 def test_trained_network_with_learnt_parts_agrees_on_every_image(scheme, tmp_path, data_dir):
     train(resolve("lenet5", scheme=scheme, epochs=1).experiment, tmp_path / "run", data_dir=data_dir)
     for to, name in EXPORTED.items():

@@ -321,7 +321,7 @@ def resnet_kernels(filters, blocks):
     ("network", "depth", "filters", "blocks"),
     [
         ("resnet20", 32, (16, 32, 64), (5, 5, 5)),
-        pytest.param("resnet20", 110, (16, 32, 64), (18, 18, 18), marks=pytest.mark.slow),
+        pytest.param("resnet20", 110, (16, 32, 64), (18, 18, 18), marks=pytest.mark.nightly),
         pytest.param("resnet18_cifar", 34, (64, 128, 256, 512), (3, 4, 6, 3), marks=pytest.mark.slow),
     ],
 )

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("tiny")
 RATE = "stages.0.optimizer.learning_rate"
 
 
+@pytest.mark.slow
 def test_finished_run_is_trained_further(stepped, tmp_path, monkeypatch):
     """It becomes the run of the longer training, bit for bit, also if a kill leaves the files half changed."""
     directory = tmp_path / "run"

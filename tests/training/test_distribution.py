@@ -199,7 +199,8 @@ def test_two_processes_stop_at_the_same_step(tmp_path):
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("index", [pytest.param(1, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("index", [0, 1])
 def test_lost_process(tmp_path, monkeypatch, capfd, index):
     """One of two processes is killed; the other one ends with one line, and both resume."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "support"))

@@ -161,6 +161,7 @@ def distilled(teacher, **keys):
     return resolve("lenet5", epochs=1, batch_size=250, overrides=overrides).experiment
 
 
+@pytest.mark.slow
 def test_student_learns_from_its_teacher_only(trained, tmp_path, data_dir):
     experiment = distilled(trained, weight=1.0)
     result = train(experiment, tmp_path / "run", data_dir=data_dir)

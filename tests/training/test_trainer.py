@@ -249,6 +249,7 @@ def test_resumed_dropout_of_nin(tmp_path, monkeypatch):
     assert steps == [4, 4]
 
 
+@pytest.mark.slow
 def test_training_resumes_after_sigkill(stepped, tmp_path):
     """A process of its own is killed in the third or fourth epoch: its steps are slow enough to be caught there."""
     directory = tmp_path / "killed"

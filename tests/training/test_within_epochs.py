@@ -90,11 +90,9 @@ STEP = (signal.SIGINT, "on_train_batch_begin", 2, "step 3 of 4 in epoch 1", 3)
 WRITING = (signal.SIGTERM, "on_epoch_end", 0, "epoch 1", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny", "usual_handlers")
-@pytest.mark.parametrize(
-    ("options", "overrides", "signals"),
-    [(*IRNET, [EVALUATION]), pytest.param(*BOP, [STEP, WRITING], marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("options", "overrides", "signals"), [(*IRNET, [EVALUATION]), (*BOP, [STEP, WRITING])])
 def test_interrupted_training(tmp_path, monkeypatch, options, overrides, signals):
     """Signals in a step, in evaluation and while files are written, and a kill: the result is the same, bit for bit."""
     experiment = small_experiment(examples=120, epochs=2, overrides=overrides, **options)
