@@ -229,7 +229,7 @@ def predict(
 
     INPUT is an image file, a folder of images (also in folders inside), or a .npy array of NHWC images. Image files and
     uint8 arrays are preprocessed like the run's test images. Image files are also rotated (EXIF), put on white where
-    transparent, and resized if needed. Float arrays are not preprocessed.
+    transparent, and resized if needed. Float arrays are not preprocessed: they hold normalised images.
 
     A file that cannot be read is reported, in JSON as {"input": …, "error": …} after the predictions. The other images
     are predicted, and the exit code is 1.

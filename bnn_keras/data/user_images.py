@@ -57,7 +57,8 @@ def image_batches(
 
     Image files and uint8 arrays are preprocessed as in evaluation. Image files are first rotated as their EXIF
     orientation says, transparent pixels are blended with white, and images of another size are resized and cropped
-    (`resize_and_crop`), with a warning at the end. Float arrays are used unchanged.
+    (`resize_and_crop`), with a warning at the end. Float arrays are used unchanged, with a warning at the end if they
+    look like pixels.
 
     No more than a batch is held in memory. `.npy` files are mapped into memory.
 
@@ -112,6 +113,7 @@ class _Reader:
         self._shape = input_shape or (experiment.input_shape if experiment else ())
         self._files, self._other_sizes = 0, 0
         self._first_other = ""
+        self._without_negatives: list[str] = []
 
     @functools.cached_property
     def _normalise(self) -> Callable[[np.ndarray], tf.Tensor]:
@@ -170,7 +172,14 @@ class _Reader:
         array = _check_array(name, array, self._shape)
         if self._experiment is None and array.dtype == np.uint8:
             raise BnnError(_unprepared(name, "an array of uint8 pixels"))
+        if array.dtype != np.uint8 and self._centred and array.min() >= 0:
+            self._without_negatives.append(name)
         return array
+
+    @property
+    def _centred(self) -> bool:
+        """Whether normalised images have negative values."""
+        return self._experiment is not None and max(self._experiment.data.mean) > 0
 
     def _warn(self) -> None:
         if self._other_sizes:
@@ -178,6 +187,13 @@ class _Reader:
             warnings.warn(
                 f"{self._other_sizes} of {self._files} images are not {height} × {width} pixels, so they are resized "
                 f"and their centre is cropped; the first is {self._first_other}",
+                stacklevel=1,
+            )
+        if self._without_negatives:
+            assert self._experiment
+            warnings.warn(
+                f"{self._without_negatives[0]!r} holds floats, which are used unchanged, but none is negative, as some "
+                f"are in images normalised with mean {self._experiment.data.mean}; if they are pixels, give uint8",
                 stacklevel=1,
             )
 

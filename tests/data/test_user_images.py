@@ -122,6 +122,22 @@ def test_shorter_side_is_resized_and_centre_is_cropped(coloured, tmp_path):
         read_images(tmp_path / "fits.png", coloured)
 
 
+def test_floats_that_look_like_pixels_are_used_with_a_warning(grey):
+    pixels = gradient(28, 28)[..., :1]
+    message = (
+        r"^'images\[0\]' holds floats, .* but none is negative, .* mean \[0.1307\]; if they are pixels, give uint8$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        _, images = read_images(pixels / 255, grey)
+    np.testing.assert_array_equal(images[0], (pixels / 255).astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_images(normalise(grey)(pixels).numpy(), grey)
+        read_images(pixels, grey)
+        without_mean = grey.model_copy(update={"data": grey.data.model_copy(update={"mean": [0.0]})})
+        read_images(pixels / 255, without_mean)
+
+
 def test_both_sides_are_resized_without_keep_aspect(coloured, tmp_path):
     squeezed = coloured.model_copy(update={"data": coloured.data.model_copy(update={"keep_aspect": False})})
     columns = np.broadcast_to(np.arange(64)[:, None] * 4, (32, 64, 3)).astype(np.uint8)
