@@ -113,12 +113,18 @@ def rows_table(paper):
 
 def measured_table(scheme):
     """Return the trainings of docs/results.csv and of experiments/results with a scheme, or with Bop."""
-    yield head("experiment", "network", "data", "bits", "epochs", "top-1", "seeds")
+    yield head("experiment", "network", "data", "scheme, bits", "epochs", "top-1", "seeds")
     for row in (*comparisons(), *reproductions()):
         if scheme == ("bop" if row["optimizer"] == "bop" else row["scheme"]):
             deviation = f" ± {float(row['last_deviation']):.2f}" if row["last_deviation"] else ""
-            cells = [f"`{row['experiment']}`", f"`{row['network']}`", f"`{row['dataset']}`", row["bits"], row["epochs"]]
-            yield f"| {' | '.join(cells)} | {float(row['last']):.2f}{deviation} | {row['seeds']} |\n"
+            cells = (
+                *(f"`{row[key]}`" for key in ("experiment", "network", "dataset")),
+                f"{row['scheme']} {row['bits']}",
+                row["epochs"],
+                f"{float(row['last']):.2f}{deviation}",
+                str(row["seeds"]),
+            )
+            yield f"| {' | '.join(cells)} |\n"
 
 
 def comparisons():
