@@ -80,7 +80,7 @@ def add(run, name, best):
             name=name,
             **{key: value for key, value in experiment.chosen.items() if key in Card.model_fields},
             experiment=experiment.name,
-            command=shlex.join(environment["command"]),
+            command=shlex.join(without_option(environment["command"], "--run")),
             seed=experiment.seed,
             epochs=result["epochs"],
             minutes=round(result["seconds"] / 60, 1),
@@ -99,6 +99,12 @@ def add(run, name, best):
         shutil.copyfile(file, card.file)
     files.write_text(card.file.with_suffix(pretrained.CARD), tomli_w.dumps(card.model_dump()))
     print(f"{card.file}: {card.accuracy.top1:.2f} % of {card.accuracy.images:,} images, {card.bytes:,} bytes")
+
+
+def without_option(command, option):
+    """Return the words of a command without an option and its value."""
+    at = command.index(option) if option in command else len(command)
+    return command[:at] + command[at + 2 :]
 
 
 def document():
