@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -299,7 +299,7 @@ def results_table(rows, table):
                 str(len(members)),
                 f"{best.mean:.2f}",
                 ", ".join(dict.fromkeys(row["epochs"] for row in members.values())),
-                f"{fmean(float(row['seconds']) for row in members.values()) / 60:.1f}",
+                f"{median(float(row['seconds']) for row in members.values()) / 60:.1f}",
                 "–" if size is None else f"{size:,.0f}",
                 "–" if latency is None else f"{latency:.3f}",
                 f"`{group.command()}`",
