@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from helpers import error_line, run_bnnk
 
-from bnn_keras import benchmark, pretrained
+from bnn_keras import benchmark
 from bnn_keras.benchmark import measuring
 from bnn_keras.export import worker
 
@@ -70,7 +70,7 @@ def test_benchmark_in_separate_processes(trained, tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_model_of_the_package_is_measured_like_a_run():
-    name = next(iter(pretrained.cards()))
+    name = "lenet5_mnist_5k_bireal"
     (row,) = json.loads(run_bnnk("benchmark", "--model", name, "--engine", "keras", *QUICK, "--json").stdout)
     assert (row["source"], row["weights"], row["engine"]) == (name, "packed", "keras")
     assert row["bytes"] == 1_725_600
