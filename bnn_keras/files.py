@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bnn_keras.errors import BnnError
 
@@ -160,6 +160,13 @@ def without_digest(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digest_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def owner(lock: IO[str]) -> str:
+    """Return the process that holds a lock file, in words: it writes its number into the file just after locking it."""
+    lock.seek(0)
+    number = lock.read().strip()
+    return f"process {number}" if number else "another process"
 
 
 def _sync(path: Path) -> None:

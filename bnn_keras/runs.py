@@ -436,10 +436,8 @@ class Run:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise BnnError(files.cannot_write(self / LOCK, str(error))) from error
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
             fix = "wait for it or stop it, or give another --run DIR"
-            raise InUseError(f"run {str(self.directory)!r} is in use by process {owner}; {fix}") from None
+            raise InUseError(f"run {str(self.directory)!r} is in use by {files.owner(lock)}; {fix}") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

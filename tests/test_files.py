@@ -121,3 +121,10 @@ def test_remove(tmp_path):
     assert (tmp_path / "folder" / "file").exists()
     files.remove(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_owner_of_a_lock(tmp_path):
+    with (tmp_path / ".lock").open("w+") as lock:
+        assert files.owner(lock) == "another process"
+        lock.write("4711\n")
+        assert files.owner(lock) == "process 4711"

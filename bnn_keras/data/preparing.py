@@ -22,6 +22,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from bnn_keras import files
 from bnn_keras.errors import BnnError
 
 CONNECT_TIMEOUT = 4.0  # seconds
@@ -101,8 +102,7 @@ def _locked(path: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = lock.read().strip() or "unknown"
-            print(f"waiting for process {owner}, which prepares dataset {name!r}", file=sys.stderr, flush=True)
+            print(f"waiting for {files.owner(lock)}, which prepares dataset {name!r}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.seek(0)
         lock.truncate()

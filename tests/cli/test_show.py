@@ -149,3 +149,24 @@ from bnn_keras.cli import main
 main(standalone_mode=False)
 """
     assert run_python(code).splitlines()[-1] == "False False"
+
+
+@pytest.mark.parametrize(
+    "command", [("evaluate",), ("predict", "digit.png"), ("export", "--to", "packed", "-o", "model")]
+)
+def test_missing_run_is_reported_before_tensorflow_is_loaded(command):
+    words = (command[0], "nowhere", *command[1:])
+    code = f"""
+import sys, atexit
+atexit.register(lambda: print("tensorflow" in sys.modules))
+sys.argv = ["bnnk", *{words!r}]
+sys.stderr = sys.stdout
+from bnn_keras.cli import main
+try:
+    main()
+except SystemExit as error:
+    print(error.code)
+"""
+    message, code, loaded = run_python(code).splitlines()
+    assert message.startswith("Error: no run in 'nowhere'")
+    assert (code, loaded) == ("1", "False")
