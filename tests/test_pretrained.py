@@ -47,7 +47,9 @@ def test_accuracy_is_that_of_the_card(name):
     card = cards()[name]
     images, labels = TEST_IMAGES[card.dataset]()
     predicted = predict(name, images, batch_size=500).logits.argmax(axis=-1)
-    assert (len(labels), int((predicted == labels).sum())) == (card.accuracy.images, card.accuracy.correct)
+    assert len(labels) == card.accuracy.images
+    # Rounding on another CPU changes signs of sums that are close to 0: in ResNet-20, the class of 1 image in 10,000.
+    assert int((predicted == labels).sum()) == pytest.approx(card.accuracy.correct, abs=len(labels) / 1000)
 
 
 @pytest.mark.parametrize("name", NAMES)
