@@ -108,7 +108,8 @@ def run_or_model(words: tuple[str, ...], model: str | None, inputs: bool = False
 
     Raises:
         click.UsageError: Both or neither of RUN and --model are given, or the number of other arguments is wrong.
-        BnnError: There is no such run, file or model. Found here, before a command loads TensorFlow.
+        BnnError: There is no such run, file or model. Found here, before a command loads TensorFlow, unless `predict`
+            first checks whether its arguments are in the wrong order.
     """
     arguments = (model, *words) if model else words
     if len(arguments) < 2 if inputs else len(arguments) != 1:
@@ -116,7 +117,8 @@ def run_or_model(words: tuple[str, ...], model: str | None, inputs: bool = False
         received, wanted = " ".join(words) or "nothing", " ".join([*expected, *["INPUT…"] * inputs]) or "nothing"
         alternative = "beside --model NAME_OR_FILE" if model else "or --model NAME_OR_FILE in the place of RUN"
         raise click.UsageError(f"got {received!r}; expected {wanted} {alternative}")
-    pretrained.find(arguments[0])
+    if not inputs:
+        pretrained.find(arguments[0])
     return arguments
 
 

@@ -151,9 +151,7 @@ main(standalone_mode=False)
     assert run_python(code).splitlines()[-1] == "False False"
 
 
-@pytest.mark.parametrize(
-    "command", [("evaluate",), ("predict", "digit.png"), ("export", "--to", "packed", "-o", "model")]
-)
+@pytest.mark.parametrize("command", [("evaluate",), ("export", "--to", "packed", "-o", "model")])
 def test_missing_run_is_reported_before_tensorflow_is_loaded(command):
     words = (command[0], "nowhere", *command[1:])
     code = f"""
